@@ -1,0 +1,99 @@
+"""Rigid transforms as 4x4 matrices.
+
+Convention: ``T_a_b`` maps coordinates in frame b to frame a, so inner letters meet: ``T_a_c = T_a_b @ T_b_c``.
+A point 1 m in front of a camera that sits 2 m above the world origin, looking down: ``T_world_camera`` carries
+(0, 0, 1) to (0, 0, 1), since camera z points to world -z.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+
+def make_pose(rotation, translation) -> np.ndarray:
+    """Return the (..., 4, 4) transform of rotations (..., 3, 3) and translations (..., 3)."""
+    rotation, translation = np.asarray(rotation, float), np.asarray(translation, float)
+    pose = np.zeros(rotation.shape[:-2] + (4, 4))
+    pose[..., :3, :3], pose[..., :3, 3], pose[..., 3, 3] = rotation, translation, 1.0
+    return pose
+
+
+def inverse(pose) -> np.ndarray:
+    """Return ``T_b_a`` of rigid ``T_a_b`` (..., 4, 4), without a general matrix inverse."""
+    pose = np.asarray(pose, float)
+    rotation = np.swapaxes(pose[..., :3, :3], -1, -2)
+    return make_pose(rotation, -np.einsum("...ij,...j->...i", rotation, pose[..., :3, 3]))
+
+
+def transform(pose, points) -> np.ndarray:
+    """Apply ``T_a_b`` (..., 4, 4) to points (N, 3) of frame b; returns (..., N, 3) in frame a."""
+    pose = np.asarray(pose, float)
+    return np.asarray(points, float) @ np.swapaxes(pose[..., :3, :3], -1, -2) + pose[..., None, :3, 3]
+
+
+def project_to_so3(matrix) -> np.ndarray:
+    """Return the rotation nearest to ``matrix`` (3, 3) in the Frobenius norm (SVD; Kabsch's sign)."""
+    u, _, vt = np.linalg.svd(np.asarray(matrix, float))
+    return u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
+
+
+def rotation_angle(rotation_a, rotation_b=None) -> np.ndarray:
+    """Return the angle in radians between rotations (..., 3, 3); to the identity if one is given."""
+    relative = np.asarray(rotation_a, float)
+    if rotation_b is not None:
+        relative = np.swapaxes(relative, -1, -2) @ np.asarray(rotation_b, float)
+    cosine = (np.trace(relative, axis1=-2, axis2=-1) - 1.0) / 2.0
+    return np.arccos(np.clip(cosine, -1.0, 1.0))
+
+
+def to_quaternion(rotation) -> np.ndarray:
+    """Return the unit quaternion (x, y, z, w), w >= 0, of a rotation (3, 3).
+
+    Convention: xyzw; a quarter turn about z is (0, 0, 0.7071, 0.7071).
+    """
+    quaternion = Rotation.from_matrix(np.asarray(rotation, float)).as_quat()
+    return quaternion if quaternion[3] >= 0 else -quaternion
+
+
+def from_quaternion(xyzw) -> np.ndarray:
+    """Return the rotation (3, 3) of a quaternion (x, y, z, w); raises ValueError on a zero quaternion."""
+    return Rotation.from_quat(np.asarray(xyzw, float)).as_matrix()
+
+
+def from_rotation_vector(vector) -> np.ndarray:
+    """Return the rotation (3, 3) about ``vector`` (3,) by its length in radians."""
+    return Rotation.from_rotvec(np.asarray(vector, float)).as_matrix()
+
+
+def rotation_between(a, b) -> np.ndarray:
+    """Return the smallest rotation (3, 3) that turns direction ``a`` (3,) onto direction ``b`` (3,)."""
+    a, b = (np.asarray(v, float) / np.linalg.norm(v) for v in (a, b))
+    axis, cosine = np.cross(a, b), float(a @ b)
+    sine = np.linalg.norm(axis)
+    if sine < 1e-12:
+        if cosine > 0:
+            return np.eye(3)
+        axis = np.cross(a, np.eye(3)[np.argmin(np.abs(a))])
+        return from_rotation_vector(np.pi * axis / np.linalg.norm(axis))
+    return from_rotation_vector(axis / sine * np.arctan2(sine, cosine))
+
+
+def allocentric(pose) -> np.ndarray:
+    """Return the rotation (3, 3) of ``T_camera_object`` as a camera aimed at the object's origin would see it.
+
+    Two objects that look alike at different places of an image have the same allocentric rotation.
+    """
+    pose = np.asarray(pose, float)
+    return rotation_between(pose[:3, 3], (0.0, 0.0, 1.0)) @ pose[:3, :3]
+
+
+def check_pose(pose, name: str = "pose", tolerance: float = 1e-3) -> np.ndarray:
+    """Return ``pose`` as float64 (4, 4), or raise ValueError if it is not a finite rigid transform."""
+    pose = np.asarray(pose, float)
+    if pose.shape != (4, 4) or not np.isfinite(pose).all():
+        raise ValueError(f"{name}: wanted a finite 4x4 transform, found shape {pose.shape}")
+    error = np.abs(pose[:3, :3] @ pose[:3, :3].T - np.eye(3)).max()
+    if error > tolerance or np.linalg.det(pose[:3, :3]) < 0:
+        raise ValueError(f"{name}: rotation is not orthonormal (largest error {error:.2g})")
+    return pose

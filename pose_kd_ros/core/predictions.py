@@ -1,0 +1,57 @@
+"""What passes from a network's decoder to PnP, whatever the family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class LocalPredictions:
+    """Local predictions of one family for one image, before they are grouped into instances.
+
+    points: (N, K, 2) pixels of the network's input, votes of N cells for the projections of K keypoints.
+    scores: (N,) in [0, 1], the cells' class scores. object_index: (N,) into the bundle's object list.
+    cells: (N, 2) pixels, the cells' centres. scale: (N,) pixels, the anchor size of each cell's level.
+    """
+
+    points: np.ndarray
+    scores: np.ndarray
+    object_index: np.ndarray
+    cells: np.ndarray
+    scale: np.ndarray
+
+    def __post_init__(self):
+        n = len(self.points)
+        for name, shape in (("scores", (n,)), ("object_index", (n,)), ("cells", (n, 2)), ("scale", (n,))):
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"LocalPredictions.{name}: wanted {shape}, found {getattr(self, name).shape}")
+
+    def select(self, index) -> LocalPredictions:
+        """The same predictions for a subset of cells (boolean mask or indices)."""
+        return LocalPredictions(self.points[index], self.scores[index], self.object_index[index],
+                                self.cells[index], self.scale[index])
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+@dataclass(frozen=True)
+class Correspondences:
+    """One instance: pixels of the full image (undistorted with K and D) against points of the object.
+
+    image: (M, 2) pixels. object: (M, 3) metres. weight: (M,) >= 0. score: the instance's confidence in [0, 1].
+    """
+
+    object_id: int
+    image: np.ndarray
+    object: np.ndarray
+    weight: np.ndarray
+    score: float
+
+    def __post_init__(self):
+        m = len(self.image)
+        for name, shape in (("image", (m, 2)), ("object", (m, 3)), ("weight", (m,))):
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"Correspondences.{name}: wanted {shape}, found {getattr(self, name).shape}")
