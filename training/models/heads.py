@@ -1,0 +1,68 @@
+"""Feature pyramid and the shared head of the keypoint family."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+FOCAL_PRIOR = 0.01  # initial probability of every cell, so that the many empty cells do not swamp the first steps
+
+
+class Pyramid(nn.Module):
+    """Top-down pyramid without normalisation; levels past the backbone's last come by stride-2 convolutions from it."""
+
+    def __init__(self, inputs: tuple[int, ...], width: int, levels: int):
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(i, width, 1) for i in inputs)
+        self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in inputs)
+        extra = [inputs[-1]] + [width] * (levels - len(inputs) - 1)
+        self.extra = nn.ModuleList(nn.Conv2d(i, width, 3, 2, 1) for i in extra)
+
+    def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        merged = [lateral(f) for lateral, f in zip(self.lateral, features)]
+        for fine in range(len(merged) - 2, -1, -1):
+            merged[fine] = merged[fine] + F.interpolate(merged[fine + 1], scale_factor=2.0, mode="nearest")
+        levels = [output(m) for output, m in zip(self.output, merged)]
+        coarse = features[-1]
+        for index, conv in enumerate(self.extra):
+            coarse = conv(F.relu(coarse) if index else coarse)
+            levels.append(coarse)
+        return levels
+
+
+def tower(width: int, depth: int, groups: int) -> nn.Sequential:
+    """``depth`` x (3x3 convolution, GroupNorm, ReLU). GroupNorm, since batch statistics of shared levels disagree."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(groups, width), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+class KeypointHead(nn.Module):
+    """Two towers shared by all levels: class logits, and offsets from a cell's centre in units of its anchor."""
+
+    def __init__(self, width: int, depth: int, groups: int, classes: int, keypoints: int, anchors: tuple[float, ...]):
+        super().__init__()
+        self.shape = (classes, keypoints, 2)
+        self.anchors = anchors
+        self.score_tower = tower(width, depth, groups)
+        self.vote_tower = tower(width, depth, groups)
+        self.score = nn.Conv2d(width, classes, 3, padding=1)
+        self.vote = nn.Conv2d(width, classes * keypoints * 2, 3, padding=1)
+        self.level_scale = nn.Parameter(torch.ones(len(anchors)))
+        nn.init.normal_(self.score.weight, std=0.01)
+        nn.init.normal_(self.vote.weight, std=0.01)
+        nn.init.constant_(self.score.bias, -math.log((1 - FOCAL_PRIOR) / FOCAL_PRIOR))
+        nn.init.zeros_(self.vote.bias)
+
+    def forward(self, levels: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits (B, N, C) and offsets (B, N, C, K, 2), pixels, the cells in ``core.cells.cell_grid`` order."""
+        logits, offsets = [], []
+        for level, (features, anchor) in enumerate(zip(levels, self.anchors)):
+            logits.append(self.score(self.score_tower(features)).flatten(2).transpose(1, 2))
+            votes = self.vote(self.vote_tower(features)) * (self.level_scale[level] * anchor)
+            offsets.append(votes.flatten(2).transpose(1, 2).unflatten(2, self.shape))
+        return torch.cat(logits, 1), torch.cat(offsets, 1)
