@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .pose import allocentric, check_pose, from_rotation_vector, make_pose, transform
+from .pose import allocentric, check_pose, from_rotation_vector, make_pose, rotation_angle, transform
 
 CONTINUOUS_STEPS = 315  # BOP's discretisation of a continuous symmetry (a step of about 1/100 of the diameter)
 
@@ -93,15 +93,21 @@ def symmetric_angles(pose, model: ObjectModel) -> np.ndarray:
     return np.arccos(np.clip(cosine, -1, 1))
 
 
-def representatives(pose, model: ObjectModel, margin: float = np.radians(5.0)) -> np.ndarray:
+def representatives(pose, model: ObjectModel, margin: float = np.radians(5.0),
+                    apart: float = np.radians(20.0)) -> np.ndarray:
     """Return the (R, 4, 4) equivalent poses of ``T_camera_object`` that training may aim at, the nearest first.
 
-    R = 1 except within ``margin`` radians of a boundary, where the tied ones follow. Source: the symmetric
-    representative is the one whose allocentric rotation is nearest to a fixed reference.
+    R = 1 except within ``margin`` radians of a boundary, where the tied ones follow; neighbours on a continuous
+    symmetry, closer than ``apart`` radians to one already taken, are the same choice and left out. Source: the
+    symmetric representative is the one whose allocentric rotation is nearest to a fixed reference.
     """
     angles = symmetric_angles(pose, model)
-    order = np.argsort(angles, kind="stable")
-    kept = order[angles[order] <= angles[order[0]] + margin]
+    rotations, kept = model.symmetries[:, :3, :3], []
+    for index in np.argsort(angles, kind="stable"):
+        if angles[index] > angles.min() + margin:
+            break
+        if not kept or rotation_angle(rotations[kept], rotations[index]).min() > apart:
+            kept.append(index)
     return np.asarray(pose, float) @ model.symmetries[kept]
 
 

@@ -1,0 +1,1 @@
+"""Disk to samples, samples to targets, targets to batches."""

@@ -1,0 +1,5 @@
+"""Named runs: functions that return a RunConfig."""
+
+from .cube import student_cube_none, teacher_cube
+
+RECIPES = {recipe.__name__: recipe for recipe in (student_cube_none, teacher_cube)}

@@ -1,0 +1,26 @@
+"""Checkpoints: one file, written to a temporary name and renamed, read without pickle's code execution."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+
+def save(path: Path, state: dict) -> None:
+    """Write ``state`` (tensors, numbers, strings, nested dicts) to ``path``; a crash leaves the old file whole."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path) -> dict:
+    """Read what ``save`` wrote, onto the CPU; raises ValueError naming the file if it is not a checkpoint."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, KeyError) as error:
+        raise ValueError(f"{path}: not a readable checkpoint ({error})") from error

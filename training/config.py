@@ -1,0 +1,102 @@
+"""One run, typed: data, network, crops, augmentation, optimisation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from .data.augment import AugmentConfig
+from .data.crops import CropConfig
+from .models.network import NetworkConfig
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weight of each named loss term; the terms themselves are means."""
+
+    score: float = 1.0
+    vote: float = 10.0
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a training run's result, and where it is kept."""
+
+    name: str
+    """Names the folder of the run below --runs."""
+    data: Path = Path("data/cube")
+    """BOP data set: models/ and the split folders."""
+    split: str = "train"
+    """Split to train on."""
+    val_split: str = "val"
+    """Split whose losses are watched (never trained on); empty for none."""
+    runs: Path = Path("runs")
+    """Folder that holds all runs."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    crops: CropConfig = field(default_factory=CropConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    weights: LossWeights = field(default_factory=LossWeights)
+    steps: int = 10_000
+    """Optimiser steps."""
+    batch_size: int = 16
+    """Crops per step, over all processes."""
+    lr: float = 1e-3
+    """Peak learning rate of the one-cycle schedule."""
+    weight_decay: float = 1e-4
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    seed: int = 0
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    """bf16-mixed runs on CPUs with AVX512-BF16 and on GPUs; losses are always fp32."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = 1
+    """Devices (or CPU processes); under torchrun it must equal the number of processes on a node."""
+    threads: int = 1
+    """CPU threads of torch; one is fastest while anything else runs."""
+    workers: int = 1
+    """Loader processes."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints, what a kill -9 can cost at most."""
+    log_every: int = 50
+    """Steps between log lines."""
+    val_every: int = 1000
+    """Steps between looks at the validation split."""
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "lr", "clip", "checkpoint_every", "log_every", "val_every", "threads"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"RunConfig.{name}: wanted > 0, found {getattr(self, name)}")
+
+    @property
+    def folder(self) -> Path:
+        return self.runs / self.name
+
+
+def to_json(config: RunConfig) -> str:
+    """The run's settings as JSON text, as kept beside its checkpoints."""
+    return json.dumps(dataclasses.asdict(config), indent=2, default=str)
+
+
+RESULT_FREE = ("runs", "accelerator", "threads", "workers", "checkpoint_every", "log_every", "val_every", "val_split")
+
+
+def check_same(config: RunConfig, kept: str, path: Path) -> None:
+    """Raise ValueError if a run that is to be resumed was started with other settings; names each and both values."""
+    new, old = (_flat(json.loads(text)) for text in (to_json(config), kept))
+    differ = [f"{k}: was {old.get(k)}, now {new.get(k)}" for k in sorted({*new, *old})
+              if k.split(".")[0] not in RESULT_FREE and new.get(k) != old.get(k)]
+    if differ:
+        raise ValueError(f"{path} holds a run with other settings ({'; '.join(differ)}); "
+                         "give this one another --name or remove the folder")
+
+
+def _flat(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

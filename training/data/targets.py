@@ -1,0 +1,98 @@
+"""Targets of the keypoint family: which cells vote for which instance, and where its keypoints truly are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pose_kd_ros.core.cells import cell_grid, cells_per_level
+from pose_kd_ros.core.object_model import ObjectModel, representatives
+from pose_kd_ros.core.pose import transform
+
+IGNORE = -1  # cells inside a visible mask that were not drawn: neither background nor asked to vote
+MAX_TIED = 8  # representatives of a symmetric object kept near a boundary (three cube faces meet: fewer occur)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object in one training crop: its class index, T_camera_object, visible mask (H, W) bool, box side in px."""
+
+    class_index: int
+    pose: np.ndarray
+    mask: np.ndarray
+    box_size: float
+    use: bool = True  # False: hidden too far to be asked for; its cells are ignored
+
+
+def draw_cells(instance: Instance, centers: np.ndarray, anchors: np.ndarray, rng: np.random.Generator):
+    """Return (drawn, inside): indices of cells that vote for the instance, and of all cells in its visible mask."""
+    u, v = np.round(centers).astype(int).T
+    inside = np.flatnonzero(instance.mask[v, u])
+    if not instance.use:
+        return inside[:0], inside
+    levels = np.unique(anchors)
+    drawn = []
+    for anchor, count in zip(levels, cells_per_level(instance.box_size, levels)):
+        candidates = inside[anchors[inside] == anchor]
+        drawn.append(rng.choice(candidates, min(count, len(candidates)), replace=False))
+    return np.concatenate(drawn).astype(int), inside
+
+
+def tied_keypoints(pose: np.ndarray, model: ObjectModel) -> tuple[np.ndarray, np.ndarray]:
+    """Return keypoints (MAX_TIED, K, 3) in the camera frame, metres, of the tied representatives, and (MAX_TIED,) bool."""
+    poses = representatives(pose, model)[:MAX_TIED]
+    keypoints = np.zeros((MAX_TIED, *model.keypoints.shape), np.float32)
+    keypoints[: len(poses)] = transform(poses, model.keypoints)
+    return keypoints, np.arange(MAX_TIED) < len(poses)
+
+
+def make_targets(instances: list[Instance], models: list[ObjectModel], K: np.ndarray, size: tuple[int, int],
+                 strides: tuple[int, ...], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    """Return one crop's targets; every tensor but ``cell_class`` has a leading dimension of its own.
+
+    cell_class (N,): 0 background, 1 + class index, or IGNORE. vote_cell, vote_instance (P,): drawn cells and the
+    instance each votes for. class_index, diameter (I,); keypoints (I, R, K, 3) metres in the camera frame;
+    tied (I, R) bool; K_inverse (I, 3, 3).
+    """
+    centers, anchors = cell_grid(*size, strides)
+    cell_class = np.zeros(len(centers), np.int64)
+    vote_cell, vote_instance = [], []
+    draws = [draw_cells(instance, centers, anchors, rng) for instance in instances]
+    for _, inside in draws:
+        cell_class[inside] = IGNORE
+    for index, (instance, (drawn, _)) in enumerate(zip(instances, draws)):
+        cell_class[drawn] = 1 + instance.class_index
+        vote_cell.append(drawn)
+        vote_instance.append(np.full(len(drawn), index))
+    points = [tied_keypoints(i.pose, models[i.class_index]) for i in instances]
+    count = len(models[0].keypoints)
+
+    def stack(values, shape, dtype):
+        return torch.from_numpy(np.asarray(values, dtype).reshape(-1, *shape))
+
+    return {
+        "cell_class": torch.from_numpy(cell_class),
+        "vote_cell": stack(np.concatenate([*vote_cell, []]), (), np.int64),
+        "vote_instance": stack(np.concatenate([*vote_instance, []]), (), np.int64),
+        "class_index": stack([i.class_index for i in instances], (), np.int64),
+        "diameter": stack([models[i.class_index].diameter for i in instances], (), np.float32),
+        "keypoints": stack([k for k, _ in points], (MAX_TIED, count, 3), np.float32),
+        "tied": stack([t for _, t in points], (MAX_TIED,), bool),
+        "K_inverse": stack([np.linalg.inv(K) for _ in instances], (3, 3), np.float32),
+    }
+
+
+def collate(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Stack images and ``cell_class``; concatenate the rest, ``vote_instance`` shifted, ``vote_image`` added (P,)."""
+    batch = {name: torch.stack([s[name] for s in samples]) for name in ("image", "cell_class")}
+    offset, shifted, images = 0, [], []
+    for index, sample in enumerate(samples):
+        shifted.append(sample["vote_instance"] + offset)
+        images.append(torch.full_like(sample["vote_cell"], index))
+        offset += len(sample["class_index"])
+    batch["vote_instance"], batch["vote_image"] = torch.cat(shifted), torch.cat(images)
+    for name in ("vote_cell", "class_index", "diameter", "keypoints", "tied", "K_inverse"):
+        batch[name] = torch.cat([s[name] for s in samples])
+    return batch

@@ -1,0 +1,152 @@
+"""The training loop: one for every method and family."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import cv2
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from pose_kd_ros.evaluation.bop import BopDataset
+
+from . import checkpoint
+from .config import RunConfig, check_same, to_json
+from .data.augment import make_augmentation
+from .data.crops import CropDataset
+from .data.objects import load_objects
+from .data.targets import collate
+from .models.network import KeypointNetwork
+from .step import losses
+
+
+class Stopped(Exception):
+    """Ctrl-C: the run's state is on disk, the same command goes on from there."""
+
+
+def one_cycle(config: RunConfig, step: int) -> float:
+    """Learning rate at ``step``: a linear rise to ``lr`` over the warm-up, then a cosine fall to zero."""
+    rise = max(1.0, config.warmup * config.steps)
+    if step < rise:
+        return config.lr * (step + 1) / rise
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, config.steps - rise)))
+
+
+def make_loader(dataset: CropDataset, config: RunConfig, first: int, last: int, fabric: Fabric) -> DataLoader:
+    """Batches of steps first..last: sample i of the run goes to the step i // batch_size, whoever loads it."""
+    share = config.batch_size // fabric.world_size
+    starts = range(first * config.batch_size + fabric.global_rank * share, last * config.batch_size, config.batch_size)
+    batches = [list(range(start, start + share)) for start in starts]
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=config.workers,
+                      worker_init_fn=_one_thread, pin_memory=fabric.device.type == "cuda")
+
+
+def _one_thread(_worker: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def launch(config: RunConfig) -> Fabric:
+    """Set up devices and precision; refuses a batch that the processes cannot share equally."""
+    logger = TensorBoardLogger(config.runs, name=config.name, version="")
+    fabric = Fabric(accelerator=config.accelerator, devices=config.devices, precision=config.precision, loggers=logger)
+    fabric.launch()
+    if config.batch_size % fabric.world_size:
+        raise ValueError(f"batch_size {config.batch_size} does not divide among {fabric.world_size} processes")
+    torch.set_num_threads(config.threads)
+    return fabric
+
+
+def train(config: RunConfig) -> Path:
+    """Train, or go on training, the run ``config`` describes; returns the final checkpoint's path.
+
+    Raises Stopped on Ctrl-C with the state saved, ValueError on a run folder with other settings.
+    """
+    fabric = launch(config)
+    fabric.seed_everything(config.seed, verbose=False)
+    network = KeypointNetwork(config.network).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    network, optimizer = fabric.setup(network, optimizer)
+    start = resume(config, fabric, network, optimizer)
+    dataset, validation = (make_dataset(config, split) for split in (config.split, config.val_split))
+    augmentation = make_augmentation(config.augment).to(fabric.device)
+
+    batches = fabric.setup_dataloaders(make_loader(dataset, config, start, config.steps, fabric))
+    bar = tqdm(batches, initial=start, total=config.steps, desc=config.name, unit="step", disable=fabric.global_rank > 0)
+    step = start
+    try:
+        for step, batch in enumerate(bar, start):
+            torch.manual_seed(config.seed * 1_000_003 + step)  # what a step draws depends on nothing before it
+            for group in optimizer.param_groups:
+                group["lr"] = one_cycle(config, step)
+            terms = losses(network, config.network.strides, batch, config.weights, augmentation)
+            optimizer.zero_grad(set_to_none=True)
+            fabric.backward(terms["total"])
+            fabric.clip_gradients(network, optimizer, max_norm=config.clip)
+            optimizer.step()
+
+            if (step + 1) % config.log_every == 0:
+                report(fabric, bar, terms, step + 1, optimizer.param_groups[0]["lr"])
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+                save(config, fabric, network, optimizer, step + 1)
+            if validation and (step + 1) % config.val_every == 0:
+                fabric.log_dict(validate(config, fabric, network, validation), step + 1)
+    except KeyboardInterrupt:
+        save(config, fabric, network, optimizer, step)
+        raise Stopped(f"stopped at step {step} of {config.steps}; the same command goes on from there") from None
+    return config.folder / "last.ckpt"
+
+
+def make_dataset(config: RunConfig, split: str) -> CropDataset | None:
+    """The split as crops; None for an empty name."""
+    if not split:
+        return None
+    objects = load_objects(config.data)
+    if len(objects) != config.network.classes:
+        raise ValueError(f"{config.data}: {len(objects)} objects, but network.classes is {config.network.classes}")
+    images = BopDataset(config.data / split).images
+    return CropDataset(images, objects, config.network.strides, config.crops, config.seed)
+
+
+def resume(config: RunConfig, fabric: Fabric, network, optimizer) -> int:
+    """Load the run's last checkpoint, if any, and return the step to go on from."""
+    config.folder.mkdir(parents=True, exist_ok=True)
+    kept, last = config.folder / "config.json", config.folder / "last.ckpt"
+    if kept.exists():
+        check_same(config, kept.read_text(), config.folder)
+    elif fabric.global_rank == 0:
+        kept.write_text(to_json(config))
+    if not last.exists():
+        return 0
+    state = checkpoint.load(last)
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"]
+
+
+def save(config: RunConfig, fabric: Fabric, network, optimizer, step: int) -> None:
+    """Write the run's state; only the first process does."""
+    if fabric.global_rank == 0:
+        state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+        checkpoint.save(config.folder / "last.ckpt", state)
+
+
+def report(fabric: Fabric, bar: tqdm, terms: dict[str, torch.Tensor], step: int, lr: float) -> None:
+    """Show and log the step's named terms."""
+    values = {name: term.item() for name, term in terms.items()}
+    fabric.log_dict({f"train/{name}": value for name, value in values.items()} | {"lr": lr}, step)
+    bar.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
+
+
+@torch.no_grad()
+def validate(config: RunConfig, fabric: Fabric, network, dataset: CropDataset, batches: int = 20) -> dict[str, float]:
+    """Mean loss terms over the first batches of the validation split, without augmentation."""
+    loader = fabric.setup_dataloaders(make_loader(dataset, config, 0, batches, fabric))
+    network.eval()
+    terms = [losses(network, config.network.strides, batch, config.weights) for batch in loader]
+    network.train()
+    return {f"val/{name}": sum(float(t[name]) for t in terms) / len(terms) for name in terms[0]}
