@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -46,8 +49,20 @@ def make_loader(dataset: CropDataset, config: RunConfig, first: int, last: int, 
 
 
 def _one_thread(_worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the loop decides when to stop
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+@contextmanager
+def ctrl_c_between_steps() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether Ctrl-C was pressed, so that no step is left half done."""
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def launch(config: RunConfig) -> Fabric:
@@ -77,8 +92,7 @@ def train(config: RunConfig) -> Path:
 
     batches = fabric.setup_dataloaders(make_loader(dataset, config, start, config.steps, fabric))
     bar = tqdm(batches, initial=start, total=config.steps, desc=config.name, unit="step", disable=fabric.global_rank > 0)
-    step = start
-    try:
+    with ctrl_c_between_steps() as stop:
         for step, batch in enumerate(bar, start):
             torch.manual_seed(config.seed * 1_000_003 + step)  # what a step draws depends on nothing before it
             for group in optimizer.param_groups:
@@ -89,15 +103,15 @@ def train(config: RunConfig) -> Path:
             fabric.clip_gradients(network, optimizer, max_norm=config.clip)
             optimizer.step()
 
-            if (step + 1) % config.log_every == 0:
-                report(fabric, bar, terms, step + 1, optimizer.param_groups[0]["lr"])
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                save(config, fabric, network, optimizer, step + 1)
-            if validation and (step + 1) % config.val_every == 0:
-                fabric.log_dict(validate(config, fabric, network, validation), step + 1)
-    except KeyboardInterrupt:
-        save(config, fabric, network, optimizer, step)
-        raise Stopped(f"stopped at step {step} of {config.steps}; the same command goes on from there") from None
+            done = step + 1
+            if done % config.log_every == 0:
+                report(fabric, bar, terms, done, optimizer.param_groups[0]["lr"])
+            if done % config.checkpoint_every == 0 or done == config.steps or stop():
+                save(config, fabric, network, optimizer, done)
+            if validation and done % config.val_every == 0:
+                fabric.log_dict(validate(config, fabric, network, validation), done)
+            if stop() and done < config.steps:
+                raise Stopped(f"stopped after step {done} of {config.steps}; the same command goes on from there")
     return config.folder / "last.ckpt"
 
 

@@ -1,0 +1,185 @@
+"""The manifest's schema, strict both ways: unknown keys, missing keys and wrong types are refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..core.object_model import ObjectModel, expand_symmetries
+
+SCHEMA = 1
+FAMILIES = ("keypoint",)
+
+
+class BundleError(ValueError):
+    """A bundle that must not be used; the message names the file, the field, what was found and what was wanted."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the network eats: (1, 3, H, W) float32, (pixel / 255 - mean) / std, sides divisible by ``stride``.
+
+    size: side of a crop, pixels. search_size: longer side of the whole frame in a search. margin: a crop's side over
+    the object's box, as in training.
+    """
+
+    size: int
+    search_size: int
+    stride: int
+    margin: float
+    channels: str
+    mean: list[float]
+    std: list[float]
+
+    def __post_init__(self):
+        if self.channels not in ("rgb", "bgr"):
+            raise BundleError(f"input.channels: found {self.channels!r}, wanted 'rgb' or 'bgr'")
+        for name in ("size", "search_size"):
+            if getattr(self, name) <= 0 or getattr(self, name) % self.stride:
+                raise BundleError(f"input.{name}: found {getattr(self, name)}, wanted a multiple of {self.stride}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise BundleError(f"input.mean, input.std: wanted 3 numbers each, std > 0, found {self.mean}, {self.std}")
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The network file, the meaning of its outputs, and its cost at ``size`` x ``size``.
+
+    Outputs of the keypoint family: ``scores`` (1, N, C) in [0, 1]; ``offsets`` (1, N, C, K, 2), pixels from the
+    cell's centre; cells as in ``core.cells.cell_grid`` for ``strides``.
+    """
+
+    file: str
+    outputs: list[str]
+    strides: list[int]
+    parameters: int
+    gflop: float
+
+
+@dataclass(frozen=True)
+class ObjectSpec:
+    """One class, metres. symmetries_discrete: 4x4 row-major; symmetries_continuous: [axis, offset] pairs.
+
+    origin: where the object's frame sits, in words.
+    """
+
+    id: int
+    class_name: str
+    diameter: float
+    box_center: list[float]
+    box_size: list[float]
+    keypoints: list[list[float]]
+    symmetries_discrete: list[list[list[float]]]
+    symmetries_continuous: list[list[list[float]]]
+    reference: list[list[float]]
+    origin: str
+
+    def model(self) -> ObjectModel:
+        """The object as the pipeline knows it."""
+        try:
+            symmetries = expand_symmetries(self.symmetries_discrete, self.symmetries_continuous)
+            return ObjectModel(self.id, self.class_name, self.diameter, np.array(self.box_center),
+                               np.array(self.box_size), np.array(self.keypoints), symmetries, np.array(self.reference))
+        except (ValueError, np.linalg.LinAlgError) as error:
+            raise BundleError(f"objects: {error}") from error
+
+
+@dataclass(frozen=True)
+class DecodeSpec:
+    """Thresholds chosen on held-out renders. cell_score: a cell votes above it. pose_score: a pose is kept above it."""
+
+    cell_score: float
+    pose_score: float
+
+
+@dataclass(frozen=True)
+class GoldenSpec:
+    """The replayed sample: a procedural input of ``seed``, ``height`` x ``width``, and the largest deviation allowed.
+
+    tolerance: absolute for scores, pixels for offsets.
+    """
+
+    file: str
+    seed: int
+    height: int
+    width: int
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """Provenance: data set, recipe, method, steps, seed, commit of the training code, date, and measured metrics."""
+
+    data: str
+    recipe: str
+    method: str
+    steps: int
+    seed: int
+    commit: str
+    date: str
+    torch: str
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole contract. files: SHA-256 (hex) of every other file in the bundle."""
+
+    schema: int
+    name: str
+    family: str
+    input: InputSpec
+    network: NetworkSpec
+    objects: list[ObjectSpec]
+    decode: DecodeSpec
+    golden: GoldenSpec
+    training: TrainingSpec
+    files: dict[str, str]
+
+    def __post_init__(self):
+        if self.schema != SCHEMA:
+            raise BundleError(f"schema: found {self.schema}, this package reads {SCHEMA}; export the bundle again")
+        if self.family not in FAMILIES:
+            raise BundleError(f"family: found {self.family!r}, this package runs {FAMILIES}")
+        if not self.objects or len({o.id for o in self.objects}) != len(self.objects):
+            raise BundleError(f"objects: wanted at least one, ids unique, found ids {[o.id for o in self.objects]}")
+        for name in (self.network.file, self.golden.file):
+            if name not in self.files:
+                raise BundleError(f"files: no hash for {name!r}")
+
+
+def parse(data: object, kind: typing.Any = Manifest, where: str = "manifest") -> typing.Any:
+    """Return ``data`` (decoded JSON) as ``kind``, or raise BundleError naming the field and both types."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _parse_record(data, kind, where)
+    if origin is list:
+        _expect(isinstance(data, list), where, "a list", data)
+        return [parse(item, args[0], f"{where}[{i}]") for i, item in enumerate(data)]
+    if origin is dict:
+        _expect(isinstance(data, dict), where, "an object", data)
+        return {key: parse(value, args[1], f"{where}.{key}") for key, value in data.items()}
+    if kind is float:
+        number = isinstance(data, (int, float)) and not isinstance(data, bool)
+        _expect(number and np.isfinite(data), where, "a finite number", data)
+        return float(data)
+    _expect(isinstance(data, kind) and not isinstance(data, bool), where, kind.__name__, data)
+    return data
+
+
+def _parse_record(data: object, kind: type, where: str):
+    _expect(isinstance(data, dict), where, "an object", data)
+    hints = typing.get_type_hints(kind)
+    missing = [n for n in hints if n not in data]
+    unknown = [n for n in data if n not in hints]
+    if missing or unknown:
+        raise BundleError(f"{where}: missing keys {missing}, unknown keys {unknown}")
+    return kind(**{name: parse(data[name], hint, f"{where}.{name}") for name, hint in hints.items()})
+
+
+def _expect(condition: bool, where: str, wanted: str, found: object) -> None:
+    if not condition:
+        raise BundleError(f"{where}: wanted {wanted}, found {str(found)[:80]!r} ({type(found).__name__})")

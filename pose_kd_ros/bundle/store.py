@@ -1,0 +1,116 @@
+"""Bundles on disk: written whole or not at all, opened only when every file is what the manifest says."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..core.object_model import ObjectModel
+from .manifest import BundleError, Manifest, parse
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened, verified bundle."""
+
+    folder: Path
+    manifest: Manifest
+    objects: tuple[ObjectModel, ...]
+
+    @property
+    def network_path(self) -> Path:
+        return self.folder / self.manifest.network.file
+
+    def golden(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The replayed sample: input (1, 3, H, W) float32 and the outputs by name."""
+        spec = self.manifest.golden
+        try:
+            with np.load(self.folder / spec.file, allow_pickle=False) as stored:
+                outputs = {name: stored[name] for name in stored.files}
+        except (ValueError, OSError) as error:
+            raise BundleError(f"{self.folder / spec.file}: not a plain npz ({error})") from error
+        return golden_input(spec.seed, spec.height, spec.width), outputs
+
+
+def golden_input(seed: int, height: int, width: int) -> np.ndarray:
+    """Return a procedural input (1, 3, height, width) float32: seeded noise over gradients, the same everywhere."""
+    state = np.random.RandomState(seed)  # its stream is frozen across NumPy versions, a Generator's is not
+    v, u = np.mgrid[0:height, 0:width]
+    waves = np.stack([np.sin(u / 7.0), np.cos(v / 11.0), np.sin((u + v) / 17.0)])
+    return (waves + 0.3 * state.standard_normal((3, height, width)))[None].astype(np.float32)
+
+
+def sha256(path: Path) -> str:
+    """Return the file's SHA-256 in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def open_bundle(folder) -> Bundle:
+    """Open and verify a bundle folder; raises BundleError that names the file and the reason."""
+    folder = Path(folder)
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{folder}: not a bundle (no {MANIFEST})")
+    try:
+        manifest = parse(json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: not JSON ({error})") from error
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
+    for name, wanted in manifest.files.items():
+        _verify(folder, name, wanted)
+    return Bundle(folder, manifest, tuple(spec.model() for spec in manifest.objects))
+
+
+def _verify(folder: Path, name: str, wanted: str) -> None:
+    path = folder / name
+    if Path(name).name != name or path.is_symlink():
+        raise BundleError(f"{folder / MANIFEST}: files: {name!r} points outside the bundle")
+    if not path.is_file():
+        raise BundleError(f"{path}: missing, but listed in {MANIFEST}")
+    found = sha256(path)
+    if found != wanted:
+        raise BundleError(f"{path}: damaged or exchanged: SHA-256 is {found[:12]}..., {MANIFEST} says {wanted[:12]}...")
+
+
+def write_bundle(folder, manifest: Manifest, files: dict[str, Path]) -> Bundle:
+    """Write ``files`` (name in the bundle -> source path) and the manifest, with their hashes, as ``folder``.
+
+    Everything goes to a temporary folder beside it that is renamed at the end: a full disk or a kill leaves the old
+    bundle, if there was one, as it was. Returns the bundle as opened from disk.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for name, source in files.items():
+            shutil.copyfile(source, temporary / name)
+        hashes = {name: sha256(temporary / name) for name in sorted(files)}
+        text = json.dumps(dataclasses.asdict(dataclasses.replace(manifest, files=hashes)), indent=1)
+        (temporary / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        open_bundle(temporary)
+        temporary.chmod(0o755)
+        _swap(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return open_bundle(folder)
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Put ``new`` in ``folder``'s place; a folder cannot be renamed over a full one, so the old one steps aside."""
+    aside = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, aside)
+    os.replace(new, folder)
+    shutil.rmtree(aside, ignore_errors=True)
