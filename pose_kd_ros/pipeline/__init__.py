@@ -1,0 +1,1 @@
+"""Image in, poses out: preprocessing, network, decoding and PnP, as the node, the evaluation and training run them."""

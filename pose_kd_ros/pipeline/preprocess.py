@@ -1,0 +1,33 @@
+"""Image to network input."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from ..bundle.manifest import InputSpec
+from ..core.camera import Crop
+
+
+def to_rgb(image: np.ndarray, encoding: str = "rgb8") -> np.ndarray:
+    """Return ``image`` as (H, W, 3) uint8 RGB; ``encoding`` is rgb8, bgr8, rgba8, bgra8 or mono8."""
+    codes = {"bgr8": cv2.COLOR_BGR2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB,
+             "mono8": cv2.COLOR_GRAY2RGB}
+    if encoding == "rgb8":
+        return image
+    if encoding not in codes:
+        raise ValueError(f"image encoding {encoding!r}: wanted one of {['rgb8', *codes]}")
+    return cv2.cvtColor(image, codes[encoding])
+
+
+def network_input(image: np.ndarray, crop: Crop, spec: InputSpec) -> np.ndarray:
+    """Cut ``crop`` out of an RGB image (H, W, 3) uint8 and normalise it: (1, 3, h, w) float32, ready for the network."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image: wanted (H, W, 3) uint8 RGB, found {image.shape} {image.dtype}")
+    pixels = crop.apply(image)
+    planes = cv2.split(pixels if spec.channels == "rgb" else pixels[..., ::-1])
+    out = np.empty((1, 3, crop.height, crop.width), np.float32)
+    for plane, mean, std, target in zip(planes, spec.mean, spec.std, out[0]):
+        np.multiply(plane, np.float32(1 / (255 * std)), out=target)
+        target -= np.float32(mean / std)
+    return out
