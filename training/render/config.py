@@ -1,0 +1,87 @@
+"""What a rendered data set is made of: one frozen, typed record that checks itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """Mesh, camera, scene statistics and file options of a rendered data set.
+
+    Lengths of the mesh file are in `mesh_unit`; pixels for sizes in the image; degrees for angles; all
+    `*_probability` and `*_share` values in 0..1.
+    """
+
+    mesh: Path | None = None
+    """Mesh file (ply, obj, stl). None: the procedural cube of `cube_edge_mm`."""
+    mesh_unit: Literal["m", "mm"] = "mm"
+    """Unit of the numbers in the mesh file."""
+    object_id: int = 1
+    """Object id in the data set (models/obj_<id>.ply)."""
+    cube_edge_mm: float = 84.0
+    """Edge of the procedural cube, used when no mesh is given."""
+    appearance: Literal["own", "random"] = "random"
+    """`own`: the mesh's colours or texture. `random`: new pictures on its surface in every image."""
+    pictures: Path | None = None
+    """Folder of photographs for backgrounds and surfaces (searched recursively). None: procedural only."""
+    pictures_split: Literal["all", "train", "val"] = "all"
+    """Which photographs: `val` is the held-out 15 % (by a hash of the file name), `train` the rest."""
+    distractors: Path | None = None
+    """Folder of meshes (ply or obj, in metres) that may lie around as distractors."""
+
+    width: int = 640
+    height: int = 480
+    focal_px: Range = (450.0, 750.0)
+    principal_jitter_px: float = 20.0
+    size_px: Range = (30.0, 300.0)
+    """Apparent size of the object: focal length x 0.8 diameter / depth; log-uniform."""
+    elevation_deg: Range = (5.0, 85.0)
+    """Camera above the table."""
+    roll_deg: float = 20.0
+    table_probability: float = 0.65
+    empty_probability: float = 0.10
+    """Images without the object."""
+    second_probability: float = 0.15
+    """Images with a second instance, often touching the first."""
+    occluder_probability: float = 0.4
+    max_distractors: int = 6
+    min_visibility: float = 0.3
+    """Occluders are taken away where less than this share of an instance would be seen."""
+    grey_probability: float = 0.3
+    effects: bool = True
+    """Camera effects: blur, noise, exposure, colour, JPEG artefacts."""
+
+    samples: int = 4
+    """Samples a pixel of the colour image (MSAA)."""
+    shadows: bool = True
+    depth: bool = False
+    """Also write depth/ (16 bit, 0.1 mm)."""
+    jpeg_quality: int = 92
+    images_per_scene: int = 1000
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in self._ranges().items():
+            if not 0 < low <= high:
+                raise ValueError(f"RenderConfig.{name}: wants 0 < low <= high, got ({low}, {high})")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith(("_probability", "_visibility")) and not 0 <= value <= 1:
+                raise ValueError(f"RenderConfig.{field.name}: wants a share in 0..1, got {value}")
+        for name in ("width", "height", "images_per_scene", "object_id", "cube_edge_mm"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"RenderConfig.{name}: wants a positive number, got {getattr(self, name)}")
+
+    def _ranges(self) -> dict[str, Range]:
+        return {"focal_px": self.focal_px, "size_px": self.size_px, "elevation_deg": self.elevation_deg}
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values, paths as text: what is stored beside the data set and compared on resume."""
+        values = dataclasses.asdict(self)
+        return {k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v
+                for k, v in values.items()}

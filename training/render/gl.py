@@ -1,0 +1,221 @@
+"""Scene -> colour image and exact labels, with moderngl on EGL (Mesa's llvmpipe or a graphics card, same code).
+
+Convention: pixel centres at integers. A point at camera (0, 0, 1) with cx = 319.5 in a picture 640 wide falls on the
+border between pixels 319 and 320: window x = 319.5 + 0.5 = 320. Row 0 of the framebuffer is row 0 of the image, so
+nothing is flipped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import moderngl
+import numpy as np
+
+from training.render import shaders
+from training.render.scene import Body, Scene, Stock
+
+_NEAR, _FAR = 0.02, 40.0
+_SHADOW_SIZE = 1024
+
+
+@dataclass(frozen=True)
+class Labels:
+    """instance (H, W) uint8: 0, or the label of the target seen there; depth (H, W) float32 metres, 0 for none."""
+
+    instance: np.ndarray
+    depth: np.ndarray
+
+
+def clip_from_camera(K: np.ndarray, width: int, height: int, shift: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+    """(4, 4) OpenCV camera coordinates -> OpenGL clip coordinates for a width x height buffer.
+
+    `shift` moves the picture's origin by that many pixels inside the buffer. Clip w is the depth z.
+    """
+    clip = np.zeros((4, 4))
+    clip[0, :3] = 2 / width * (K[0] + np.array([0, 0, 0.5 + shift[0]])) - [0, 0, 1]
+    clip[1, :3] = 2 / height * (K[1] + np.array([0, 0, 0.5 + shift[1]])) - [0, 0, 1]
+    clip[2, 2:] = (_FAR + _NEAR) / (_FAR - _NEAR), -2 * _FAR * _NEAR / (_FAR - _NEAR)
+    clip[3, 2] = 1
+    return clip
+
+
+def look_at_scene(direction: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
+    """(4, 4) world -> clip of a parallel view along -direction onto a ball of `radius` metres around `centre`."""
+    z = -direction / np.linalg.norm(direction)
+    x = np.cross(z, [0, 0, 1.0] if abs(z[2]) < 0.9 else [0, 1.0, 0])
+    x /= np.linalg.norm(x)
+    rotation = np.stack([x, np.cross(z, x), z])
+    clip = np.eye(4)
+    clip[:3, :3] = rotation / radius
+    clip[:3, 3] = -clip[:3, :3] @ centre
+    clip[2] *= [0.5, 0.5, 0.5, 0.5]  # twice as deep as wide
+    return clip
+
+
+class Renderer:
+    """Holds the graphics context, the meshes and the buffers; every call draws one whole scene."""
+
+    def __init__(self, stock: Stock, width: int, height: int, samples: int = 4, shadows: bool = True) -> None:
+        """Raises RuntimeError, saying which packages are needed, where EGL gives no context."""
+        try:
+            self.ctx = moderngl.create_standalone_context(backend="egl", require=330)
+        except Exception as error:
+            raise RuntimeError(f"no OpenGL 3.3 through EGL ({error}); on Debian/Ubuntu: "
+                               "apt install libegl1 libgl1-mesa-dri") from error
+        self.width, self.height, self.shadows = width, height, shadows
+        self._programs()
+        self._buffers(min(samples, self.ctx.max_samples))
+        self._meshes(stock)
+
+    def _programs(self) -> None:
+        ctx = self.ctx
+        self.mesh = ctx.program(shaders.MESH_VERTEX, shaders.MESH_FRAGMENT)
+        self.label = ctx.program(shaders.LABEL_VERTEX, shaders.LABEL_FRAGMENT)
+        self.occlude = ctx.program(shaders.LABEL_VERTEX, shaders.DEPTH_ONLY_FRAGMENT)
+        self.backdrop = ctx.program(shaders.BACKGROUND_VERTEX, shaders.BACKGROUND_FRAGMENT)
+        self.mesh["shadow_map"].value, self.mesh["skin"].value = 1, 0
+
+    def _buffers(self, samples: int) -> None:
+        ctx, size = self.ctx, (self.width, self.height)
+        self.colour = ctx.framebuffer([ctx.renderbuffer(size, 3)], ctx.depth_renderbuffer(size))
+        self.smooth = ctx.framebuffer([ctx.renderbuffer(size, 3, samples=samples)],
+                                      ctx.depth_renderbuffer(size, samples=samples)) if samples > 1 else self.colour
+        self.labels_fbo = self._label_buffer(size)
+        self.large_fbo = self._label_buffer((3 * self.width, 3 * self.height))
+        self.shadow_map = ctx.depth_texture((_SHADOW_SIZE, _SHADOW_SIZE))
+        self.shadow_map.compare_func = "<="
+        self.shadow_map.repeat_x = self.shadow_map.repeat_y = False
+        self.shadow_fbo = ctx.framebuffer(depth_attachment=self.shadow_map)
+        corners = np.array([-1, -1, 3, -1, -1, 3], np.float32)
+        self.backdrop_vao = ctx.vertex_array(self.backdrop, [(ctx.buffer(corners), "2f", "in_corner")])
+
+    def _label_buffer(self, size: tuple[int, int]) -> moderngl.Framebuffer:
+        return self.ctx.framebuffer([self.ctx.texture(size, 2, dtype="f4")], self.ctx.depth_renderbuffer(size))
+
+    def _meshes(self, stock: Stock) -> None:
+        self.vaos, self.own_skins = {}, {}
+        for name, mesh in stock.meshes.items():
+            buffer = self.ctx.buffer(mesh.interleaved().tobytes())
+            full = ("3f 3f 2f 1f 3f", "in_position", "in_normal", "in_uv", "in_layer", "in_colour")
+            self.vaos[name] = {"mesh": self.ctx.vertex_array(self.mesh, [(buffer, *full)])}
+            for kind, program in (("label", self.label), ("occlude", self.occlude)):
+                self.vaos[name][kind] = self.ctx.vertex_array(program, [(buffer, "3f 36x", "in_position")])
+            texture = np.full((1, 1, 3), 255, np.uint8) if mesh.texture is None else mesh.texture
+            self.own_skins[name] = self._skin(texture[None])
+
+    def _skin(self, images: np.ndarray) -> moderngl.TextureArray:
+        layers, height, width, _ = images.shape
+        skin = self.ctx.texture_array((width, height, layers), 3, np.ascontiguousarray(images), alignment=1)
+        skin.build_mipmaps()
+        skin.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
+        return skin
+
+    def release(self) -> None:
+        """Gives the graphics context back."""
+        self.ctx.release()
+
+    # ---------------------------------------------------------------- labels
+
+    def labels(self, scene: Scene, bodies: tuple[Body, ...] | None = None) -> Labels:
+        """Who is seen in each pixel and how far; exact at pixel centres, no antialiasing."""
+        clip = clip_from_camera(scene.K, self.width, self.height) @ scene.T_camera_world
+        everything = scene.bodies + ((scene.table,) if scene.table else ()) if bodies is None else bodies
+        return self._draw_labels(self.labels_fbo, clip, everything)
+
+    def silhouette(self, scene: Scene, body: Body) -> np.ndarray:
+        """(3 H, 3 W) bool: the body alone, on a canvas with a whole picture's margin on each side."""
+        shift = (float(self.width), float(self.height))
+        clip = clip_from_camera(scene.K, 3 * self.width, 3 * self.height, shift) @ scene.T_camera_world
+        return self._draw_labels(self.large_fbo, clip, (body,)).instance > 0
+
+    def _draw_labels(self, target: moderngl.Framebuffer, clip: np.ndarray, bodies: tuple[Body, ...]) -> Labels:
+        target.use()
+        target.clear()
+        self.ctx.enable_only(moderngl.DEPTH_TEST)
+        self._set(self.label, "clip_world", clip)
+        for body in bodies:
+            self._set(self.label, "world_body", body.T_world_body)
+            self.label["label"].value = float(body.label)
+            self.vaos[body.mesh]["label"].render()
+        read = np.frombuffer(target.read(components=2, dtype="f4"), np.float32).reshape(target.height, target.width, 2)
+        return Labels(read[..., 0].astype(np.uint8), read[..., 1])
+
+    # ---------------------------------------------------------------- colour
+
+    def image(self, scene: Scene) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, antialiased."""
+        self.ctx.enable_only(moderngl.DEPTH_TEST)
+        self._draw_shadows(scene)
+        self.smooth.use()
+        self.smooth.clear()
+        self._draw_backdrop(scene)
+        self._set_light(scene)
+        clip = clip_from_camera(scene.K, self.width, self.height) @ scene.T_camera_world
+        self._set(self.mesh, "clip_world", clip)
+        for body in scene.bodies + ((scene.table,) if scene.table else ()):
+            self._draw(body, body is scene.table)
+        if self.smooth is not self.colour:
+            self.ctx.copy_framebuffer(self.colour, self.smooth)
+        read = np.frombuffer(self.colour.read(components=3, alignment=1), np.uint8)
+        return read.reshape(self.height, self.width, 3)
+
+    def _draw_shadows(self, scene: Scene) -> None:
+        position = scene.lights[0].position
+        direction = position[:3] - position[3] * scene.centre
+        self.light_clip = look_at_scene(direction, scene.centre, scene.shadow_radius)
+        if not self.shadows:
+            return
+        self.shadow_fbo.use()
+        self.shadow_fbo.clear()
+        self._set(self.occlude, "clip_world", self.light_clip)
+        for body in scene.bodies:
+            self._set(self.occlude, "world_body", body.T_world_body)
+            self.vaos[body.mesh]["occlude"].render()
+
+    def _draw_backdrop(self, scene: Scene) -> None:
+        height, width, _ = scene.background.shape
+        texture = self.ctx.texture((width, height), 3, np.ascontiguousarray(scene.background), alignment=1)
+        texture.use(0)
+        self.backdrop["brightness"].value = 1.0
+        self.backdrop_vao.render()
+        texture.release()
+
+    def _set_light(self, scene: Scene) -> None:
+        program = self.mesh
+        lights = scene.lights + (scene.lights[0],) * (3 - len(scene.lights))
+        program["light_position"].value = [tuple(light.position) for light in lights]
+        program["light_colour"].value = [tuple(light.colour) for light in lights]
+        eye = -scene.T_camera_world[:3, :3].T @ scene.T_camera_world[:3, 3]
+        for name, value in (("eye", eye), ("centre", scene.centre), ("ambient_up", scene.ambient_up),
+                            ("ambient_down", scene.ambient_down)):
+            program[name].value = tuple(value)
+        feet = [b.footprint for b in scene.bodies if b.footprint][:10]
+        padded = feet + [(0.0,) * 5] * (10 - len(feet))
+        program["feet"].value = [(x, y, w, h) for x, y, _, w, h in padded]
+        program["feet_yaw"].value = [yaw for _, _, yaw, _, _ in padded]
+        reach = 0.2 * scene.shadow_radius / 3
+        for name, value in (("lights", len(scene.lights)), ("softness", scene.shadow_softness),
+                            ("shadows", int(self.shadows)), ("has_table", int(scene.table is not None)),
+                            ("contact", scene.contact), ("contact_reach", reach), ("feet_count", len(feet))):
+            program[name].value = value
+        self._set(program, "light_clip", self.light_clip)
+        self.shadow_map.use(1)
+
+    def _draw(self, body: Body, is_table: bool) -> None:
+        program = self.mesh
+        skin = self.own_skins[body.mesh] if body.pictures is None else self._skin(body.pictures)
+        skin.use(0)
+        self._set(program, "world_body", body.T_world_body)
+        normal = np.linalg.inv(body.T_world_body[:3, :3])  # inverse transposed, written column by column
+        program["normal_matrix"].write(np.ascontiguousarray(normal, np.float32).tobytes())
+        for name, value in (("layers", float(skin.layers)), ("repeat", body.repeat), ("tint", body.tint),
+                            ("specular", body.specular), ("shininess", body.shininess), ("is_table", int(is_table))):
+            program[name].value = value
+        self.vaos[body.mesh]["mesh"].render()
+        if body.pictures is not None:
+            skin.release()
+
+    @staticmethod
+    def _set(program: moderngl.Program, name: str, matrix: np.ndarray) -> None:
+        program[name].write(np.ascontiguousarray(matrix.T, np.float32).tobytes())

@@ -1,0 +1,99 @@
+"""Mesh files in (ply, obj, stl; through trimesh) and the BOP model folder out (millimetres)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from training.render.shapes import Mesh, box_mapping, cube, face_normals
+from training.render.config import RenderConfig
+
+_METRES = {"m": 1.0, "mm": 1e-3}
+_PLAUSIBLE_DIAMETER_M = (0.005, 5.0)
+
+
+def target_mesh(config: RenderConfig) -> Mesh:
+    """The mesh to be learned: the file that the configuration names, or the procedural cube."""
+    if config.mesh is None:
+        return cube(config.cube_edge_mm * 1e-3)
+    return load_mesh(config.mesh, config.mesh_unit)
+
+
+def load_mesh(path: Path, unit: str) -> Mesh:
+    """Mesh file -> Mesh in metres, with its own UV texture or vertex colours where it has them.
+
+    Raises ValueError for an unreadable or empty file and where the diameter is outside 5 mm..5 m (wrong unit).
+    """
+    import trimesh
+
+    try:
+        loaded = trimesh.load(str(path), process=False, force="mesh")
+    except Exception as error:
+        raise ValueError(f"{path}: cannot be read as a mesh: {error}") from error
+    if len(loaded.faces) == 0:
+        raise ValueError(f"{path}: the mesh has no triangles")
+    mesh = _from_trimesh(loaded, _METRES[unit])
+    low, high = _PLAUSIBLE_DIAMETER_M
+    if not low <= mesh.diameter <= high:
+        other = "m" if unit == "mm" else "mm"
+        raise ValueError(f"{path}: read in {unit} its diameter is {mesh.diameter:.4g} m, wanted {low}..{high} m; "
+                         f"in {other} it would be {mesh.diameter * _METRES[other] / _METRES[unit]:.4g} m")
+    return mesh
+
+
+def _from_trimesh(loaded: object, metres: float) -> Mesh:
+    index = loaded.faces.reshape(-1)
+    positions = np.asarray(loaded.vertices, np.float64)[index] * metres
+    normals = np.asarray(loaded.vertex_normals, np.float64)[index]
+    normals = np.where(np.abs(normals).sum(1, keepdims=True) > 0, normals, face_normals(positions))
+    uv, layers = box_mapping(positions, face_normals(positions))
+    own_uv, texture = _own_texture(loaded)
+    if texture is not None:
+        uv, layers = own_uv[index], np.zeros(len(index))
+    return Mesh(positions, normals, uv, layers, _own_colours(loaded)[index], texture)
+
+
+def _own_texture(loaded: object) -> tuple[np.ndarray | None, np.ndarray | None]:
+    uv = getattr(loaded.visual, "uv", None)
+    material = getattr(loaded.visual, "material", None)
+    image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
+    if uv is None or image is None:
+        return None, None
+    return np.asarray(uv), np.asarray(image.convert("RGB"))[::-1]  # v up in files, rows down in pictures
+
+
+def _own_colours(loaded: object) -> np.ndarray:
+    if loaded.visual.kind in ("vertex", "face"):
+        return np.asarray(loaded.visual.vertex_colors)[:, :3] / 255.0
+    return np.ones((len(loaded.vertices), 3))
+
+
+def write_models(folder: Path, object_id: int, mesh: Mesh) -> None:
+    """models/obj_<id>.ply (ASCII, vertices in mm) and models_info.json as BOP defines them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    corners, index = np.unique(np.round(mesh.positions * 1000, 6), axis=0, return_inverse=True)
+    _write_ply(folder / f"obj_{object_id:06d}.ply", corners, index.reshape(-1, 3))
+    info = {str(object_id): model_info(mesh)}
+    (folder / "models_info.json").write_text(json.dumps(info, indent=1) + "\n")
+
+
+def model_info(mesh: Mesh) -> dict[str, object]:
+    """One entry of models_info.json (mm): diameter, box and the symmetries other than the identity."""
+    low, size = (np.round(values * 1000, 6) for values in mesh.box)
+    info: dict[str, object] = {"diameter": round(mesh.diameter * 1000, 6)}
+    info |= {f"min_{axis}": float(low[k]) for k, axis in enumerate("xyz")}
+    info |= {f"size_{axis}": float(size[k]) for k, axis in enumerate("xyz")}
+    if mesh.symmetries is not None and len(mesh.symmetries) > 1:
+        in_mm = mesh.symmetries[1:] * np.array([1, 1, 1, 1000.0])
+        info["symmetries_discrete"] = [(matrix + 0.0).reshape(-1).tolist() for matrix in in_mm]
+    return info
+
+
+def _write_ply(path: Path, corners: np.ndarray, faces: np.ndarray) -> None:
+    header = ["ply", "format ascii 1.0", f"element vertex {len(corners)}", *(f"property float {a}" for a in "xyz"),
+              f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header"]
+    rows = [" ".join(f"{value:.6g}" for value in corner) for corner in corners]
+    rows += [f"3 {a} {b} {c}" for a, b, c in faces]
+    path.write_text("\n".join([*header, *rows]) + "\n")

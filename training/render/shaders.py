@@ -1,0 +1,100 @@
+"""The GLSL of the renderer: light, shadow, contact darkening; and the labels (instance and depth)."""
+
+MESH_VERTEX = """
+#version 330
+in vec3 in_position; in vec3 in_normal; in vec2 in_uv; in float in_layer; in vec3 in_colour;
+uniform mat4 world_body; uniform mat4 clip_world; uniform mat3 normal_matrix;
+out vec3 at; out vec3 normal; out vec2 uv; flat out float layer; out vec3 colour;
+void main() {
+    vec4 world = world_body * vec4(in_position, 1.0);
+    at = world.xyz; normal = normal_matrix * in_normal; uv = in_uv; layer = in_layer; colour = in_colour;
+    gl_Position = clip_world * world;
+}
+"""
+
+MESH_FRAGMENT = """
+#version 330
+in vec3 at; in vec3 normal; in vec2 uv; flat in float layer; in vec3 colour;
+uniform sampler2DArray skin; uniform sampler2DShadow shadow_map;
+uniform float layers; uniform float repeat; uniform vec3 tint; uniform float specular; uniform float shininess;
+uniform vec3 eye; uniform vec3 centre; uniform vec3 ambient_up; uniform vec3 ambient_down;
+uniform vec4 light_position[3]; uniform vec3 light_colour[3]; uniform int lights;
+uniform mat4 light_clip; uniform float softness; uniform int shadows;
+uniform int is_table; uniform int has_table; uniform float contact; uniform float contact_reach;
+uniform vec4 feet[10]; uniform float feet_yaw[10]; uniform int feet_count;
+out vec4 result;
+
+float lit() {
+    if (shadows == 0) return 1.0;
+    vec4 clip = light_clip * vec4(at, 1.0);
+    vec3 p = clip.xyz * 0.5 + 0.5;
+    if (any(lessThan(p, vec3(0.0))) || any(greaterThan(p, vec3(1.0)))) return 1.0;
+    float total = 0.0, step = softness / 1024.0;
+    for (int i = 0; i < 9; ++i)
+        total += texture(shadow_map, vec3(p.xy + step * vec2(i % 3 - 1, i / 3 - 1), p.z - 0.004));
+    return total / 9.0;
+}
+
+float open_sky() {
+    float open = 1.0;
+    if (is_table == 0) return has_table == 0 ? 1.0 : 1.0 - 0.5 * contact * exp(-max(at.z, 0.0) / contact_reach);
+    for (int i = 0; i < feet_count; ++i) {
+        vec2 d = at.xy - feet[i].xy;
+        float c = cos(feet_yaw[i]), s = sin(feet_yaw[i]);
+        vec2 q = abs(vec2(c * d.x + s * d.y, c * d.y - s * d.x)) - feet[i].zw;
+        open *= 1.0 - contact * exp(-length(max(q, 0.0)) / contact_reach);
+    }
+    return open;
+}
+
+void main() {
+    vec3 base = pow(texture(skin, vec3(uv * repeat, mod(layer, layers))).rgb * colour * tint, vec3(2.2));
+    vec3 n = normalize(normal), view = normalize(eye - at);
+    if (dot(n, view) < 0.0) n = -n;
+    vec3 diffuse = mix(ambient_down, ambient_up, 0.5 + 0.5 * n.z) * open_sky(), gloss = vec3(0.0);
+    for (int i = 0; i < lights; ++i) {
+        vec3 to = light_position[i].xyz - at * light_position[i].w;
+        float far = light_position[i].w > 0.5 ? dot(light_position[i].xyz - centre, light_position[i].xyz - centre)
+            / max(dot(to, to), 0.01) : 1.0;
+        to = normalize(to);
+        vec3 arrives = light_colour[i] * min(far, 4.0) * (i == 0 ? lit() : mix(1.0, open_sky(), 0.5));
+        diffuse += arrives * max(dot(n, to), 0.0);
+        gloss += arrives * specular * pow(max(dot(n, normalize(to + view)), 0.0), shininess);
+    }
+    vec3 linear = base * diffuse + gloss;
+    linear = mix(linear, 1.0 - 0.25 * exp(-(linear - 0.75) / 0.25), step(0.75, linear));
+    result = vec4(pow(clamp(linear, 0.0, 1.0), vec3(1.0 / 2.2)), 1.0);
+}
+"""
+
+LABEL_VERTEX = """
+#version 330
+in vec3 in_position;
+uniform mat4 world_body; uniform mat4 clip_world;
+out float depth;
+void main() { gl_Position = clip_world * world_body * vec4(in_position, 1.0); depth = gl_Position.w; }
+"""
+
+LABEL_FRAGMENT = """
+#version 330
+in float depth; uniform float label; out vec2 result;
+void main() { result = vec2(label, depth); }
+"""
+
+DEPTH_ONLY_FRAGMENT = """
+#version 330
+in float depth;
+void main() { }
+"""
+
+BACKGROUND_VERTEX = """
+#version 330
+in vec2 in_corner; out vec2 uv;
+void main() { uv = 0.5 + 0.5 * in_corner; gl_Position = vec4(in_corner, 0.9999999, 1.0); }
+"""
+
+BACKGROUND_FRAGMENT = """
+#version 330
+in vec2 uv; uniform sampler2D picture; uniform float brightness; out vec4 result;
+void main() { result = vec4(min(texture(picture, uv).rgb * brightness, vec3(1.0)), 1.0); }
+"""
