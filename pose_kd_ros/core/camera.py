@@ -1,7 +1,7 @@
 """Cameras with lens distortion, and crops that feed a network.
 
-Convention: pixel centres at integers, u right, v down; a 640 pixel wide image spans -0.5 to 639.5. Points
-in front of the camera have z > 0. With fx = 500, cx = 320 and no distortion, (0.1, 0, 1) m projects to u = 370.
+Convention: pixel centres at integers, u right, v down; a 640 pixel wide image spans -0.5 to 639.5. Points in
+front of the camera have z > 0. With fx = 500, cx = 320, no distortion, (0.1, 0, 1) m projects to u = 370.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ class Correspondences:
     """One instance: pixels of the full image (undistorted with K and D) against points of the object.
 
     image: (M, 2) pixels. object: (M, 3) metres. weight: (M,) >= 0. score: the instance's confidence in [0, 1].
+    cell: (M,) integers, equal for the rows that one local prediction voted for; by default each row is its own.
     """
 
     object_id: int
@@ -49,9 +50,12 @@ class Correspondences:
     object: np.ndarray
     weight: np.ndarray
     score: float
+    cell: np.ndarray | None = None
 
     def __post_init__(self):
         m = len(self.image)
-        for name, shape in (("image", (m, 2)), ("object", (m, 3)), ("weight", (m,))):
+        if self.cell is None:
+            object.__setattr__(self, "cell", np.arange(m))
+        for name, shape in (("image", (m, 2)), ("object", (m, 3)), ("weight", (m,)), ("cell", (m,))):
             if getattr(self, name).shape != shape:
                 raise ValueError(f"Correspondences.{name}: wanted {shape}, found {getattr(self, name).shape}")

@@ -1,0 +1,106 @@
+"""Pose from votes with outliers: hypotheses from three votes each, scored against all votes.
+
+Measured in bench/pnp.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .p3p import solve_p3p
+from .pose import transform
+from .predictions import Correspondences
+
+FARTHEST = 200.0  # extents of the object: beyond it a pose cannot be told from its neighbours
+SCORED = 128  # votes that hypotheses are scored against; more cost time and change nothing
+
+
+@dataclass(frozen=True)
+class PnPResult:
+    """pose: ``T_camera_object`` (4, 4). inliers: (M,) bool, votes within the threshold.
+
+    support: the inliers' share of the usable votes' weight, in [0, 1].
+    """
+
+    pose: np.ndarray
+    inliers: np.ndarray
+    support: float
+
+
+def solve_pnp(correspondences: Correspondences, K, threshold_px: float = 5.0, hypotheses: int = 64,
+              seed: int = 0) -> PnPResult | None:
+    """Return the pose that the largest weight of votes agrees on, or None if there is none.
+
+    K: (3, 3). threshold_px: pixels of the full image; votes made on a crop that shows the object s times as
+    large have 1/s of the noise, so give threshold / s. hypotheses: triples tried. The same input gives the
+    same result. Votes that are not finite or weigh nothing are left out. A pose has inliers at 4 or more points
+    of the object, all ahead of the camera, and lies within FARTHEST object extents. It is a start: refine it.
+    """
+    image, points, K = (np.asarray(a, float) for a in (correspondences.image, correspondences.object, K))
+    usable = np.isfinite(np.c_[image, points, correspondences.weight]).all(1) & (correspondences.weight > 0)
+    if usable.sum() < 4:
+        return None
+    image, points = image[usable], points[usable]
+    weight, cell = correspondences.weight[usable].astype(float), correspondences.cell[usable]
+    random = np.random.default_rng(seed)
+    triples = _draw(points, weight, cell, hypotheses, random)
+    poses = _plausible(solve_p3p(_unit_rays(image, K)[triples], points[triples]), points)
+    votes = random.permutation(len(image))[:SCORED]
+    if not len(poses):
+        return None
+    scores = vote_scores(poses, image[votes], points[votes], weight[votes], K, threshold_px)
+    pose = poses[int(np.argmax(scores))]
+    close = squared_errors(pose[None], image, points, K)[0] < threshold_px**2
+    if len(np.unique(points[close], axis=0)) < 4:
+        return None
+    inliers = np.zeros(len(usable), bool)
+    inliers[usable] = close
+    return PnPResult(pose, inliers, float(weight[close].sum() / weight.sum()))
+
+
+def squared_errors(poses, image, points, K) -> np.ndarray:
+    """Squared reprojection errors (H, M) in pixels of poses (H, 4, 4); infinite behind the camera."""
+    seen = K @ (poses[:, :3, :3] @ points.T + poses[:, :3, 3:])
+    with np.errstate(all="ignore"):
+        errors = (seen[:, 0] / seen[:, 2] - image[:, 0]) ** 2 + (seen[:, 1] / seen[:, 2] - image[:, 1]) ** 2
+    return np.where(seen[:, 2] > 0, errors, np.inf)
+
+
+def vote_scores(poses, image, points, weight, K, threshold_px) -> np.ndarray:
+    """Scores (H,): a vote counts its weight at no error, less with its square, nothing past the threshold."""
+    return np.maximum(0, 1 - squared_errors(poses, image, points, K) / threshold_px**2) @ weight
+
+
+def _unit_rays(image, K) -> np.ndarray:
+    rays = np.c_[(image - K[:2, 2]) / K[[0, 1], [0, 1]], np.ones(len(image))]
+    return rays / np.linalg.norm(rays, axis=1, keepdims=True)
+
+
+def _draw(points, weight, cell, count, random) -> np.ndarray:
+    """Triples (H, 3) of rows, likelier where the weight is: half of any rows, half within one cell.
+
+    The votes of one cell agree on which of a symmetric object's representatives they mean; those of several
+    cells may not. Triples within cells of fewer than three rows span no triangle and fall away.
+    """
+    free = random.choice(len(weight), (2 * count, 3), p=weight / weight.sum())
+    rows = np.argsort(cell, kind="stable")  # the rows, cell by cell
+    names, start, size = np.unique(cell[rows], return_index=True, return_counts=True)
+    home = np.searchsorted(names, cell[free[:, :1]])
+    within = rows[start[home] + (random.random(free.shape) * size[home]).astype(int)]
+    free, within = _spanning(points, free), _spanning(points, within)[: count // 2]
+    return np.concatenate([within, free])[:count]
+
+
+def _spanning(points, triples) -> np.ndarray:
+    """Those triples whose three object points span a triangle."""
+    a, b, c = (points[triples[:, i]] for i in range(3))
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    return triples[area > 1e-3 * np.ptp(points, axis=0).max() ** 2]
+
+
+def _plausible(poses, points) -> np.ndarray:
+    """Those poses (H, 4, 4) whose centre of the points is in front of the camera and not absurdly far."""
+    depth = transform(poses, points.mean(0)[None])[:, 0, 2]
+    return poses[(depth > 0) & (depth < FARTHEST * np.ptp(points, axis=0).max())]
