@@ -146,18 +146,23 @@ class Renderer:
     def image(self, scene: Scene) -> np.ndarray:
         """(H, W, 3) uint8 RGB, antialiased."""
         self.ctx.enable_only(moderngl.DEPTH_TEST)
+        drawn = scene.bodies + ((scene.table,) if scene.table else ())
+        skins = [self.own_skins[b.mesh] if b.pictures is None else self._skin(b.pictures) for b in drawn]
         self._draw_shadows(scene)
         self.smooth.use()
         self.smooth.clear()
-        self._draw_backdrop(scene)
         self._set_light(scene)
         clip = clip_from_camera(scene.K, self.width, self.height) @ scene.T_camera_world
         self._set(self.mesh, "clip_world", clip)
-        for body in scene.bodies + ((scene.table,) if scene.table else ()):
-            self._draw(body, body is scene.table)
+        for body, skin in zip(drawn, skins):
+            self._draw(body, skin, body is scene.table)
+        self._draw_backdrop(scene)
         if self.smooth is not self.colour:
             self.ctx.copy_framebuffer(self.colour, self.smooth)
         read = np.frombuffer(self.colour.read(components=3, alignment=1), np.uint8)
+        for body, skin in zip(drawn, skins):
+            if body.pictures is not None:
+                skin.release()
         return read.reshape(self.height, self.width, 3)
 
     def _draw_shadows(self, scene: Scene) -> None:
@@ -169,7 +174,7 @@ class Renderer:
         self.shadow_fbo.use()
         self.shadow_fbo.clear()
         self._set(self.occlude, "clip_world", self.light_clip)
-        for body in scene.bodies:
+        for body in (b for b in scene.bodies if b.casts_shadow):
             self._set(self.occlude, "world_body", body.T_world_body)
             self.vaos[body.mesh]["occlude"].render()
 
@@ -202,9 +207,8 @@ class Renderer:
         self._set(program, "light_clip", self.light_clip)
         self.shadow_map.use(1)
 
-    def _draw(self, body: Body, is_table: bool) -> None:
+    def _draw(self, body: Body, skin: moderngl.TextureArray, is_table: bool) -> None:
         program = self.mesh
-        skin = self.own_skins[body.mesh] if body.pictures is None else self._skin(body.pictures)
         skin.use(0)
         self._set(program, "world_body", body.T_world_body)
         normal = np.linalg.inv(body.T_world_body[:3, :3])  # inverse transposed, written column by column
@@ -213,8 +217,6 @@ class Renderer:
                             ("specular", body.specular), ("shininess", body.shininess), ("is_table", int(is_table))):
             program[name].value = value
         self.vaos[body.mesh]["mesh"].render()
-        if body.pictures is not None:
-            skin.release()
 
     @staticmethod
     def _set(program: moderngl.Program, name: str, matrix: np.ndarray) -> None:

@@ -184,9 +184,9 @@ def _recoloured(rng: Rng, image: np.ndarray) -> np.ndarray:
     return np.clip(low + image * ((high - low) / 255), 0, 255).astype(np.uint8)
 
 
-def block_puzzle(rng: Rng, photos: list[np.ndarray], size: int, blocks: int) -> np.ndarray:
-    """A face of blocks x blocks small pictures with thin dark seams between them."""
-    sources = [picture(rng, photos, size) for _ in range(rng.integers(1, 5))]
+def block_puzzle(rng: Rng, sources: list[np.ndarray], blocks: int) -> np.ndarray:
+    """A face of blocks x blocks parts of the source pictures (each (S, S, 3)), with thin dark seams between them."""
+    size = len(sources[0])
     image = np.empty((size, size, 3), np.uint8)
     edges = np.linspace(0, size, blocks + 1).astype(int)
     seam = int(rng.integers(0, 4))
@@ -213,7 +213,8 @@ def face_pictures(rng: Rng, photos: list[np.ndarray], size: int, faces: int = 6)
     style = rng.choice(["free", "blocks", "one plain", "plain", "one picture"], p=[0.45, 0.25, 0.1, 0.1, 0.1])
     if style == "blocks":
         blocks = int(rng.choice([2, 2, 3, 3, 4]))
-        images = [block_puzzle(rng, photos, size, blocks) for _ in range(faces)]
+        sources = [picture(rng, photos, size) for _ in range(rng.integers(1, 7))]
+        images = [block_puzzle(rng, sources, blocks) for _ in range(faces)]
     elif style == "free":
         images = [picture(rng, photos, size) for _ in range(faces)]
     elif style == "plain":

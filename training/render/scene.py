@@ -31,6 +31,7 @@ class Body:
     pictures: np.ndarray | None = None
     label: int = 0
     occluder: bool = False
+    casts_shadow: bool = True
     specular: float = 0.0
     shininess: float = 20.0
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -312,7 +313,7 @@ def _aspect(rng: Rng, name: str) -> np.ndarray:
 def _sheets(stock: Stock, rng: Rng, view: _View, diameter: float) -> list[Body]:
     """Paper, books, mats: flat things that may lie under the target."""
     found = []
-    for _ in range(rng.integers(1, 4)):
+    for level in range(rng.integers(1, 4)):
         at = view.ground(rng.uniform([0, 0], [1, 1]) * [view.config.width, view.config.height])
         if at is None:
             continue
@@ -320,7 +321,8 @@ def _sheets(stock: Stock, rng: Rng, view: _View, diameter: float) -> list[Body]:
         size = np.array([*sides, 0.0006])
         paper = np.full((1, 8, 8, 3), rng.uniform(180, 255), np.uint8)
         images = paper if rng.random() < 0.6 else pictures.picture(rng, stock.photos, 256)[None]
-        found.append(Body("box", transform(turn("z", rng.uniform(0, 360)), [at[0], at[1], 0.0003], size), images))
+        pose = transform(turn("z", rng.uniform(0, 360)), [at[0], at[1], 0.0004 * level], size)
+        found.append(Body("box", pose, images, casts_shadow=False))
     return found
 
 

@@ -24,46 +24,58 @@ uniform int is_table; uniform int has_table; uniform float contact; uniform floa
 uniform vec4 feet[10]; uniform float feet_yaw[10]; uniform int feet_count;
 out vec4 result;
 
-float lit() {
+const vec2 TAPS[8] = vec2[](vec2(0.1, 0.3), vec2(-0.4, -0.1), vec2(0.5, -0.5), vec2(-0.3, 0.8),
+    vec2(1.0, 0.1), vec2(-1.0, 0.2), vec2(-0.6, -0.9), vec2(0.8, 0.9));
+
+float lit(float bias) {
     if (shadows == 0) return 1.0;
     vec4 clip = light_clip * vec4(at, 1.0);
     vec3 p = clip.xyz * 0.5 + 0.5;
     if (any(lessThan(p, vec3(0.0))) || any(greaterThan(p, vec3(1.0)))) return 1.0;
     float total = 0.0, step = softness / 1024.0;
-    for (int i = 0; i < 9; ++i)
-        total += texture(shadow_map, vec3(p.xy + step * vec2(i % 3 - 1, i / 3 - 1), p.z - 0.004));
-    return total / 9.0;
+    for (int i = 0; i < 8; ++i)
+        total += texture(shadow_map, vec3(p.xy + step * TAPS[i], p.z - bias));
+    return total / 8.0;
+}
+
+float falloff(float distance) {
+    float near = max(1.0 - 0.25 * distance / contact_reach, 0.0);
+    return near * near * near * near;
 }
 
 float open_sky() {
     float open = 1.0;
-    if (is_table == 0) return has_table == 0 ? 1.0 : 1.0 - 0.5 * contact * exp(-max(at.z, 0.0) / contact_reach);
+    if (is_table == 0) return has_table == 0 ? 1.0 : 1.0 - 0.5 * contact * falloff(max(at.z, 0.0));
     for (int i = 0; i < feet_count; ++i) {
         vec2 d = at.xy - feet[i].xy;
         float c = cos(feet_yaw[i]), s = sin(feet_yaw[i]);
         vec2 q = abs(vec2(c * d.x + s * d.y, c * d.y - s * d.x)) - feet[i].zw;
-        open *= 1.0 - contact * exp(-length(max(q, 0.0)) / contact_reach);
+        open *= 1.0 - contact * falloff(length(max(q, 0.0)));
     }
     return open;
 }
 
 void main() {
-    vec3 base = pow(texture(skin, vec3(uv * repeat, mod(layer, layers))).rgb * colour * tint, vec3(2.2));
+    vec3 base = texture(skin, vec3(uv * repeat, mod(layer, layers))).rgb * colour * tint;
+    base *= base;
+    float open = open_sky();
     vec3 n = normalize(normal), view = normalize(eye - at);
     if (dot(n, view) < 0.0) n = -n;
-    vec3 diffuse = mix(ambient_down, ambient_up, 0.5 + 0.5 * n.z) * open_sky(), gloss = vec3(0.0);
+    vec3 diffuse = mix(ambient_down, ambient_up, 0.5 + 0.5 * n.z) * open, gloss = vec3(0.0);
     for (int i = 0; i < lights; ++i) {
         vec3 to = light_position[i].xyz - at * light_position[i].w;
         float far = light_position[i].w > 0.5 ? dot(light_position[i].xyz - centre, light_position[i].xyz - centre)
             / max(dot(to, to), 0.01) : 1.0;
         to = normalize(to);
-        vec3 arrives = light_colour[i] * min(far, 4.0) * (i == 0 ? lit() : mix(1.0, open_sky(), 0.5));
-        diffuse += arrives * max(dot(n, to), 0.0);
-        gloss += arrives * specular * pow(max(dot(n, normalize(to + view)), 0.0), shininess);
+        float facing = max(dot(n, to), 0.0);
+        vec3 arrives = light_colour[i] * min(far, 4.0);
+        arrives *= i == 0 ? lit(0.003 + 0.002 * (1.0 + softness) * (1.0 - facing)) : 0.5 + 0.5 * open;
+        diffuse += arrives * facing;
+        if (specular > 0.0) gloss += arrives * specular * pow(max(dot(n, normalize(to + view)), 0.0), shininess);
     }
     vec3 linear = base * diffuse + gloss;
-    linear = mix(linear, 1.0 - 0.25 * exp(-(linear - 0.75) / 0.25), step(0.75, linear));
-    result = vec4(pow(clamp(linear, 0.0, 1.0), vec3(1.0 / 2.2)), 1.0);
+    linear = mix(linear, 1.0 - 0.0625 / max(linear - 0.5, 0.25), step(0.75, linear));
+    result = vec4(sqrt(linear), 1.0);
 }
 """
 
@@ -90,7 +102,7 @@ void main() { }
 BACKGROUND_VERTEX = """
 #version 330
 in vec2 in_corner; out vec2 uv;
-void main() { uv = 0.5 + 0.5 * in_corner; gl_Position = vec4(in_corner, 0.9999999, 1.0); }
+void main() { uv = 0.5 + 0.5 * in_corner; gl_Position = vec4(in_corner, 0.999999, 1.0); }
 """
 
 BACKGROUND_FRAGMENT = """
