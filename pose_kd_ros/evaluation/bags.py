@@ -1,0 +1,143 @@
+"""Recordings without ROS: rosbag2 folders, single .mcap and .db3 files, with or without metadata.yaml.
+
+Messages stay as the CDR bytes that were recorded; only one file's current message (sqlite3) or chunk (MCAP) is held
+in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SUFFIXES = (".mcap", ".db3")
+
+
+class BagError(ValueError):
+    """A recording cannot be read; the text names it, what was found and what was wanted."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One recorded topic. type: such as sensor_msgs/msg/Image. qos: {policy: name}, empty if none was recorded."""
+
+    name: str
+    type: str
+    count: int
+    qos: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class RawMessage:
+    """One recorded message. stamp: nanoseconds at which it was recorded. data: CDR bytes, 4 bytes of header first."""
+
+    topic: str
+    type: str
+    stamp: int
+    data: bytes
+
+
+class Bag:
+    """An open recording; use `open_bag`. start, end: nanoseconds of the first and after the last message."""
+
+    def __init__(self, path: Path, readers: list):
+        self.path = path
+        self._readers = [reader for reader in readers if reader.message_count]
+        if not self._readers:
+            raise BagError(f"{path} holds no messages")
+        self.start = min(reader.start_time for reader in self._readers)
+        self.end = max(reader.end_time for reader in self._readers)
+        self.topics = merge_topics(self._readers)
+
+    def pick(self, names: Sequence[str] = ()) -> list[Topic]:
+        """Returns the topics of these names, or all of them for none.
+
+        Raises:
+            BagError: one was not recorded.
+        """
+        unknown = sorted(set(names) - set(self.topics))
+        if unknown:
+            raise BagError(f"{self.path} has no topic {', '.join(unknown)}; it has {', '.join(self.topics)}")
+        return [self.topics[name] for name in names or self.topics]
+
+    def messages(self, topics: Sequence[str] = ()) -> Iterator[RawMessage]:
+        """Yields messages in recorded order, of the named topics or, for none, of all. Raises as `pick` does."""
+        names = {topic.name for topic in self.pick(topics)}
+        for reader in sorted(self._readers, key=lambda one: one.start_time):
+            wanted = [connection for connection in reader.connections if connection.topic in names]
+            for connection, stamp, data in reader.messages(wanted) if wanted else ():
+                yield RawMessage(connection.topic, full_type(connection.msgtype), stamp, bytes(data))
+
+
+@contextlib.contextmanager
+def open_bag(path: Path | str) -> Iterator[Bag]:
+    """Opens a recording for the length of a with block.
+
+    Raises:
+        BagError: there is nothing at path, or not a rosbag2 recording, or an empty one.
+        ImportError: rosbags is not installed.
+    """
+    path = Path(path)
+    try:
+        from rosbags.rosbag2 import Reader, ReaderError
+    except ImportError as error:
+        raise ImportError("Reading recordings needs rosbags: pip install rosbags") from error
+    with contextlib.ExitStack() as stack:
+        try:
+            yield Bag(path, [stack.enter_context(Reader(part)) for part in storage_parts(path)])
+        except ReaderError as error:
+            raise BagError(f"{path} cannot be read: {error}") from error
+
+
+def storage_parts(path: Path) -> list[Path]:
+    """Returns what to open: the folder if it has a metadata.yaml, else its storage files, else the file itself."""
+    if not path.exists():
+        raise BagError(f"No recording at {path}")
+    if path.is_file() and path.suffix in SUFFIXES or (path / "metadata.yaml").is_file():
+        return [path]
+    parts = sorted(part for part in path.glob("*") if part.suffix in SUFFIXES)
+    if not parts:
+        raise BagError(f"{path} is no rosbag2 recording: wanted a metadata.yaml or files {' '.join(SUFFIXES)}")
+    return parts
+
+
+def merge_topics(readers: list) -> dict[str, Topic]:
+    """Returns {name: Topic} over all files of a recording, sorted by name."""
+    found: dict[str, Topic] = {}
+    for connection in (c for reader in readers for c in reader.connections):
+        count = connection.msgcount + (found[connection.topic].count if connection.topic in found else 0)
+        offered = connection.ext.offered_qos_profiles
+        qos = qos_names(offered[0]) if offered else ()
+        found[connection.topic] = Topic(connection.topic, full_type(connection.msgtype), count, qos)
+    return dict(sorted(found.items()))
+
+
+def qos_names(profile) -> tuple[tuple[str, str], ...]:
+    """Returns the policies of a recorded profile that decide who can listen, as (policy, lower-case name)."""
+    policies = {name: getattr(profile, name).name.lower() for name in ("history", "reliability", "durability")}
+    return tuple({**policies, "depth": str(profile.depth)}.items())
+
+
+def full_type(name: str) -> str:
+    """Returns pkg/msg/Name; old recordings write pkg/Name."""
+    package, *_, message = name.split("/")
+    return f"{package}/msg/{message}"
+
+
+def read_stamp(data: bytes) -> int:
+    """Returns the header stamp, in nanoseconds, of a CDR message whose first field is a std_msgs/Header.
+
+    Convention: byte 1 of the CDR header says little endian (1) or big endian (0); the stamp is the first thing after
+    these 4 bytes, seconds (int32) then nanoseconds (uint32).
+    """
+    seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+    return seconds * 1_000_000_000 + nanoseconds
+
+
+def with_stamp(data: bytes, stamp: int) -> bytes:
+    """Returns a copy of a CDR message (see `read_stamp`) whose header carries this stamp, in nanoseconds."""
+    copy = bytearray(data)
+    struct.pack_into("<iI" if data[1] & 1 else ">iI", copy, 4, *divmod(stamp, 1_000_000_000))
+    return bytes(copy)
