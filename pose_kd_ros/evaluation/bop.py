@@ -1,6 +1,11 @@
-"""The one reader of BOP data sets in scene folders. Millimetres become metres here and nowhere else.
+"""The one reader of data sets in BOP format (https://github.com/thodan/bop_toolkit/blob/master/docs/bop_datasets_format.md).
 
-Source: github.com/thodan/bop_toolkit, docs/bop_datasets_format.md.
+    <root>/models/models_info.json, obj_000001.ply        <root>/test_targets_bop19.json
+    <root>/<split>/000002/{rgb|gray, depth, mask, mask_visib}/, scene_camera.json, scene_gt.json, scene_gt_info.json
+
+BOP files hold millimetres; everything that leaves this module is in metres. Rotations are projected to SO(3). Every
+error is a BopError that names the file, the entry and the field.
+Convention: "cam_t_m2c": [0, 0, 1000] -> T_camera_object[:3, 3] = (0, 0, 1.0).
 """
 
 from __future__ import annotations
@@ -8,143 +13,306 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
-from ..core.pose import make_pose, project_to_so3
+_METRES = 1e-3
+_ROTATION_TOLERANCE = 1e-2
+Box = tuple[float, float, float, float]
 
-MM = 1e-3
-PICTURES = ("rgb", "gray")
+
+class BopError(ValueError):
+    """A BOP file is missing, unreadable, or has a field that is missing or wrong."""
 
 
 @dataclass(frozen=True)
 class BopInstance:
-    """One annotated object. T_camera_object (4, 4) metres; boxes (x, y, w, h) px, None where scene_gt_info is missing;
-    visib_fract in [0, 1] (1 where unknown); mask_visib_path may not exist in data sets without masks."""
+    """One object in one image.
+
+    T_camera_object (4, 4) float64 metres; boxes (x, y, width, height) px or None without scene_gt_info.json;
+    visib_fract 0..1, 1 where that is unknown; mask_visib_path or None where there is no such file.
+    """
 
     object_id: int
     T_camera_object: np.ndarray
-    bbox_obj: np.ndarray | None
-    bbox_visib: np.ndarray | None
+    bbox_visib: Box | None
+    bbox_obj: Box | None
     visib_fract: float
-    mask_visib_path: Path
+    mask_visib_path: Path | None
 
 
 @dataclass(frozen=True)
 class BopImage:
-    """One image. K (3, 3); depth_scale: metres per unit of the depth image."""
+    """One image and what is in it. K (3, 3) px, pixel centres at integers; depth_scale: metres per count of the
+    depth file (depth_path None where there is none)."""
 
     scene_id: int
     image_id: int
     rgb_path: Path
-    depth_path: Path
     K: np.ndarray
+    depth_path: Path | None
     depth_scale: float
     instances: tuple[BopInstance, ...]
+
+    def load_rgb(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        return _decoded(self.rgb_path, cv2.IMREAD_COLOR)[..., ::-1].copy()
+
+    def load_depth(self) -> np.ndarray:
+        """(H, W) float32 metres, 0 where there is no measurement. Raises BopError without a depth file."""
+        if self.depth_path is None:
+            raise BopError(f"scene {self.scene_id}, image {self.image_id}: has no depth file")
+        return (_decoded(self.depth_path, cv2.IMREAD_UNCHANGED) * self.depth_scale).astype(np.float32)
+
+
+class ContinuousSymmetry(NamedTuple):
+    """Any turn about `axis` (3,) unit through `offset` (3,) metres maps the object to itself."""
+
+    axis: np.ndarray
+    offset: np.ndarray
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One entry of models_info.json, metres. symmetries_discrete (S, 4, 4), identity first; symmetries_continuous:
-    (axis (3,), offset (3,)) pairs."""
+    """Size and symmetries of an object: diameter and box in metres; symmetries_discrete (S, 4, 4) metres, the
+    identity first; symmetries_continuous as given. Combining the two is left to the object model."""
 
     diameter_m: float
     box_min: np.ndarray
     box_size: np.ndarray
     symmetries_discrete: np.ndarray
-    symmetries_continuous: tuple[tuple[np.ndarray, np.ndarray], ...]
+    symmetries_continuous: tuple[ContinuousSymmetry, ...]
+
+
+@dataclass(frozen=True)
+class BopTarget:
+    """What a benchmark asks for: `count` instances of an object in an image."""
+
+    scene_id: int
+    image_id: int
+    object_id: int
+    count: int
 
 
 class BopDataset:
-    """A split folder (``<dataset>/<split>``): ``images``, by scene and image number."""
+    """One split of a data set (<root>/train, <root>/test, ...): `images`, ordered by scene and image number.
 
-    def __init__(self, root):
-        self.root = Path(root)
-        scenes = sorted(p for p in self.root.glob("*") if p.is_dir() and p.name.isdigit())
+    Pictures, masks and depth are read when they are asked for, the json files here. Raises BopError.
+    """
+
+    def __init__(self, split: Path | str) -> None:
+        self.root = Path(split)
+        scenes = [p for p in self.root.glob("*") if p.is_dir() and p.name.isdigit()]
         if not scenes:
-            raise ValueError(f"{self.root}: no scene folders (000000, 000001, ...): not a BOP split")
-        self.images = [image for scene in scenes for image in load_scene(scene)]
+            raise BopError(f"{self.root}: wants scene folders (000000, 000001, ...), found none: not a BOP split")
+        self.images = [image for scene in sorted(scenes) for image in load_scene(scene)]
+
+
+# ---------------------------------------------------------------------------------------------------- scenes
 
 
 def load_scene(folder: Path) -> list[BopImage]:
-    """Read one scene folder; scene_gt.json may be missing (then no instances), scene_camera.json may not."""
-    cameras = read_json(folder / "scene_camera.json")
-    truth = read_json(folder / "scene_gt.json") if (folder / "scene_gt.json").exists() else {}
-    info = read_json(folder / "scene_gt_info.json") if (folder / "scene_gt_info.json").exists() else {}
-    pictures = {int(p.stem): p for kind in PICTURES for p in (folder / kind).glob("*") if p.stem.isdigit()}
-    images = []
-    for key in sorted(cameras, key=int):
-        if int(key) not in pictures:
-            raise ValueError(f"{folder}: scene_camera.json names image {key}, but there is no {' or '.join(PICTURES)} file")
-        images.append(_image(folder, key, pictures[int(key)], cameras[key], truth.get(key, []), info.get(key)))
-    return images
+    """All images of one scene folder. scene_gt_info.json, masks and depth may be absent, the rest not."""
+    cameras = _json_object(folder / "scene_camera.json")
+    truths = _json_object(folder / "scene_gt.json")
+    infos = _json_object(folder / "scene_gt_info.json") if (folder / "scene_gt_info.json").exists() else None
+    files = {part: _by_stem(folder / part) for part in ("rgb", "gray", "depth", "mask_visib")}
+    files["rgb"] = files["rgb"] or files["gray"]
+    images = [_image(folder, key, cameras, truths, infos, files) for key in truths]
+    return sorted(images, key=lambda image: image.image_id)
 
 
-def _image(folder: Path, key: str, picture: Path, camera: dict, truth: list, info: list | None) -> BopImage:
-    where = f"{folder / 'scene_camera.json'}: image {key}"
-    if info is not None and len(info) != len(truth):
-        raise ValueError(f"{folder / 'scene_gt_info.json'}: image {key}: {len(info)} entries, scene_gt.json has {len(truth)}")
-    instances = tuple(_instance(folder, int(key), i, entry, info[i] if info else None) for i, entry in enumerate(truth))
-    return BopImage(int(folder.name), int(key), picture, folder / "depth" / f"{int(key):06d}.png",
-                    numbers(camera, "cam_K", where, (3, 3)), float(camera.get("depth_scale", 1.0)) * MM, instances)
+def _by_stem(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in folder.iterdir()} if folder.is_dir() else {}
 
 
-def _instance(folder: Path, image: int, index: int, entry: dict, info: dict | None) -> BopInstance:
-    where = f"{folder / 'scene_gt.json'}: image {image}, entry {index}"
-    rotation = project_to_so3(numbers(entry, "cam_R_m2c", where, (3, 3)))
-    pose = make_pose(rotation, numbers(entry, "cam_t_m2c", where, (3,)) * MM)
-    boxes = [None if info is None else np.asarray(info[name], float) for name in ("bbox_obj", "bbox_visib")]
-    visible = 1.0 if info is None else float(info["visib_fract"])
-    mask = folder / "mask_visib" / f"{image:06d}_{index:06d}.png"
-    return BopInstance(int(field(entry, "obj_id", where)), pose, *boxes, visible, mask)
+def _image(folder: Path, key: str, cameras: dict, truths: dict, infos: dict | None,
+           files: dict[str, dict[str, Path]]) -> BopImage:
+    if not key.isdigit():
+        raise BopError(f"{folder / 'scene_gt.json'}: image number {key!r} is not a number")
+    number, where = int(key), f"{folder / 'scene_camera.json'}, image {key}"
+    if f"{number:06d}" not in files["rgb"]:
+        raise BopError(f"{folder}: image {key} of scene_gt.json has no picture rgb/{number:06d}.*")
+    camera = _field(cameras, key, folder / "scene_camera.json")
+    K = _numbers(camera, "cam_K", 9, where).reshape(3, 3)
+    if K[0, 0] <= 0 or K[1, 1] <= 0:
+        raise BopError(f"{where}: cam_K: wants positive focal lengths, got {K[0, 0]} and {K[1, 1]}")
+    depth = files["depth"].get(f"{number:06d}")
+    scale = float(_numbers(camera, "depth_scale", 1, where)[0]) if depth or "depth_scale" in camera else 1.0
+    instances = _instances(folder, key, truths[key], infos, files["mask_visib"])
+    return BopImage(int(folder.name), number, files["rgb"][f"{number:06d}"], K, depth, scale * _METRES, instances)
 
 
-def load_models_info(path) -> dict[int, ModelInfo]:
-    """Read models_info.json; returns {object id: ModelInfo}."""
-    return {int(key): _model_info(entry, f"{path}: object {key}") for key, entry in read_json(Path(path)).items()}
+def _instances(folder: Path, key: str, truths: list, infos: dict | None,
+               masks: dict[str, Path]) -> tuple[BopInstance, ...]:
+    details: list = [None] * len(truths)
+    if infos is not None:
+        details = _field(infos, key, folder / "scene_gt_info.json")
+        if len(details) != len(truths):
+            raise BopError(f"{folder / 'scene_gt_info.json'}, image {key}: wants {len(truths)} entries as in "
+                           f"scene_gt.json, got {len(details)}")
+    return tuple(_instance(folder, key, k, truth, info, masks.get(f"{int(key):06d}_{k:06d}"))
+                 for k, (truth, info) in enumerate(zip(truths, details)))
+
+
+def _instance(folder: Path, key: str, k: int, truth: dict, info: dict | None, mask: Path | None) -> BopInstance:
+    where = f"{folder / 'scene_gt.json'}, image {key}, instance {k}"
+    pose = np.eye(4)
+    pose[:3, :3] = _rotation(_numbers(truth, "cam_R_m2c", 9, where).reshape(3, 3), f"{where}: cam_R_m2c")
+    pose[:3, 3] = _numbers(truth, "cam_t_m2c", 3, where) * _METRES
+    object_id = int(_numbers(truth, "obj_id", 1, where)[0])
+    if info is None:
+        return BopInstance(object_id, pose, None, None, 1.0, mask)
+    where = f"{folder / 'scene_gt_info.json'}, image {key}, instance {k}"
+    boxes = [tuple(_numbers(info, name, 4, where).tolist()) for name in ("bbox_visib", "bbox_obj")]
+    return BopInstance(object_id, pose, *boxes, float(_numbers(info, "visib_fract", 1, where)[0]), mask)
+
+
+# ---------------------------------------------------------------------------------------------------- models
+
+
+def load_models_info(path: Path) -> dict[int, ModelInfo]:
+    """models_info.json -> {object id: ModelInfo}, metres."""
+    return {int(key): _model_info(entry, f"{path}, object {key}") for key, entry in _json_object(Path(path)).items()}
 
 
 def _model_info(entry: dict, where: str) -> ModelInfo:
-    low = np.array([field(entry, f"min_{axis}", where) for axis in "xyz"], float) * MM
-    size = np.array([field(entry, f"size_{axis}", where) for axis in "xyz"], float) * MM
-    discrete = [np.eye(4)]
-    for symmetry in entry.get("symmetries_discrete", []):
-        matrix = np.asarray(symmetry, float).reshape(4, 4)
-        discrete.append(make_pose(project_to_so3(matrix[:3, :3]), matrix[:3, 3] * MM))
-    continuous = tuple((np.asarray(s["axis"], float), np.asarray(s["offset"], float) * MM)
-                       for s in entry.get("symmetries_continuous", []))
-    return ModelInfo(float(field(entry, "diameter", where)) * MM, low, size, np.stack(discrete), continuous)
+    low, size = (np.concatenate([_numbers(entry, f"{name}_{axis}", 1, where) for axis in "xyz"]) * _METRES
+                 for name in ("min", "size"))
+    diameter = float(_numbers(entry, "diameter", 1, where)[0]) * _METRES
+    if diameter <= 0 or (size < 0).any():
+        raise BopError(f"{where}: wants a positive diameter and size, got {diameter} m and {size} m")
+    discrete = [np.eye(4)] + [_symmetry(values, f"{where}: symmetries_discrete[{k}]")
+                              for k, values in enumerate(entry.get("symmetries_discrete", ()))]
+    continuous = tuple(_continuous(values, f"{where}: symmetries_continuous[{k}]")
+                       for k, values in enumerate(entry.get("symmetries_continuous", ())))
+    return ModelInfo(diameter, low, size, np.stack(discrete), continuous)
 
 
-def load_targets(path) -> list[dict[str, int]]:
-    """Read a test_targets file: a list of {scene_id, im_id, obj_id, inst_count}."""
-    targets = read_json(Path(path))
-    for index, target in enumerate(targets):
-        for name in ("scene_id", "im_id", "obj_id", "inst_count"):
-            field(target, name, f"{path}: target {index}")
-    return targets
+def _symmetry(values: Any, where: str) -> np.ndarray:
+    matrix = _numbers({"matrix": values}, "matrix", 16, where).reshape(4, 4)
+    if not np.allclose(matrix[3], [0, 0, 0, 1]):
+        raise BopError(f"{where}: wants the last row 0 0 0 1, got {matrix[3]}")
+    result = np.eye(4)
+    result[:3, :3], result[:3, 3] = _rotation(matrix[:3, :3], where), matrix[:3, 3] * _METRES
+    return result
 
 
-def read_json(path: Path):
-    """Decode a JSON file; raises ValueError that names it."""
+def _continuous(values: dict, where: str) -> ContinuousSymmetry:
+    axis = _numbers(values, "axis", 3, where)
+    if np.linalg.norm(axis) < 1e-9:
+        raise BopError(f"{where}: axis: wants a direction, got {axis}")
+    return ContinuousSymmetry(axis / np.linalg.norm(axis), _numbers(values, "offset", 3, where) * _METRES)
+
+
+def load_targets(path: Path) -> tuple[BopTarget, ...]:
+    """test_targets_bop19.json and its like."""
+    entries = _json(Path(path))
+    if not isinstance(entries, list):
+        raise BopError(f"{path}: wants a list of targets, got {type(entries).__name__}")
+    names = ("scene_id", "im_id", "obj_id", "inst_count")
+    return tuple(BopTarget(*(int(_numbers(entry, name, 1, f"{path}, entry {k}")[0]) for name in names))
+                 for k, entry in enumerate(entries))
+
+
+_PLY_TYPES = {"char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2",
+              "ushort": "u2", "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4",
+              "float": "f4", "float32": "f4", "double": "f8", "float64": "f8"}
+
+
+def load_ply_vertices(path: Path) -> np.ndarray:
+    """Vertices (N, 3) float64 metres of a ply file in millimetres (ASCII, or binary of either byte order)."""
+    data = Path(path).read_bytes()
+    head, mark, body = data.partition(b"end_header\n")
+    lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
+    if not mark or lines[0] != ["ply"]:
+        raise BopError(f"{path}: not a ply file (no header)")
+    form = next((line[1] for line in lines if line[:1] == ["format"]), "none")
+    count, columns = _ply_vertex_layout(path, lines)
+    names = [name for name, _ in columns]
+    if form == "ascii":
+        rows = [line.split() for line in body.decode("ascii").splitlines()[:count]]
+        _check_ply_size(path, count, len(rows))
+        table = np.array(rows, np.float64)[:, [names.index(axis) for axis in "xyz"]]
+    else:
+        order = {"binary_little_endian": "<", "binary_big_endian": ">"}.get(form)
+        if order is None:
+            raise BopError(f"{path}: format: wants ascii or binary, got {form!r}")
+        kind = np.dtype([(name, order + _PLY_TYPES[t]) for name, t in columns])
+        _check_ply_size(path, count, len(body) // kind.itemsize)
+        record = np.frombuffer(body, kind, count)
+        table = np.stack([record[axis] for axis in "xyz"], 1).astype(np.float64)
+    return table * _METRES
+
+
+def _check_ply_size(path: Path, wanted: int, found: int) -> None:
+    if found < wanted:
+        raise BopError(f"{path}: vertex: the header promises {wanted}, the file holds {found}")
+
+
+def _ply_vertex_layout(path: Path, lines: list[list[str]]) -> tuple[int, list[tuple[str, str]]]:
+    elements = [k for k, line in enumerate(lines) if line[:1] == ["element"]]
+    if not elements or lines[elements[0]][1] != "vertex":
+        raise BopError(f"{path}: element: wants vertex first")
+    end = elements[1] if len(elements) > 1 else len(lines)
+    columns = [(line[2], line[1]) for line in lines[elements[0] + 1 : end] if line[:1] == ["property"]]
+    for axis in "xyz":
+        if axis not in dict(columns):
+            raise BopError(f"{path}: vertex has no property {axis}")
+    return int(lines[elements[0]][2]), columns
+
+
+# ---------------------------------------------------------------------------------------------------- values
+
+
+def _json(path: Path) -> Any:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: missing") from error
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise BopError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
+        raise BopError(f"{path}: not valid JSON: {error}") from error
 
 
-def field(entry: dict, name: str, where: str):
-    """Return ``entry[name]`` or raise ValueError that says where it is missing."""
-    if name not in entry:
-        raise ValueError(f"{where}: no field {name!r}, found {sorted(entry)}")
+def _json_object(path: Path) -> dict:
+    found = _json(path)
+    if not isinstance(found, dict):
+        raise BopError(f"{path}: wants an object with one entry a number, got {type(found).__name__}")
+    return found
+
+
+def _field(entry: Any, name: str, where: object) -> Any:
+    if not isinstance(entry, dict) or name not in entry:
+        raise BopError(f"{where}: {name} is missing")
     return entry[name]
 
 
-def numbers(entry: dict, name: str, where: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a field as finite floats of ``shape``, or raise ValueError."""
-    values = np.asarray(field(entry, name, where), float)
-    if values.size != np.prod(shape) or not np.isfinite(values).all():
-        raise ValueError(f"{where}: {name}: wanted {int(np.prod(shape))} finite numbers, found {values.size}")
-    return values.reshape(shape)
+def _numbers(entry: Any, name: str, count: int, where: str) -> np.ndarray:
+    value = _field(entry, name, where)
+    try:
+        numbers = np.array(value, np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        raise BopError(f"{where}: {name}: wants {count} numbers, got {value!r}") from None
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise BopError(f"{where}: {name}: wants {count} finite numbers, got {value!r}")
+    return numbers
+
+
+def _rotation(matrix: np.ndarray, where: str) -> np.ndarray:
+    """The nearest rotation; refuses what is further away than rounding explains."""
+    u, _, vt = np.linalg.svd(matrix)
+    nearest = u @ vt
+    off = np.abs(nearest - matrix).max()
+    if np.linalg.det(nearest) < 0 or off > _ROTATION_TOLERANCE:
+        raise BopError(f"{where}: wants a rotation, got {matrix.tolist()} ({off:.2g} from orthogonal, "
+                       f"determinant {np.linalg.det(matrix):.3g})")
+    return nearest
+
+
+def _decoded(path: Path, flag: int) -> np.ndarray:
+    image = cv2.imread(str(path), flag)
+    if image is None:
+        raise BopError(f"{path}: cannot be decoded as an image")
+    return image
