@@ -86,7 +86,8 @@ def model_info(mesh: Mesh) -> dict[str, object]:
     info |= {f"min_{axis}": float(low[k]) for k, axis in enumerate("xyz")}
     info |= {f"size_{axis}": float(size[k]) for k, axis in enumerate("xyz")}
     if mesh.symmetries is not None and len(mesh.symmetries) > 1:
-        in_mm = mesh.symmetries[1:] * np.array([1, 1, 1, 1000.0])
+        in_mm = mesh.symmetries[1:].copy()
+        in_mm[:, :3, 3] *= 1000
         info["symmetries_discrete"] = [(matrix + 0.0).reshape(-1).tolist() for matrix in in_mm]
     return info
 
