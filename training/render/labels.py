@@ -47,9 +47,10 @@ def bounding_box(mask: np.ndarray, origin: tuple[int, int] = (0, 0)) -> tuple[in
 
 
 def instance_labels(renderer: Renderer, scene: Scene) -> tuple[list[InstanceLabel], Labels]:
-    """Labels of all targets of the scene, in their order, and the label images they come from."""
+    """Labels of the targets that reach into the picture, in their order, and the label images they come from."""
     seen = renderer.labels(scene)
-    return [_instance(renderer, scene, body, seen.instance == body.label) for body in scene.targets], seen
+    labels = (_instance(renderer, scene, body, seen.instance == body.label) for body in scene.targets)
+    return [label for label in labels if label.pixels_valid], seen
 
 
 def _instance(renderer: Renderer, scene: Scene, body: Body, visible: np.ndarray) -> InstanceLabel:
@@ -69,6 +70,6 @@ def uncovered(renderer: Renderer, scene: Scene, least: float) -> tuple[Scene, li
     for bodies in without:
         scene = dataclasses.replace(scene, bodies=bodies)
         instances, seen = instance_labels(renderer, scene)
-        if all(i.pixels_visible >= least * max(i.pixels_valid, 1) for i in instances):
+        if all(i.pixels_visible >= least * i.pixels_valid for i in instances):
             break
     return scene, instances, seen
