@@ -35,8 +35,8 @@ def solve_pnp(correspondences: Correspondences, K, threshold_px: float = 5.0, hy
 
     K: (3, 3). threshold_px: pixels of the full image; votes made on a crop that shows the object s times as
     large have 1/s of the noise, so give threshold / s. hypotheses: triples tried. The same input gives the
-    same result. Votes that are not finite or weigh nothing are left out. A pose has inliers at 4 or more points
-    of the object, all ahead of the camera, and lies within FARTHEST object extents. It is a start: refine it.
+    same result. Votes that are not finite or weigh nothing are left out. A pose has inliers at 4 or more
+    points of the object, all ahead of the camera, within FARTHEST object extents. It is a start: refine it.
     """
     image, points, K = (np.asarray(a, float) for a in (correspondences.image, correspondences.object, K))
     usable = np.isfinite(np.c_[image, points, correspondences.weight]).all(1) & (correspondences.weight > 0)

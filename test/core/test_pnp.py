@@ -2,30 +2,13 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from bench.votes import CORNERS, K, some_pose, votes
 from pose_kd_ros.core.camera import project_pinhole
-from pose_kd_ros.core.object_model import box_corners
 from pose_kd_ros.core.pnp import solve_pnp, squared_errors
 from pose_kd_ros.core.pose import make_pose, rotation_angle, transform
 from pose_kd_ros.core.predictions import Correspondences
 
-K = np.array([[547.74, 0, 338.7], [0, 542.07, 234.51], [0, 0, 1]])
-CORNERS = box_corners((0, 0, 0), (0.084, 0.084, 0.084))
 QUARTER = make_pose(Rotation.from_rotvec([0, 0, np.pi / 2]).as_matrix(), np.zeros(3))
-
-
-def some_pose(random):
-    rotation = Rotation.random(random_state=int(random.integers(1 << 31))).as_matrix()
-    return make_pose(rotation, [*random.uniform(-0.1, 0.1, 2), random.uniform(0.3, 1)])
-
-
-def votes(random, poses, noise=1.0, outliers=0.0):
-    """One cell of eight votes for each pose."""
-    pixels = np.concatenate([project_pinhole(K, transform(pose, CORNERS)) for pose in poses])
-    pixels += random.normal(size=pixels.shape) * noise
-    wrong = random.random(len(pixels)) < outliers
-    pixels[wrong] += random.uniform(-80, 80, (wrong.sum(), 2))
-    points, cell = np.tile(CORNERS, (len(poses), 1)), np.repeat(np.arange(len(poses)), 8)
-    return Correspondences(1, pixels, points, np.ones(len(pixels)), 0.9, cell)
 
 
 def close(found, pose):

@@ -1,0 +1,128 @@
+"""Robust refinement of a pose on its votes, and how sure of it one may be.
+
+Convention: a small change (vx, vy, vz, wx, wy, wz) moves T_camera_object = [R t] to [exp(w) R, t + v], in
+metres and radians: rotations about the camera's axes through the object's origin, in the order of
+geometry_msgs/PoseWithCovariance. A pose sure to 1 mm sideways, 1 cm in depth and 0.01 rad about each axis has
+the covariance diag(1e-6, 1e-6, 1e-4, 1e-4, 1e-4, 1e-4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .pnp import squared_errors
+from .pose import from_rotation_vector, make_pose, project_to_so3
+from .predictions import Correspondences
+
+SIGMA_FLOOR = 0.25  # pixels: camera, calibration and network together are not better than this
+MOST_INDEPENDENT = 64  # points: neighbouring pixels of a dense map err alike (assumed, not measured)
+
+
+@dataclass(frozen=True)
+class RefinedPose:
+    """pose: ``T_camera_object`` (4, 4). covariance: (6, 6) by this file's convention. inliers: (M,) bool.
+
+    sigma_px: one vote's noise, one component, pixels of the full image, from the median residual.
+    """
+
+    pose: np.ndarray
+    covariance: np.ndarray
+    inliers: np.ndarray
+    sigma_px: float
+
+
+def refine_pose(pose, correspondences: Correspondences, K, threshold_px: float = 5.0,
+                iterations: int = 15) -> RefinedPose | None:
+    """Minimise the robust reprojection error from ``T_camera_object`` (4, 4); None if votes do not hold it.
+
+    K: (3, 3). threshold_px: votes farther away are left out, chosen anew in each step. Gauss-Newton on votes
+    reweighted by Geman and McClure's loss, whose width is three times the noise (see ``noise``).
+    """
+    image, points, K = (np.asarray(a, float) for a in (correspondences.image, correspondences.object, K))
+    finite = np.isfinite(np.c_[image, points, correspondences.weight]).all(1)
+    weight, pose = np.where(finite, correspondences.weight, 0.0), np.array(pose, float)
+    place = np.unique(points, axis=0, return_inverse=True)[1].reshape(-1)  # which point of the object
+    change = np.ones(6)
+    for step in range(iterations + 1):
+        active = (squared_errors(pose[None], image, points, K)[0] < threshold_px**2) & (weight > 0)
+        if len(np.unique(place[active])) < 4:
+            return None
+        residual, jacobian = residuals(pose, image[active], points[active], K)
+        if step == iterations or np.abs(change).max() < 1e-7:
+            break
+        change = _gauss_newton(residual, jacobian, weight[active])
+        if change is None:
+            return None
+        pose = moved(pose, change)
+    covariance = _covariance(residual, jacobian, weight[active], place[active])
+    if covariance is None:
+        return None
+    return RefinedPose(pose, covariance, active, noise(residual, weight[active]))
+
+
+def moved(pose, step) -> np.ndarray:
+    """``T_camera_object`` (4, 4) after a small change (6,) of this file's convention."""
+    step = np.asarray(step, float)
+    return make_pose(project_to_so3(from_rotation_vector(step[3:]) @ pose[:3, :3]), pose[:3, 3] + step[:3])
+
+
+def residuals(pose, image, points, K) -> tuple[np.ndarray, np.ndarray]:
+    """Projected minus voted pixels (M, 2), and their derivative (M, 2, 6) by a small change of the pose."""
+    turned = points @ pose[:3, :3].T
+    x, y, z = (turned + pose[:3, 3]).T
+    fx, fy = K[0, 0], K[1, 1]
+    zero = np.zeros_like(z)
+    by_point = np.stack([np.stack([fx / z, zero, -fx * x / z**2], -1),
+                         np.stack([zero, fy / z, -fy * y / z**2], -1)], 1)
+    by_rotation = np.cross(turned[:, None], by_point)  # a . (w x p) = w . (p x a)
+    pixels = np.stack([fx * x / z + K[0, 2], fy * y / z + K[1, 2]], -1)
+    return pixels - image, np.concatenate([by_point, by_rotation], -1)
+
+
+def noise(residual, weight) -> float:
+    """Standard deviation of one component of residuals (M, 2), pixels, at least SIGMA_FLOOR.
+
+    From the weighted median length, which is 1.1774 sigma where both components are normal.
+    """
+    length = np.linalg.norm(residual, axis=1)
+    order = np.argsort(length)
+    half = np.searchsorted(np.cumsum(weight[order]), weight.sum() / 2)
+    return max(SIGMA_FLOOR, float(length[order[min(half, len(order) - 1)]]) / 1.1774)
+
+
+def _gauss_newton(residual, jacobian, weight) -> np.ndarray | None:
+    robust = weight / (1 + (residual**2).sum(1) / (3 * noise(residual, weight)) ** 2) ** 2
+    gradient = (robust[:, None] * residual).ravel() @ jacobian.reshape(-1, 6)
+    return _solved(_information(jacobian, robust), -gradient)
+
+
+def _information(jacobian, weight) -> np.ndarray:
+    return (weight[:, None, None] * jacobian).reshape(-1, 6).T @ jacobian.reshape(-1, 6)
+
+
+def _solved(matrix, right) -> np.ndarray | None:
+    """matrix^-1 right, or None where a direction is not held (condition beyond 1e12)."""
+    size = np.sqrt(np.diag(matrix))
+    if not (size > 0).all() or np.linalg.cond(matrix / np.outer(size, size)) > 1e12:
+        return None
+    return np.linalg.solve(matrix, right)
+
+
+def _covariance(residual, jacobian, weight, place) -> np.ndarray | None:
+    """The covariance (6, 6) from residuals (M, 2), derivatives (M, 2, 6), weights and points' indices (M,).
+
+    The votes of neighbouring cells err alike, so more cells do not simply mean a surer pose. The votes for
+    one object point are averaged, each average is one observation, and how badly the averages fit the pose
+    is their noise: cells that err alike leave it large, cells that err each in its own way make it small. At
+    most MOST_INDEPENDENT points count. What all points share (a wrong K, a network's habit) is not in it.
+    """
+    place = np.unique(place, return_inverse=True)[1]
+    share = weight / np.bincount(place, weight)[place]
+    means = np.stack([np.bincount(place, share * component) for component in residual.T], -1)
+    independent = min(len(means), MOST_INDEPENDENT)
+    freedom = (2 * independent - 6) / independent  # six of the residuals' freedoms went into the pose
+    variance = max(SIGMA_FLOOR**2, (means**2).sum(1).mean() / freedom)
+    inverse = _solved(_information(jacobian, share * independent / len(means)), np.eye(6))
+    return None if inverse is None else variance * (inverse + inverse.T) / 2

@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+
+from bench.votes import CORNERS, K, some_pose, votes
+from pose_kd_ros.core.camera import project_pinhole
+from pose_kd_ros.core.pnp import solve_pnp
+from pose_kd_ros.core.pose import make_pose, rotation_angle, transform
+from pose_kd_ros.core.predictions import Correspondences
+from pose_kd_ros.core.refine import SIGMA_FLOOR, moved, noise, refine_pose, residuals
+
+
+def error_of(found, pose):
+    """The small change (6,) that leads from ``pose`` to ``found``."""
+    turn = found[:3, :3] @ pose[:3, :3].T
+    w = np.array([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]]) / 2
+    return np.r_[found[:3, 3] - pose[:3, 3], w]
+
+
+def test_moved_by_hand():
+    pose = make_pose(np.eye(3), [0, 0, 1.0])
+    np.testing.assert_allclose(moved(pose, [0.1, 0, 0, 0, 0, 0]), make_pose(np.eye(3), [0.1, 0, 1]))
+    turned = moved(pose, [0, 0, 0, 0, 0, np.pi / 2])  # about the camera's z through the object's origin
+    np.testing.assert_allclose(transform(turned, [[1, 0, 0]]), [[0, 1, 1]], atol=1e-12)
+    step = np.arange(6) * 1e-4
+    np.testing.assert_allclose(error_of(moved(pose, step), pose), step, atol=1e-9)
+
+
+def test_jacobian_against_finite_differences():
+    random = np.random.default_rng(0)
+    for _ in range(10):
+        pose, image = some_pose(random), np.zeros((8, 2))
+        _, jacobian = residuals(pose, image, CORNERS, K)
+        for i, step in enumerate(np.eye(6) * 1e-6):
+            up, down = (residuals(moved(pose, s), image, CORNERS, K)[0] for s in (step, -step))
+            np.testing.assert_allclose(jacobian[..., i], (up - down) / 2e-6, rtol=1e-5, atol=1e-4)
+
+
+def test_exact_votes_from_a_poor_start():
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        pose = some_pose(random)
+        start = moved(pose, random.normal(size=6) * [0.002, 0.002, 0.005, 0.03, 0.03, 0.03])
+        result = refine_pose(start, votes(random, [pose], noise=0), K, threshold_px=20)
+        np.testing.assert_allclose(result.pose, pose, atol=1e-8)
+        assert result.inliers.all()
+
+
+def test_beats_its_start_among_outliers():
+    random, before, after = np.random.default_rng(2), [], []
+    for _ in range(40):
+        pose = some_pose(random)
+        c = votes(random, [pose] * 8, outliers=0.3)
+        start = solve_pnp(c, K)
+        before.append(np.linalg.norm(start.pose[:3, 3] - pose[:3, 3]))
+        result = refine_pose(start.pose, c, K)
+        after.append(np.linalg.norm(result.pose[:3, 3] - pose[:3, 3]))
+    assert np.median(after) < 0.6 * np.median(before)
+
+
+def test_noise_and_its_floor():
+    residual, even = np.random.default_rng(3).normal(size=(2000, 2)) * 3, np.ones(2000)
+    assert noise(residual, even) == pytest.approx(3, rel=0.05)
+    residual[:400] += 100
+    assert noise(residual, even) == pytest.approx(3, rel=0.4)
+    assert noise(residual, np.arange(2000) >= 400) == pytest.approx(3, rel=0.05)
+    assert noise(np.zeros((8, 2)), np.ones(8)) == SIGMA_FLOOR
+
+
+def shared_noise(random, pose, cells, sigma=1.0):
+    """All cells err alike: one error for each keypoint."""
+    image = project_pinhole(K, transform(pose, CORNERS)) + random.normal(size=(8, 2)) * sigma
+    points = np.tile(CORNERS, (cells, 1))
+    return Correspondences(1, np.tile(image, (cells, 1)), points, np.ones(8 * cells), 1.0)
+
+
+def mean_surprise(make, seed=4, count=300):
+    """Mean normalised squared error; 7.5 is right where the noise is estimated from 16 - 6 freedoms."""
+    random, errors = np.random.default_rng(seed), []
+    for _ in range(count):
+        pose = some_pose(random)
+        result = refine_pose(pose, make(random, pose), K, threshold_px=8)
+        error = error_of(result.pose, pose)
+        errors.append(error @ np.linalg.solve(result.covariance, error))
+    return np.mean(errors)
+
+
+@pytest.mark.parametrize("cells", [1, 25])
+def test_covariance_tells_the_error_of_cells_that_err_alike(cells):
+    assert 5 < mean_surprise(lambda random, pose: shared_noise(random, pose, cells)) < 11
+
+
+def test_covariance_tells_the_error_of_cells_that_err_apart():
+    assert 5 < mean_surprise(lambda random, pose: votes(random, [pose] * 9, noise=2.0)) < 11
+
+
+def test_copied_cells_do_not_make_it_surer():
+    random = np.random.default_rng(5)
+    pose = some_pose(random)
+    one = refine_pose(pose, shared_noise(np.random.default_rng(6), pose, 1), K)
+    many = refine_pose(pose, shared_noise(np.random.default_rng(6), pose, 25), K)
+    np.testing.assert_allclose(many.pose, one.pose, atol=1e-7)
+    np.testing.assert_allclose(many.covariance, one.covariance, rtol=1e-4)
+
+
+def test_depth_is_less_sure_than_sideways():
+    pose = make_pose(np.eye(3), [0, 0, 1.0])
+    covariance = refine_pose(pose, shared_noise(np.random.default_rng(7), pose, 3), K).covariance
+    assert covariance[2, 2] > 10 * max(covariance[0, 0], covariance[1, 1])
+    assert (np.linalg.eigvalsh(covariance) > 0).all()
+    np.testing.assert_array_equal(covariance, covariance.T)
+
+
+def test_weights_count():
+    """Two modes 4 px apart: the pose goes with the heavier one."""
+    pose = make_pose(np.eye(3), [0, 0, 0.5])
+    image = project_pinhole(K, transform(pose, CORNERS))
+    image = np.concatenate([image, image + [4, 0]])
+    points, weight = np.tile(CORNERS, (2, 1)), np.repeat([0.05, 1.0], 8)
+    result = refine_pose(pose, Correspondences(1, image, points, weight, 1.0), K, threshold_px=10)
+    shift = project_pinhole(K, result.pose[:3, 3]) - project_pinhole(K, pose[:3, 3])
+    np.testing.assert_allclose(shift, [4, 0], atol=0.4)
+
+
+@pytest.mark.filterwarnings("error")
+def test_too_little_gives_none():
+    pose = make_pose(np.eye(3), [0, 0, 0.5])
+    c = shared_noise(np.random.default_rng(8), pose, 2, sigma=0.0)
+    three = np.arange(16) % 8 < 3
+    for rows in (three, np.zeros(16, bool)):
+        few = Correspondences(1, c.image[rows], c.object[rows], c.weight[rows], 1.0)
+        assert refine_pose(pose, few, K) is None
+    far_off = Correspondences(1, c.image + 100, c.object, c.weight, 1.0)
+    line = Correspondences(1, np.tile(K[:2, 2], (8, 1)), np.linspace(-1, 1, 8)[:, None] * [0, 0, 0.1],
+                           np.ones(8), 1.0)
+    nowhere = Correspondences(1, c.image * np.nan, c.object, c.weight, 1.0)
+    for hopeless in (far_off, line, nowhere):
+        assert refine_pose(pose, hopeless, K) is None
+
+
+def test_pose_stays_rigid():
+    random = np.random.default_rng(9)
+    pose = some_pose(random)
+    rotation = refine_pose(pose, votes(random, [pose] * 3), K).pose[:3, :3]
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+    assert np.degrees(rotation_angle(rotation, pose[:3, :3])) < 5
