@@ -1,0 +1,52 @@
+import importlib
+import time
+
+import pytest
+
+
+@pytest.fixture
+def ros():
+    """rclpy for one test: ros.node(name) makes a node, ros.until(condition, seconds) spins all of them."""
+    rclpy = pytest.importorskip("rclpy")
+    rclpy.init()
+    executor = importlib.import_module("rclpy.executors").SingleThreadedExecutor()
+    helper = Ros(rclpy, executor)
+    yield helper
+    for node in helper.nodes:
+        executor.remove_node(node)
+        node.destroy_node()
+    executor.shutdown(timeout_sec=2)
+    rclpy.try_shutdown()
+
+
+class Ros:
+    """Nodes of one test in one executor, spun by hand in the test's own thread."""
+
+    def __init__(self, rclpy, executor):
+        self.rclpy = rclpy
+        self.executor = executor
+        self.nodes = []
+
+    def node(self, name, **options):
+        node = self.rclpy.create_node(name, **options)
+        self.add(node)
+        return node
+
+    def add(self, node):
+        self.nodes.append(node)
+        self.executor.add_node(node)
+
+    def until(self, condition, seconds=20.0):
+        """Spins until condition() holds; returns whether it ever did within the given seconds."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            self.executor.spin_once(timeout_sec=0.05)
+        return True
+
+    def collect(self, node, kind, topic, qos):
+        """Returns a list that fills with the messages of a topic while the test spins."""
+        messages = []
+        node.create_subscription(kind, topic, messages.append, qos)
+        return messages
