@@ -1,0 +1,146 @@
+"""Data sets on disk: read back, repeated, resumed, refused."""
+
+import dataclasses
+import hashlib
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from pose_kd_ros.evaluation.bop import BopDataset, load_models_info, load_ply_vertices
+from training.render.config import RenderConfig
+from training.render.dataset import ImageMaker, render_dataset, scenes_of
+
+SMALL = RenderConfig(width=160, height=120, focal_px=(120.0, 180.0), size_px=(20.0, 70.0), principal_jitter_px=5.0,
+                     images_per_scene=4, depth=True)
+COUNT, SEED = 6, 3
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cube")
+    render_dataset(SMALL, root, "train", COUNT, SEED)
+    return root
+
+
+def digests(folder):
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_what_is_written_is_what_the_reader_reads(rendered):
+    maker = ImageMaker(SMALL, SEED)
+    images = BopDataset(rendered / "train").images
+    assert [(i.scene_id, i.image_id) for i in images] == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)]
+    assert sum(len(i.instances) for i in images) >= 3
+    for index, image in enumerate(images):
+        made = maker(index)
+        np.testing.assert_array_equal(image.K, made.K)
+        np.testing.assert_allclose(image.load_depth(), made.depth, atol=0.00006)
+        assert np.abs(image.load_rgb().astype(int) - made.rgb).mean() < 8  # JPEG
+        assert len(image.instances) == len(made.instances)
+        for read, wrote in zip(image.instances, made.instances):
+            np.testing.assert_allclose(read.T_camera_object, wrote.T_camera_object, atol=1e-12)
+            assert (read.bbox_obj, read.bbox_visib) == (wrote.bbox_obj, wrote.bbox_visib)
+            assert read.visib_fract == wrote.visible_share
+            mask = cv2.imread(str(read.mask_visib_path), cv2.IMREAD_UNCHANGED)
+            np.testing.assert_array_equal(mask > 0, wrote.mask_visible)
+
+
+def test_models_are_in_millimetres_and_symmetries_map_the_cube_to_itself(rendered):
+    info = load_models_info(rendered / "models" / "models_info.json")[1]
+    corners = load_ply_vertices(rendered / "models" / "obj_000001.ply")
+    assert info.diameter_m == pytest.approx(0.084 * 3**0.5, abs=1e-6)
+    np.testing.assert_allclose(info.box_size, 0.084, atol=1e-9)
+    assert info.symmetries_discrete.shape == (24, 4, 4) and len(corners) == 8
+    for symmetry in info.symmetries_discrete:
+        moved = corners @ symmetry[:3, :3].T + symmetry[:3, 3]
+        assert np.abs(moved[:, None] - corners[None]).sum(2).min(1).max() < 1e-9
+
+
+def test_the_same_seed_gives_the_same_bytes(rendered, tmp_path):
+    render_dataset(SMALL, tmp_path, "train", COUNT, SEED)
+    assert digests(tmp_path) == digests(rendered)
+
+
+def test_another_seed_gives_another_image():
+    assert not np.array_equal(ImageMaker(SMALL, 1)(0).rgb, ImageMaker(SMALL, 2)(0).rgb)
+
+
+def test_images_do_not_depend_on_processes_or_scenes(rendered, tmp_path):
+    shards = dataclasses.replace(SMALL, images_per_scene=2)
+    render_dataset(shards, tmp_path, "train", COUNT, SEED, workers=2)
+    for index in range(COUNT):
+        one = rendered / "train" / f"{index // 4:06d}" / "rgb" / f"{index % 4:06d}.jpg"
+        other = tmp_path / "train" / f"{index // 2:06d}" / "rgb" / f"{index % 2:06d}.jpg"
+        assert one.read_bytes() == other.read_bytes(), f"image {index}"
+
+
+def test_an_interrupted_run_goes_on_with_the_missing_scenes(tmp_path, monkeypatch):
+    render_dataset(SMALL, tmp_path, "train", 4, SEED)
+    before = (tmp_path / "train/000000/scene_gt.json").stat().st_mtime_ns
+    stop_after(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        render_dataset(SMALL, tmp_path, "train", COUNT, SEED)
+    assert not (tmp_path / "train/000001").exists()
+    monkeypatch.undo()
+    render_dataset(SMALL, tmp_path, "train", COUNT, SEED)
+    assert (tmp_path / "train/000000/scene_gt.json").stat().st_mtime_ns == before
+    assert len(BopDataset(tmp_path / "train").images) == COUNT
+    assert not list((tmp_path / "train").glob(".unfinished*"))
+
+
+def stop_after(monkeypatch, images):
+    from training.render import dataset
+
+    original, done = dataset.write_image, []
+
+    def interrupted(*args):
+        if len(done) == images:
+            raise KeyboardInterrupt
+        done.append(1)
+        return original(*args)
+
+    monkeypatch.setattr(dataset, "write_image", interrupted)
+
+
+def test_a_shorter_last_scene_is_completed_by_a_longer_run(tmp_path):
+    for count in (2, 4):
+        render_dataset(SMALL, tmp_path, "train", count, SEED)
+        assert len(BopDataset(tmp_path / "train").images) == count
+
+
+def test_another_configuration_in_the_same_folder_is_refused(rendered):
+    other = dataclasses.replace(SMALL, max_distractors=2)
+    with pytest.raises(ValueError, match="max_distractors: the data there was rendered with 6, wanted 2"):
+        render_dataset(other, rendered, "train", COUNT, SEED)
+    with pytest.raises(ValueError, match="seed: the data there was rendered with 3, wanted 4"):
+        render_dataset(SMALL, rendered, "train", COUNT, 4)
+
+
+def test_scenes_of_a_count_that_does_not_divide():
+    assert scenes_of(5, 2) == [(0, range(0, 2)), (1, range(2, 4)), (2, range(4, 5))]
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"focal_px": (700.0, 400.0)}, "focal_px: wants 0 < low <= high"),
+    ({"table_probability": 1.5}, "table_probability: wants a share"),
+    ({"width": 0}, "width: wants a positive number"),
+])
+def test_configurations_that_make_no_sense_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        RenderConfig(**change)
+
+
+def test_counts_of_instances_follow_the_configuration():
+    maker = ImageMaker(dataclasses.replace(SMALL, empty_probability=1.0), 1)
+    assert all(not maker(i).instances for i in range(3))
+    maker = ImageMaker(dataclasses.replace(SMALL, empty_probability=0.0, second_probability=0.0), 1)
+    assert all(len(maker(i).instances) == 1 for i in range(5))
+
+
+def test_info_file_names_every_bop_field(rendered):
+    entries = json.loads((rendered / "train/000000/scene_gt_info.json").read_text())
+    wanted = {"bbox_obj", "bbox_visib", "px_count_all", "px_count_valid", "px_count_visib", "visib_fract"}
+    assert all(set(entry) == wanted for image in entries.values() for entry in image)
