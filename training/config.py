@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -80,6 +81,26 @@ class RunConfig:
 def to_json(config: RunConfig) -> str:
     """The run's settings as JSON text, as kept beside its checkpoints."""
     return json.dumps(dataclasses.asdict(config), indent=2, default=str)
+
+
+def load_config(folder: Path) -> RunConfig:
+    """Read back the settings of the run kept in ``folder``; raises ValueError if there are none or they do not fit."""
+    path = Path(folder) / "config.json"
+    try:
+        return _build(RunConfig, json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: missing; is {folder} the folder of a run?") from error
+    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not the settings of a run ({error})") from error
+
+
+def _build(kind: typing.Any, data: typing.Any):
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: _build(hints.get(name), value) for name, value in data.items()})
+    if kind is Path:
+        return Path(data)
+    return tuple(data) if typing.get_origin(kind) is tuple else data
 
 
 RESULT_FREE = ("runs", "accelerator", "threads", "workers", "checkpoint_every", "log_every", "val_every", "val_split")

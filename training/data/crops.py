@@ -73,7 +73,7 @@ class CropDataset(Dataset):
 
     def sample(self, image: BopImage, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Return ``image`` (3, size, size) uint8 RGB and the targets of ``make_targets`` for one random crop."""
-        pixels = read_rgb(image.rgb_path)
+        pixels = image.load_rgb()
         known = [i for i in image.instances if i.object_id in self.class_of and i.visib_fract > 0]
         crop = self._choose(image, known, pixels.shape, rng)
         instances = [self._instance(i, crop) for i in known]
@@ -95,25 +95,17 @@ class CropDataset(Dataset):
         return np.concatenate([pixels.min(0), pixels.max(0)])
 
     def _instance(self, instance, crop: Crop) -> Instance:
-        mask = read_grey(instance.mask_visib_path)
-        mask = cv2.warpAffine(mask, crop.matrix()[:2], (crop.width, crop.height), flags=cv2.INTER_NEAREST) > 127
+        mask = cv2.warpAffine(read_mask(instance), crop.matrix()[:2], (crop.width, crop.height), flags=cv2.INTER_NEAREST) > 127
         x, y, w, h = instance.bbox_obj
         use = instance.visib_fract >= self.config.min_visibility
         return Instance(self.class_of[instance.object_id], instance.T_camera_object, mask, max(w, h) * crop.scale, use)
 
 
-def read_rgb(path) -> np.ndarray:
-    """Return an image file as (H, W, 3) uint8 RGB; raises ValueError naming the file if it cannot be decoded."""
-    return cv2.cvtColor(_decoded(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
-def read_grey(path) -> np.ndarray:
-    """Return an image file as (H, W) uint8; raises ValueError naming the file if it cannot be decoded."""
-    return _decoded(path, cv2.IMREAD_GRAYSCALE)
-
-
-def _decoded(path, flags: int) -> np.ndarray:
-    image = cv2.imread(str(path), flags)
-    if image is None:
-        raise ValueError(f"{path}: missing, or not an image that OpenCV can decode")
-    return image
+def read_mask(instance) -> np.ndarray:
+    """Return an instance's visible mask (H, W) uint8; raises ValueError where there is none, or it cannot be decoded."""
+    if instance.mask_visib_path is None:
+        raise ValueError(f"object {instance.object_id}: no mask_visib file, which training needs to choose its cells")
+    mask = cv2.imread(str(instance.mask_visib_path), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise ValueError(f"{instance.mask_visib_path}: not an image that OpenCV can decode")
+    return mask

@@ -1,0 +1,174 @@
+"""Image to object poses: the one path that the node, the evaluation and training's own evaluation share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..bundle.store import Bundle
+from ..core.camera import Camera, Crop
+from ..core.object_model import ObjectModel, canonical
+from ..core.pnp import solve_pnp
+from ..core.predictions import Correspondences, LocalPredictions
+from ..core.refine import refine_pose
+from .decode import decode_cells, group_cells, voted_boxes
+from .network import Network
+from .preprocess import network_input
+from .region import Region, overlap, projected_box
+
+VOTE_ERROR = 0.03  # inlier threshold over the voted box: votes scatter by about 1 % of the object they see
+SAME_OBJECT = 0.5  # poses of a class whose projected boxes overlap by more are one object
+
+
+@dataclass(frozen=True)
+class ObjectPose:
+    """One estimate. pose: T_camera_object (4, 4), metres. covariance: (6, 6), as ``core.refine`` states it.
+
+    score: in [0, 1], see ``confidence``. box: (x0, y0, x1, y1) raw pixels. cells, support: how many cells voted, and
+    the share of their weight that agrees. sigma_px: scatter of the agreeing votes in full-image pixels.
+    """
+
+    object_id: int
+    pose: np.ndarray
+    covariance: np.ndarray
+    score: float
+    box: np.ndarray
+    cells: int
+    support: float
+    sigma_px: float
+    track_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """All poses of a frame, best first, and the milliseconds each stage took (summed over regions)."""
+
+    poses: list[ObjectPose]
+    stages_ms: dict[str, float] = field(default_factory=dict)
+
+
+class Stopwatch:
+    """Adds up the time of named stages."""
+
+    def __init__(self):
+        self.stages_ms: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.stages_ms[stage] = self.stages_ms.get(stage, 0.0) + 1e3 * (now - self._last)
+        self._last = now
+
+
+class Estimator:
+    """A bundle, made to run. Holds no state between frames; tracks belong to its caller.
+
+    cell_score, pose_score: override the bundle's thresholds. zoom: look again at a zoomed crop after a search.
+    """
+
+    def __init__(self, bundle: Bundle, network: Network, *, cell_score: float | None = None,
+                 pose_score: float | None = None, zoom: bool = True, search_size: int | None = None):
+        manifest = bundle.manifest
+        self.bundle, self.network, self.zoom = bundle, network, zoom
+        self.spec, self.strides = manifest.input, manifest.network.strides
+        self.objects = {model.id: model for model in bundle.objects}
+        self.order = bundle.objects
+        self.cell_score = manifest.decode.cell_score if cell_score is None else cell_score
+        self.pose_score = manifest.decode.pose_score if pose_score is None else pose_score
+        self.search_size = search_size or self.spec.search_size
+
+    def scaled(self, factors: dict[int, float]) -> Estimator:
+        """The same estimator for objects that are ``factors[id]`` times as large as the bundle's."""
+        other = Estimator(self.bundle, self.network, cell_score=self.cell_score, pose_score=self.pose_score,
+                          zoom=self.zoom, search_size=self.search_size)
+        other.order = tuple(m.scaled(factors.get(m.id, 1.0)) for m in self.order)
+        other.objects = {model.id: model for model in other.order}
+        return other
+
+    def estimate(self, image: np.ndarray, camera: Camera, regions: Sequence[Region] = (), search: bool = True) -> Estimates:
+        """Return the poses in an RGB image (H, W, 3) uint8, seen by ``camera``.
+
+        regions: where objects are expected. search: look at the whole frame too. Raises ValueError where image and
+        camera disagree in size.
+        """
+        if image.shape[:2] != (camera.height, camera.width):
+            raise ValueError(f"image is {image.shape[1]}x{image.shape[0]}, its camera_info says {camera.width}x{camera.height}")
+        watch = Stopwatch()
+        found = [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
+        if search:
+            found += self._search(image, camera, found, watch)
+        kept = [pose for pose in suppress(found) if pose.score >= self.pose_score]
+        return Estimates(kept, watch.stages_ms)
+
+    def _search(self, image, camera, known: list[ObjectPose], watch: Stopwatch) -> list[ObjectPose]:
+        """Whole frame at low resolution, then a zoomed look at each object that is not known yet."""
+        crop = Crop.whole(camera.width, camera.height, self.search_size, self.spec.stride)
+        seen = self._poses_in(image, camera, crop, watch)
+        new = [p for p in suppress(seen) if all(overlap(p.box, k.box) < SAME_OBJECT for k in known)]
+        if not self.zoom:
+            return new
+        regions = [Region(p.box, p.object_id) for p in new]
+        return [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
+
+    def _look_at(self, image, camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
+        """The best pose in a zoomed crop that overlaps the region's box; none if nothing does."""
+        crop = Crop.around(region.box, self.spec.size, self.spec.margin, self.spec.stride)
+        poses = [p for p in self._poses_in(image, camera, crop, watch)
+                 if region.object_id in (None, p.object_id) and overlap(p.box, region.box) > 0.2]
+        best = max(poses, key=lambda p: p.score * (0.5 + overlap(p.box, region.box)), default=None)
+        return [] if best is None else [_with_track(best, region.track_id)]
+
+    def _poses_in(self, image, camera: Camera, crop: Crop, watch: Stopwatch) -> list[ObjectPose]:
+        pixels = network_input(image, crop, self.spec)
+        watch.lap("preprocess")
+        outputs = self.network(pixels)
+        watch.lap("network")
+        votes = decode_cells(outputs, self.strides, crop.height, crop.width, self.cell_score)
+        groups = [votes.select(group) for group in group_cells(votes)]
+        watch.lap("decode")
+        poses = [pose for group in groups if (pose := self._solve(group, crop, camera)) is not None]
+        watch.lap("pnp")
+        return poses
+
+    def _solve(self, votes: LocalPredictions, crop: Crop, camera: Camera) -> ObjectPose | None:
+        """RANSAC PnP over one group's votes, robust refinement, canonical representative."""
+        model = self.order[int(votes.object_index[0])]
+        correspondences = to_correspondences(votes, model, crop, camera)
+        boxes = voted_boxes(votes.points)
+        threshold = max(1.0, VOTE_ERROR * float(np.median((boxes[:, 2:] - boxes[:, :2]).max(1)))) / crop.scale
+        result = solve_pnp(correspondences, camera.K, threshold)
+        if result is None:
+            return None
+        refined = refine_pose(result.pose, correspondences, camera.K, threshold)
+        if refined is None:
+            return None
+        box = projected_box(refined.pose, model, camera)
+        if box is None:
+            return None
+        score = correspondences.score * result.support
+        return ObjectPose(model.id, canonical(refined.pose, model), refined.covariance, score, box, len(votes),
+                          result.support, refined.sigma_px)
+
+
+def to_correspondences(votes: LocalPredictions, model: ObjectModel, crop: Crop, camera: Camera) -> Correspondences:
+    """N cells x K votes as rows, in undistorted full-image pixels, weighted by the cells' scores."""
+    count = len(model.keypoints)
+    image = camera.undistort(crop.to_full(votes.points.reshape(-1, 2)))
+    return Correspondences(model.id, image, np.tile(model.keypoints, (len(votes), 1)), np.repeat(votes.scores, count),
+                           float(np.sort(votes.scores)[-5:].mean()), np.repeat(np.arange(len(votes)), count))
+
+
+def suppress(poses: list[ObjectPose]) -> list[ObjectPose]:
+    """Best first; of poses of one class whose boxes overlap by more than SAME_OBJECT the best alone."""
+    kept: list[ObjectPose] = []
+    for pose in sorted(poses, key=lambda p: -p.score):
+        if all(k.object_id != pose.object_id or overlap(k.box, pose.box) <= SAME_OBJECT for k in kept):
+            kept.append(pose)
+    return kept
+
+
+def _with_track(pose: ObjectPose, track_id: int | None) -> ObjectPose:
+    return ObjectPose(**{**pose.__dict__, "track_id": track_id})

@@ -1,0 +1,142 @@
+"""The offline side's one command: ``python -m training render | train | evaluate | export | recipes``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from .config import RunConfig
+from .recipes import RECIPES
+from .render.config import RenderConfig
+
+
+@dataclass(frozen=True)
+class Render:
+    """Render a BOP data set from a mesh, or from the procedural cube if no mesh is given.
+
+    Example: python -m training render --out data/cube --split train --count 10000 --workers 2
+    """
+
+    out: Path
+    """Folder of the data set; models/ and the split folder are made in it."""
+    split: str = "train"
+    """Name of the part, a folder in --out: train, val, ..."""
+    count: int = 10_000
+    """Number of images."""
+    seed: int = 1
+    """Two splits want two seeds."""
+    workers: int = 1
+    """Processes; more than one gives each a single thread."""
+    render: tyro.conf.OmitArgPrefixes[RenderConfig] = field(default_factory=RenderConfig)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Turn a run's last checkpoint into a bundle that the node runs.
+
+    Example: python -m training export runs/student_cube_none --out bundles/mine --names.1 mine
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run: it holds config.json and last.ckpt."""
+    out: Path
+    """The bundle's folder; its name is the bundle's name."""
+    names: dict[int, str] = field(default_factory=dict)
+    """Class name of each object id, as TF frames and detections show it: --names 1 cube."""
+    search_size: int = 320
+    """Longer side, pixels, of the whole frame when nothing is tracked; larger finds smaller objects and costs more."""
+    val_images: int = 300
+    """Held-out renders on which thresholds are chosen and figures for the manifest measured."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a bundle on a BOP split through the robot's own estimator.
+
+    Example: python -m training evaluate bundles/cube --data data/cube/val
+    """
+
+    bundle: tyro.conf.Positional[Path]
+    """Folder of the bundle."""
+    data: Path
+    """Split folder of a BOP data set; models_info.json is looked for in ../models."""
+    limit: int = 0
+    """Only the first N images; 0 for all."""
+    out: Path | None = None
+    """Write the figures there as JSON too."""
+
+
+def train_command() -> type:
+    """``train RECIPE [--options]``: every recipe is a sub-command whose settings can be overridden one by one."""
+    return tyro.extras.subcommand_type_from_defaults(
+        {name.replace("_", "-"): recipe() for name, recipe in RECIPES.items()},
+        {name.replace("_", "-"): recipe.__doc__ for name, recipe in RECIPES.items()})
+
+
+Command = (
+    Annotated[Render, tyro.conf.subcommand("render")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point; errors that a user can mend end with one line and exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if arguments[:1] == ["train"]:
+            config = tyro.cli(train_command(), args=arguments[1:], prog="python -m training train",
+                              description="Train a recipe. Stop with Ctrl-C; the same command goes on from there.")
+            run_train(config)
+        else:
+            run(tyro.cli(Command, args=arguments, prog="python -m training", description=__doc__ + HELP))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+HELP = """
+
+From a mesh to a bundle, in four commands:
+  python -m training render --out data/mine --split train --mesh part.ply
+  python -m training render --out data/mine --split val --count 1000 --seed 2 --mesh part.ply
+  python -m training train student-cube-none --name mine --data data/mine
+  python -m training export runs/mine --out bundles/mine --names 1 part
+Then: ros2 launch pose_kd_ros pose.launch.py bundle:=bundles/mine
+`python -m training train --help` lists the recipes; heavy imports wait until a command needs them."""
+
+
+def run_train(config: RunConfig) -> None:
+    from .train import Stopped, train
+
+    try:
+        print(f"trained: {train(config)}; next: python -m training export {config.folder} --out bundles/{config.name}")
+    except Stopped as stopped:
+        print(stopped)
+        raise SystemExit(130) from None
+
+
+def run(command) -> None:
+    if isinstance(command, Render):
+        from .render.dataset import render_dataset
+
+        try:
+            render_dataset(command.render, command.out, command.split, command.count, command.seed, command.workers)
+        except KeyboardInterrupt:
+            raise SystemExit("stopped; the same command goes on where this one was") from None
+    elif isinstance(command, Export):
+        from .export import export_run
+
+        print(export_run(command.run, command.out, command.names, command.search_size, command.val_images))
+    else:
+        from .evaluate import evaluate_command
+
+        evaluate_command(command.bundle, command.data, command.limit, command.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Checkpoint to bundle: ONNX with parity check, golden sample, manifest."""
+
+from __future__ import annotations
+
+import datetime
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pose_kd_ros.bundle.manifest import (
+    SCHEMA,
+    DecodeSpec,
+    GoldenSpec,
+    InputSpec,
+    Manifest,
+    NetworkSpec,
+    ObjectSpec,
+    TrainingSpec,
+)
+from pose_kd_ros.bundle.store import Bundle, golden_input, write_bundle
+from pose_kd_ros.core.object_model import ObjectModel
+from pose_kd_ros.evaluation.bop import load_models_info
+from pose_kd_ros.pipeline.network import OnnxNetwork
+
+from . import checkpoint
+from .config import RunConfig, load_config
+from .data.objects import load_objects
+from .evaluate import choose
+from .models.network import KeypointNetwork
+from .step import MEAN, STD
+
+OUTPUTS = ["scores", "offsets"]
+PARITY = 2e-3  # largest deviation between torch and ONNX Runtime: absolute for scores, pixels for offsets
+GOLDEN = GoldenSpec("golden.npz", seed=0, height=256, width=256, tolerance=0.05)
+
+
+class Deployed(nn.Module):
+    """The network as the robot runs it: scores instead of logits."""
+
+    def __init__(self, network: KeypointNetwork):
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, offsets = self.network(image)
+        return logits.sigmoid(), offsets
+
+
+def cost(network: nn.Module, size: int) -> tuple[int, float]:
+    """Return (parameters, GFLOP at size x size, a multiply-add counted as 2)."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 3, size, size))
+    return sum(p.numel() for p in network.parameters()), counter.get_total_flops() / 1e9
+
+
+def write_onnx(network: nn.Module, path: Path, size: int, stride: int) -> None:
+    """Export with free height and width, each a multiple of ``stride``."""
+    rows, columns = torch.export.Dim("rows", min=1, max=64), torch.export.Dim("columns", min=1, max=64)
+    example = torch.zeros(1, 3, size, size + stride)  # unlike sides, or the exporter ties them to each other
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter deprecates parts of itself
+        torch.onnx.export(network, (example,), path, input_names=["image"], output_names=OUTPUTS, dynamo=True,
+                          external_data=False, verbose=False, optimize=True,
+                          dynamic_shapes={"image": {2: stride * rows, 3: stride * columns}})
+
+
+def check_parity(network: nn.Module, engine, height: int, width: int) -> float:
+    """Return the largest deviation between torch and the exported network; raises ValueError past PARITY."""
+    image = golden_input(1, height, width)
+    with torch.no_grad():
+        expected = [t.numpy() for t in network(torch.from_numpy(image))]
+    found = engine(image)
+    worst = max(float(np.abs(found[name] - e).max()) for name, e in zip(OUTPUTS, expected))
+    if not worst <= PARITY:
+        raise ValueError(f"exported network deviates from torch by {worst:.3g} at {width}x{height}, allowed {PARITY}")
+    return worst
+
+
+def commit() -> str:
+    """The training code's commit, with '+changes' if the tree is not clean; 'unknown' outside a checkout."""
+    try:
+        here = Path(__file__).parent
+        head, status = (subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10)
+                        .stdout.strip() for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "-uno", "."]))
+        return head + ("+changes" if status else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def trained_network(config: RunConfig) -> tuple[Deployed, int]:
+    """Return the run's network in its deployed form, ready to run, and the step of its checkpoint."""
+    last = config.folder / "last.ckpt"
+    if not last.exists():
+        raise ValueError(f"{last}: no checkpoint; train the run first")
+    state = checkpoint.load(last)
+    network = KeypointNetwork(config.network)
+    network.load_state_dict(state["network"])
+    return Deployed(network).eval(), state["step"]
+
+
+def export(config: RunConfig, folder: Path, names: dict[int, str], search_size: int, decode: DecodeSpec,
+           metrics: dict[str, float] | None = None, origin: str = "the mesh's origin") -> Bundle:
+    """Write the run's last checkpoint as a bundle at ``folder``; raises ValueError if there is none, or on no parity."""
+    deployed, step = trained_network(config)
+    size, stride = config.crops.size, config.network.strides[-1]
+    parameters, gflop = cost(deployed, size)
+    with tempfile.TemporaryDirectory() as work:
+        onnx, golden = Path(work, "network.onnx"), Path(work, GOLDEN.file)
+        write_onnx(deployed, onnx, size, stride)
+        engine = OnnxNetwork(onnx)
+        for shape in ((size, size), (2 * stride, 3 * stride)):
+            check_parity(deployed, engine, *shape)
+        np.savez_compressed(golden, **engine(golden_input(GOLDEN.seed, GOLDEN.height, GOLDEN.width)))
+        manifest = Manifest(
+            schema=SCHEMA, name=Path(folder).name, family="keypoint",
+            input=InputSpec(size, search_size, stride, config.crops.margin, "rgb", list(MEAN), list(STD)),
+            network=NetworkSpec(onnx.name, OUTPUTS, list(config.network.strides), parameters, round(gflop, 4)),
+            objects=object_specs(config.data, names, origin), decode=decode, golden=GOLDEN,
+            training=TrainingSpec(f"{config.data.name}/{config.split}", config.name, "none", step, config.seed, commit(),
+                                  datetime.date.today().isoformat(), torch.__version__, metrics or {}),
+            files={onnx.name: "", golden.name: ""})
+        return write_bundle(folder, manifest, {onnx.name: onnx, golden.name: golden})
+
+
+def object_specs(data: Path, names: dict[int, str], origin: str) -> list[ObjectSpec]:
+    """The manifest's records of a data set's objects."""
+    infos = load_models_info(Path(data) / "models" / "models_info.json")
+    return [_object_spec(model, infos[model.id], origin) for model in load_objects(data, names)]
+
+
+def _object_spec(model: ObjectModel, info, origin: str) -> ObjectSpec:
+    continuous = [[s.axis.tolist(), s.offset.tolist()] for s in info.symmetries_continuous]
+    return ObjectSpec(model.id, model.name, float(model.diameter), model.box_center.tolist(), model.box_size.tolist(),
+                      model.keypoints.tolist(), info.symmetries_discrete.tolist(), continuous,
+                      model.reference.tolist(), origin)
+
+
+def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, val_images: int) -> str:
+    """Export, choose thresholds on held-out renders, measure, export again with both; returns a line to print.
+
+    The thresholds are the lowest that keep false positives under one in 200 images, see ``evaluate.choose``.
+    """
+    config = load_config(run)
+    bundle = export(config, out, names, search_size, DecodeSpec(cell_score=0.3, pose_score=0.0))
+    if val_images and config.val_split:
+        pose_score, metrics = choose(bundle, config.data / config.val_split, val_images)
+        bundle = export(config, out, names, search_size, DecodeSpec(0.3, pose_score), metrics)
+    return f"{bundle.folder}: {bundle.manifest.network.gflop} GFLOP, {bundle.manifest.training.metrics}"
