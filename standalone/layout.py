@@ -52,7 +52,7 @@ class Layout:
     def variables(self) -> dict[str, str]:
         """The environment of a process that uses ROS. Replaces what a sourced distribution may have set.
 
-        The bootstrap variable tells the wheels that LD_LIBRARY_PATH is in place, else Python would start twice.
+        The bootstrap variable tells the wheels that LD_LIBRARY_PATH is set, else Python would start twice.
         """
         prefixes = [self.package / "install", self.overlay / "install", self.venv]
         site = Path("lib", f"python{sys.version_info[0]}.{sys.version_info[1]}", "site-packages")
@@ -79,7 +79,10 @@ class Layout:
         }
 
     def environ(self) -> dict[str, str]:
-        """os.environ with this environment in it, for subprocess. PATH and LD_LIBRARY_PATH keep what they had."""
+        """os.environ with this environment in it, for subprocess.
+
+        PATH and LD_LIBRARY_PATH keep what they had.
+        """
         own = self.variables()
         for name in ("PATH", "LD_LIBRARY_PATH"):
             own[name] = join([own[name], os.environ[name]] if os.environ.get(name) else [own[name]])

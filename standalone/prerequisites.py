@@ -1,4 +1,7 @@
-"""Says what a machine lacks before anything is installed: one message, one apt line. Standard library only."""
+"""Says what a machine lacks before anything is installed: one message, one apt line.
+
+Standard library only.
+"""
 
 import importlib.util
 import platform
@@ -18,7 +21,7 @@ def check_prerequisites() -> None:
     """Looks at this interpreter and this machine.
 
     Raises:
-        Missing: the ROS wheels do not exist for this machine or Python, or packages are missing (one apt line).
+        Missing: no ROS wheels exist for this machine or Python, or packages are missing (one apt line).
     """
     check_platform(platform.system(), platform.machine())
     check_python(sys.version_info[:2])
@@ -32,7 +35,7 @@ def check_platform(system: str, machine: str) -> None:
     if (system, machine) != ("Linux", "x86_64"):
         raise Missing(
             f"ROS 2 wheels exist for Linux on x86_64, this is {system} on {machine}. "
-            "Use the ROS 2 distribution of this machine: clone into a workspace, rosdep install, colcon build."
+            "Use this machine's ROS 2 distribution: clone into a workspace, rosdep install, colcon build."
         )
 
 
@@ -55,7 +58,11 @@ def missing_packages(version: tuple[int, int]) -> dict[str, str]:
         lacking[f"{python}-venv"] = "Python's venv module"
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         lacking[f"{python}-dev"] = "Python's C headers"
-    tools = {"a C compiler": ("cc", "gcc", "clang"), "a C++ compiler": ("c++", "g++", "clang++"), "make": ("make",)}
+    tools = {
+        "a C compiler": ("cc", "gcc", "clang"),
+        "a C++ compiler": ("c++", "g++", "clang++"),
+        "make": ("make",),
+    }
     tools = [name for name, programs in tools.items() if not any(map(shutil.which, programs))]
     if tools:
         lacking["build-essential"] = ", ".join(tools)

@@ -1,6 +1,7 @@
-"""The demo's recording: a real block cube on a desk from ViSP's test images, or a drawn one where that cannot be had.
+"""The demo's recording: a real block cube on a desk (ViSP's test images), or a drawn one where there is no network.
 
-The images (GPL-2) come from the Debian/Ubuntu package visp-images-data, fetched without root into a private folder.
+The images (GPL-2) come from the Debian and Ubuntu package visp-images-data, fetched without root into a private
+folder.
 """
 
 import argparse
@@ -94,7 +95,7 @@ def check_frames(folder: Path, count: int = FRAME_COUNT, sha256: str = FRAMES_SH
 def fetch_package(folder: Path) -> Path:
     """Returns the root of an extracted visp-images-data: the installed one, or one downloaded into `folder`.
 
-    The package lists go to `folder` too: the system's own are neither read nor written, and root is not needed.
+    The package lists go to `folder` too: the system's own stay untouched, and root is not needed.
 
     Raises:
         Unavailable: no apt-get or dpkg, no network, no such package.
@@ -107,7 +108,15 @@ def fetch_package(folder: Path) -> Path:
         (folder / name).mkdir(parents=True)
     # The sandbox user could not write into this folder.
     places = {"Dir::State::Lists": "lists", "Dir::Cache": "cache", "Dir::Log": "."}
-    options = ["-qq", "-o", "APT::Sandbox::User=", "-o", "Acquire::Languages=none", "-o", "Acquire::Retries=2"]
+    options = [
+        "-qq",
+        "-o",
+        "APT::Sandbox::User=",
+        "-o",
+        "Acquire::Languages=none",
+        "-o",
+        "Acquire::Retries=2",
+    ]
     options += [text for key, place in places.items() for text in ("-o", f"{key}={folder / place}")]
     call(["apt-get", *options, "update"], folder)
     call(["apt-get", *options, "download", PACKAGE], folder)
@@ -117,7 +126,10 @@ def fetch_package(folder: Path) -> Path:
 
 
 def call(command: list[str], folder: Path) -> None:
-    """Runs a command in `folder`. Raises Unavailable with its last line of output when it fails or takes too long."""
+    """Runs a command in `folder`.
+
+    Raises Unavailable with its last line of output when it fails or takes too long.
+    """
     name = " ".join([command[0], command[-1]])
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=FETCH_SECONDS)
@@ -129,7 +141,9 @@ def call(command: list[str], folder: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m standalone.recording", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m standalone.recording", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--state", type=Path, default=ROOT / ".state" / "recordings", help="where it is kept")
     parser.add_argument("--synthetic", action="store_true", help="draw one instead of fetching the real one")
     options = parser.parse_args()
@@ -138,7 +152,10 @@ def main() -> int:
     else:
         recording = get_recording(options.state)
     if recording.note:
-        print(f"The real recording cannot be had ({recording.note}); a drawn one takes its place.", file=sys.stderr)
+        print(
+            f"The real recording cannot be had ({recording.note}); a drawn one takes its place.",
+            file=sys.stderr,
+        )
     print(recording.path)
     return 0
 

@@ -1,4 +1,7 @@
-"""A drawn recording: a cube with six made-up pictures that moves smoothly before a made-up background. OpenCV only."""
+"""A drawn recording: a cube with six made-up pictures that moves smoothly before a made-up background.
+
+OpenCV only.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +29,9 @@ def draw_frames(camera: Pinhole, count: int = FRAME_COUNT, seed: int = 0) -> Ite
     """Yields `count` frames of one smooth motion; the same seed gives the same pictures."""
     random = np.random.default_rng(seed)
     background = noise(random, (camera.height, camera.width), cells=6, low=60, high=190)
-    background = (0.3 * background + 0.7 * background.mean(2, keepdims=True)).astype(np.uint8)  # a room, not a rainbow
+    background = (0.3 * background + 0.7 * background.mean(2, keepdims=True)).astype(
+        np.uint8
+    )  # a room, not a rainbow
     textures = [face_picture(random) for _ in range(6)]
     for index in range(count):
         pose = pose_at(index / FRAME_COUNT)
@@ -36,7 +41,10 @@ def draw_frames(camera: Pinhole, count: int = FRAME_COUNT, seed: int = 0) -> Ite
 
 
 def pose_at(phase: float) -> np.ndarray:
-    """Returns T_camera_object of the motion; phase 0..1. Between 0.38 m and 0.62 m from the camera, never out of view."""
+    """Returns T_camera_object of the motion; phase 0..1.
+
+    Between 0.38 m and 0.62 m from the camera, never out of view.
+    """
     turn = 2 * np.pi * phase
     pose = np.eye(4)
     pose[:3, :3] = rotation([0, 1, 0], 1.5 * turn) @ rotation([1, 0, 0], 0.65 + 0.35 * np.sin(2 * turn))
@@ -59,7 +67,9 @@ def faces() -> list[tuple[np.ndarray, np.ndarray]]:
     return [(square @ matrix.T, matrix @ np.array([0, 0, 1.0])) for matrix in matrices]
 
 
-def draw_cube(background: np.ndarray, textures: list[np.ndarray], camera: Pinhole, pose: np.ndarray) -> np.ndarray:
+def draw_cube(
+    background: np.ndarray, textures: list[np.ndarray], camera: Pinhole, pose: np.ndarray
+) -> np.ndarray:
     """Returns the background (uint8 HxWx3) with the faces that look at the camera warped onto it.
 
     A cube is convex, so these faces never cover each other and need no order.

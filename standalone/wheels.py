@@ -9,7 +9,10 @@ PYTHON_INCLUDE = re.compile(r"/opt/python/[^;\"/]*/include/python[0-9.]+")
 
 
 def mend_exports(prefix: Path, python_include: Path, numpy_include: Path) -> int:
-    """Rewrites the include folders in share/*/cmake/*Export.cmake below prefix. Returns how many files changed."""
+    """Rewrites the include folders in share/*/cmake/*Export.cmake below prefix.
+
+    Returns how many files changed.
+    """
     changed = 0
     for path in sorted(prefix.glob("share/*/cmake/*Export.cmake")):
         text = path.read_text()

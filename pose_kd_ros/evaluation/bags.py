@@ -1,7 +1,7 @@
 """Recordings without ROS: rosbag2 folders, single .mcap and .db3 files, with or without metadata.yaml.
 
-Messages stay as the CDR bytes that were recorded; only one file's current message (sqlite3) or chunk (MCAP) is held
-in memory.
+Messages stay as the CDR bytes that were recorded; only the current message (sqlite3) or chunk (MCAP) is held in
+memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ class BagError(ValueError):
 
 @dataclass(frozen=True)
 class Topic:
-    """One recorded topic. type: such as sensor_msgs/msg/Image. qos: {policy: name}, empty if none was recorded."""
+    """One recorded topic.
+
+    type: such as sensor_msgs/msg/Image. qos: {policy: name}, empty if none was recorded.
+    """
 
     name: str
     type: str
@@ -31,7 +34,10 @@ class Topic:
 
 @dataclass(frozen=True)
 class RawMessage:
-    """One recorded message. stamp: nanoseconds at which it was recorded. data: CDR bytes, 4 bytes of header first."""
+    """One recorded message.
+
+    stamp: nanoseconds at which it was recorded. data: CDR bytes, 4 bytes of header first.
+    """
 
     topic: str
     type: str
@@ -63,7 +69,10 @@ class Bag:
         return [self.topics[name] for name in names or self.topics]
 
     def messages(self, topics: Sequence[str] = ()) -> Iterator[RawMessage]:
-        """Yields messages in recorded order, of the named topics or, for none, of all. Raises as `pick` does."""
+        """Yields messages in recorded order, of the named topics or, for none, of all.
+
+        Raises as `pick` does.
+        """
         names = {topic.name for topic in self.pick(topics)}
         for reader in sorted(self._readers, key=lambda one: one.start_time):
             wanted = [connection for connection in reader.connections if connection.topic in names]
@@ -99,7 +108,9 @@ def storage_parts(path: Path) -> list[Path]:
         return [path]
     parts = sorted(part for part in path.glob("*") if part.suffix in SUFFIXES)
     if not parts:
-        raise BagError(f"{path} is no rosbag2 recording: wanted a metadata.yaml or files {' '.join(SUFFIXES)}")
+        raise BagError(
+            f"{path} is no rosbag2 recording: wanted a metadata.yaml or files {' '.join(SUFFIXES)}"
+        )
     return parts
 
 
@@ -116,7 +127,9 @@ def merge_topics(readers: list) -> dict[str, Topic]:
 
 def qos_names(profile) -> tuple[tuple[str, str], ...]:
     """Returns the policies of a recorded profile that decide who can listen, as (policy, lower-case name)."""
-    policies = {name: getattr(profile, name).name.lower() for name in ("history", "reliability", "durability")}
+    policies = {
+        name: getattr(profile, name).name.lower() for name in ("history", "reliability", "durability")
+    }
     return tuple({**policies, "depth": str(profile.depth)}.items())
 
 
@@ -129,8 +142,8 @@ def full_type(name: str) -> str:
 def read_stamp(data: bytes) -> int:
     """Returns the header stamp, in nanoseconds, of a CDR message whose first field is a std_msgs/Header.
 
-    Convention: byte 1 of the CDR header says little endian (1) or big endian (0); the stamp is the first thing after
-    these 4 bytes, seconds (int32) then nanoseconds (uint32).
+    Convention: byte 1 of the CDR header says little endian (1) or big endian (0); the stamp comes right after these
+    4 bytes, seconds (int32) then nanoseconds (uint32).
     """
     seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
     return seconds * 1_000_000_000 + nanoseconds

@@ -2,7 +2,7 @@
 
 ros2 run pose_kd_ros play recording --loop
 ros2 run pose_kd_ros play recording --rate 0.5 --clock 100
-ros2 run pose_kd_ros play recording --restamp          (header stamps become the time of playing: latency can be read)
+ros2 run pose_kd_ros play recording --restamp     (header stamps become the time of playing: latency can be read)
 
 The pace is kept against one monotonic clock: lateness of a message never shifts those after it.
 """
@@ -34,7 +34,10 @@ ACK_SECONDS = 1.0  # how long the last reliable messages get to arrive before th
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """How to play. rate: bag seconds per second. clock_hz: 0 publishes no /clock. wait: seconds for subscribers."""
+    """How to play.
+
+    rate: bag seconds per second. clock_hz: 0 publishes no /clock. wait: seconds for subscribers.
+    """
 
     rate: float = 1.0
     loop: bool = False
@@ -49,7 +52,9 @@ class PlayOptions:
         if self.clock_hz < 0 or self.wait < 0:
             raise ValueError(f"clock and wait: wanted 0 or more, got {self.clock_hz} and {self.wait}")
         if self.restamp and self.clock_hz:
-            raise ValueError("restamp and clock exclude each other: stamps follow either this machine's time or the bag's")
+            raise ValueError(
+                "restamp and clock exclude each other: stamps follow either this machine's time or the bag's"
+            )
 
 
 @dataclass
@@ -62,7 +67,10 @@ class Report:
 
 
 class Timeline:
-    """Maps bag time to this machine's time for one pass. start: bag nanoseconds of the pass's first moment."""
+    """Maps bag time to this machine's time for one pass.
+
+    start: bag nanoseconds of the pass's first moment.
+    """
 
     def __init__(self, start: int, rate: float):
         self.start, self.rate = start, rate
@@ -189,11 +197,15 @@ def parse(arguments: list[str]) -> tuple[str, PlayOptions]:
     parser.add_argument("--loop", action="store_true", help="start again at the end, until Ctrl-C")
     parser.add_argument("--clock", type=float, default=0.0, metavar="HZ", help="publish /clock this often")
     parser.add_argument("--restamp", action="store_true", help="move header stamps to the time of playing")
-    parser.add_argument("--wait", type=float, default=0.0, metavar="S", help="wait up to S seconds for subscribers")
+    parser.add_argument(
+        "--wait", type=float, default=0.0, metavar="S", help="wait up to S seconds for subscribers"
+    )
     parser.add_argument("--topics", nargs="+", default=(), help="play only these")
     given = parser.parse_args(arguments)
     try:
-        options = PlayOptions(given.rate, given.loop, given.clock, given.restamp, given.wait, tuple(given.topics))
+        options = PlayOptions(
+            given.rate, given.loop, given.clock, given.restamp, given.wait, tuple(given.topics)
+        )
     except ValueError as error:
         parser.error(str(error))
     return given.bag, options
@@ -216,8 +228,8 @@ def main(args: list[str] | None = None) -> int:
     try:
         with open_bag(path) as bag:
             report = Player(node, bag, options, stop).play()
-        text = f"played {report.messages} messages in {report.loops} passes, at most {report.late * 1e3:.1f} ms late"
-        node.get_logger().info(text)
+        played = f"played {report.messages} messages in {report.loops} passes"
+        node.get_logger().info(f"{played}, at most {report.late * 1e3:.1f} ms late")
     except (BagError, ImportError) as error:
         node.get_logger().error(str(error))
         return 1

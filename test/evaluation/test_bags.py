@@ -35,15 +35,18 @@ def test_messages_can_be_read_again_and_of_one_topic_only(recording):
 
 
 def test_a_topic_that_was_not_recorded_is_named_with_those_that_were(recording):
-    with open_bag(recording) as bag, pytest.raises(BagError, match="no topic /nothing; it has .*image_raw"):
+    with open_bag(recording) as bag, pytest.raises(BagError, match=r"no topic /nothing; it has .*image_raw"):
         bag.pick(["/nothing"])
 
 
-@pytest.mark.parametrize("make, words", [
-    (lambda path: None, "No recording at"),
-    (lambda path: path.mkdir(), "wanted a metadata.yaml"),
-    (lambda path: path.with_suffix(".mcap").write_bytes(b"no mcap at all"), "No recording at"),
-])
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda path: None, "No recording at"),
+        (lambda path: path.mkdir(), "wanted a metadata.yaml"),
+        (lambda path: path.with_suffix(".mcap").write_bytes(b"no mcap at all"), "No recording at"),
+    ],
+)
 def test_what_is_no_recording_is_refused(tmp_path, make, words):
     make(tmp_path / "x")
     with pytest.raises(BagError, match=words), open_bag(tmp_path / "x"):

@@ -23,7 +23,9 @@ EVERYTHING = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
 
 @pytest.fixture
 def recording(tmp_path):
-    write_bag(tmp_path / "bag", (np.full((24, 32), value, np.uint8) for value in range(COUNT)), CAMERA, rate=50)
+    write_bag(
+        tmp_path / "bag", (np.full((24, 32), value, np.uint8) for value in range(COUNT)), CAMERA, rate=50
+    )
     return tmp_path / "bag"
 
 
@@ -32,12 +34,16 @@ class Playing:
 
     def __init__(self, ros, recording, **options):
         self.stop, self.report = threading.Event(), None
-        self.thread = threading.Thread(target=self._play, args=(ros.node("player"), recording, options), daemon=True)
+        self.thread = threading.Thread(
+            target=self._play, args=(ros.node("player"), recording, options), daemon=True
+        )
         self.thread.start()
 
     def _play(self, node, recording, options):
         with open_bag(recording) as bag:
-            self.report = Player(node, bag, PlayOptions(**{"wait": 10.0, **options}), self.stop).play()
+            self.report = Player(
+                node, bag, PlayOptions(**{"wait": 10.0, "topics": (IMAGE_TOPIC,), **options}), self.stop
+            ).play()
 
     def done(self):
         return not self.thread.is_alive()
@@ -52,7 +58,7 @@ def test_every_message_arrives_as_recorded(ros, recording):
     listener = ros.node("listener")
     images = ros.collect(listener, Image, IMAGE_TOPIC, EVERYTHING)
     infos = ros.collect(listener, CameraInfo, INFO_TOPIC, EVERYTHING)
-    playing = Playing(ros, recording)
+    playing = Playing(ros, recording, topics=())
     assert ros.until(lambda: len(images) == COUNT and len(infos) == COUNT)
     assert ros.until(playing.done)
     assert playing.report.messages == 2 * COUNT and playing.report.loops == 1
@@ -75,11 +81,14 @@ def test_the_clock_is_never_behind_a_message_and_jumps_back_with_the_loop(ros, r
     images = ros.collect(listener, Image, IMAGE_TOPIC, EVERYTHING)
     clocks = ros.collect(listener, Clock, "/clock", EVERYTHING)
     playing = Playing(ros, recording, loop=True, clock_hz=200.0)
-    times = lambda: [clock.clock.sec * 10**9 + clock.clock.nanosec for clock in clocks]  # noqa: E731
-    assert ros.until(lambda: len(images) > COUNT and np.any(np.diff(times()) < 0))
+    assert ros.until(lambda: len(images) > COUNT and np.any(np.diff(nanoseconds(clocks)) < 0))
     playing.finish()
-    assert START in times()
-    assert max(times()) <= START + 10**9 * 3600
+    assert START in nanoseconds(clocks)
+    assert min(nanoseconds(clocks)) == START
+
+
+def nanoseconds(clocks):
+    return [clock.clock.sec * 10**9 + clock.clock.nanosec for clock in clocks]
 
 
 def test_restamped_headers_are_of_now_and_pairs_stay_pairs(ros, recording):
@@ -87,7 +96,7 @@ def test_restamped_headers_are_of_now_and_pairs_stay_pairs(ros, recording):
     images = ros.collect(listener, Image, IMAGE_TOPIC, EVERYTHING)
     infos = ros.collect(listener, CameraInfo, INFO_TOPIC, EVERYTHING)
     before = time.time()
-    Playing(ros, recording, restamp=True)
+    Playing(ros, recording, restamp=True, topics=())
     assert ros.until(lambda: len(images) == COUNT and len(infos) == COUNT)
     seconds = [image.header.stamp.sec + image.header.stamp.nanosec / 1e9 for image in images]
     assert [image.header.stamp for image in images] == [info.header.stamp for info in infos]
@@ -105,7 +114,7 @@ def test_best_effort_listeners_match(ros, recording):
 def test_a_player_nobody_listens_to_plays_after_its_wait(ros, recording):
     playing = Playing(ros, recording, wait=0.1)
     assert ros.until(playing.done)
-    assert playing.report.messages == 2 * COUNT
+    assert playing.report.messages == COUNT
 
 
 def test_the_pace_is_that_of_the_recording_and_the_rate():
@@ -114,14 +123,21 @@ def test_the_pace_is_that_of_the_recording_and_the_rate():
     assert timeline.due(START + 10**9) - timeline.monotonic == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("recorded, reliability, durability, depth", [
-    ((), ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 10),
-    ((("reliability", "best_effort"), ("depth", "5")), ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, 5),
-    ((("durability", "transient_local"), ("depth", "0")), ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 1),
-    ((("reliability", "unknown"), ("history", "unknown")), ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 10),
-])
+RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
+VOLATILE, LATCHED = DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL
+
+
+@pytest.mark.parametrize(
+    "recorded, reliability, durability, depth",
+    [
+        ({}, RELIABLE, VOLATILE, 10),
+        ({"reliability": "best_effort", "depth": "5"}, BEST_EFFORT, VOLATILE, 5),
+        ({"durability": "transient_local", "depth": "0"}, RELIABLE, LATCHED, 1),
+        ({"reliability": "unknown", "history": "unknown"}, RELIABLE, VOLATILE, 10),
+    ],
+)
 def test_the_recorded_qos_is_offered(recorded, reliability, durability, depth):
-    profile = qos_profile(Topic("/t", "std_msgs/msg/String", 1, recorded))
+    profile = qos_profile(Topic("/t", "std_msgs/msg/String", 1, tuple(recorded.items())))
     assert (profile.reliability, profile.durability, profile.depth) == (reliability, durability, depth)
 
 
@@ -131,10 +147,10 @@ def test_types_that_are_not_installed_are_told_apart():
         message_class("no_such_msgs/msg/Thing")
 
 
-@pytest.mark.parametrize("arguments", [["bag", "--rate", "0"], ["bag", "--restamp", "--clock", "10"], ["bag", "--wait", "-1"]])
+@pytest.mark.parametrize("arguments", ["--rate 0", "--restamp --clock 10", "--wait -1"])
 def test_options_that_make_no_sense_are_refused(arguments):
     with pytest.raises(SystemExit):
-        parse(arguments)
+        parse(["bag", *arguments.split()])
 
 
 def play_process(*arguments):
@@ -145,7 +161,7 @@ def play_process(*arguments):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_it_cleanly(ros, recording, number):
     images = ros.collect(ros.node("listener"), Image, IMAGE_TOPIC, EVERYTHING)
-    process = play_process(recording, "--loop", "--wait", "10")
+    process = play_process(recording, "--loop", "--wait", "10", "--topics", IMAGE_TOPIC)
     try:
         assert ros.until(lambda: images, 60)
         process.send_signal(number)
