@@ -50,7 +50,7 @@ def refine_pose(pose, correspondences: Correspondences, K, threshold_px: float =
         if len(np.unique(place[active])) < 4:
             return None
         residual, jacobian = residuals(pose, image[active], points[active], K)
-        if step == iterations or np.abs(change).max() < 1e-7:
+        if step == iterations or np.abs(change).max() < 1e-6:
             break
         change = _gauss_newton(residual, jacobian, weight[active])
         if change is None:
