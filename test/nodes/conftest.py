@@ -1,7 +1,11 @@
 import importlib
+import sys
 import time
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # disc_bundle and rig, which these tests share
 
 
 @pytest.fixture

@@ -1,0 +1,49 @@
+"""The camera an image was taken with: the latest CameraInfo of its frame and size, never matched by stamp."""
+
+from __future__ import annotations
+
+from sensor_msgs.msg import CameraInfo
+
+from ..core.camera import Camera
+from .conversions import UnusableMessage, info_to_camera
+
+
+class CameraLatch:
+    """Remembers the latest CameraInfo and turns it into a Camera once, not with every frame."""
+
+    def __init__(self):
+        self._info: CameraInfo | None = None
+        self._camera: Camera | UnusableMessage | None = None
+
+    def put(self, info: CameraInfo) -> None:
+        """Take a CameraInfo from its subscription; the stamp makes no difference."""
+        if self._info is None or not _same(self._info, info):
+            self._info, self._camera = info, _convert(info)
+
+    def camera_for(self, frame_id: str, width: int, height: int) -> Camera:
+        """Return the camera of an image. Raises UnusableMessage: none came, of another frame or size, uncalibrated."""
+        info, camera = self._info, self._camera
+        if info is None:
+            raise UnusableMessage("camera_info_missing", "no camera_info has arrived")
+        if info.header.frame_id != frame_id:
+            raise UnusableMessage("camera_info_frame", f"the image is of frame {frame_id!r}, camera_info of "
+                                  f"{info.header.frame_id!r}: they are not of one camera")
+        if isinstance(camera, UnusableMessage):
+            raise camera
+        if (camera.width, camera.height) != (width, height):
+            raise UnusableMessage("camera_info_size", f"the image is {width}x{height}, camera_info says "
+                                  f"{camera.width}x{camera.height}: waiting for one of the image's size")
+        return camera
+
+
+def _convert(info: CameraInfo) -> Camera | UnusableMessage:
+    try:
+        return info_to_camera(info)
+    except UnusableMessage as error:
+        return error
+
+
+def _same(a: CameraInfo, b: CameraInfo) -> bool:
+    names = ("width", "height", "distortion_model", "d", "binning_x", "binning_y", "roi")
+    return (a.header.frame_id == b.header.frame_id and (a.k == b.k).all()
+            and all(getattr(a, name) == getattr(b, name) for name in names))

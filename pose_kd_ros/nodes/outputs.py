@@ -1,0 +1,70 @@
+"""Everything the pose node says to the world about a frame."""
+
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Header, String
+from tf2_msgs.msg import TFMessage
+from vision_msgs.msg import Detection3DArray, LabelInfo
+from visualization_msgs.msg import MarkerArray
+
+from .messages import (
+    FrameNames,
+    MarkerBoard,
+    to_detections,
+    to_label_info,
+    to_object_table,
+    to_tf,
+)
+from .parameters import Settings
+
+RELIABLE = QoSProfile(depth=10)
+TF = QoSProfile(depth=100)
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+MEASURED = ("new", "tracked")
+
+
+class Outputs:
+    """The publishers, made once when the node configures, and what they remember: frame names, shown markers.
+
+    They publish while the node is active and drop what is given to them otherwise.
+    """
+
+    def __init__(self, node):
+        self._node = node
+        self.detections = node.create_lifecycle_publisher(Detection3DArray, "~/detections", RELIABLE)
+        self.tf = node.create_lifecycle_publisher(TFMessage, "/tf", TF)
+        self.markers = node.create_lifecycle_publisher(MarkerArray, "~/markers", RELIABLE)
+        self.status = node.create_lifecycle_publisher(String, "~/status", RELIABLE)
+        self.objects = node.create_lifecycle_publisher(String, "~/objects", LATCHED)
+        self.label_info = node.create_lifecycle_publisher(LabelInfo, "~/label_info", LATCHED)
+        self._names, self._board = FrameNames(), MarkerBoard()
+
+    def announce(self, bundle, models, settings: Settings, threshold: float) -> None:
+        """Publish the class table, latched."""
+        header = Header(stamp=self._node.get_clock().now().to_msg())
+        self.objects.publish(to_object_table(bundle, models, settings.tf_prefix))
+        self.label_info.publish(to_label_info(models, threshold, header))
+
+    def publish(self, tracks, models, header: Header, settings: Settings) -> None:
+        """Publish a frame's tracks under the image's header: those measured in it, on wish the predicted ones too.
+
+        Convention: a lost object is absent from detections, its markers are deleted and its frame is no longer sent.
+        """
+        shown = [t for t in tracks if t.state in MEASURED or (settings.publish_predicted and t.state == "predicted")]
+        children = [self._names.name(t, models[t.object_id], settings.tf_prefix) for t in shown]
+        if settings.publish_tf and shown and header.frame_id:
+            self.tf.publish(to_tf(shown, children, header))
+        self.detections.publish(to_detections(shown, models, header))
+        self.markers.publish(self._board.update(shown, models, header))
+        self._names.keep([t for t in tracks if t.state != "lost"])
+
+    def clear(self) -> None:
+        """Delete all markers and forget the frame names."""
+        self.markers.publish(self._board.clear(Header(stamp=self._node.get_clock().now().to_msg())))
+        self._names.keep([])
+
+    def destroy(self) -> None:
+        """Take the publishers down."""
+        for publisher in (self.detections, self.tf, self.markers, self.status, self.objects, self.label_info):
+            self._node.destroy_lifecycle_publisher(publisher)

@@ -1,0 +1,141 @@
+"""The node's parameters: declared with type, range and description, and read into one checked value.
+
+``ros2 param describe /pose_node <name>`` shows what stands here. Those in FROZEN take effect when the node configures
+and cannot be changed while it is configured; all others can be changed at any time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+
+PACKAGE = "pose_kd_ros"
+FROZEN = ("bundle", "provider", "threads", "image_transport", "reliability", "object_scale", "track_ttl",
+          "use_regions")
+CHOICES = {
+    "image_transport": ("raw", "compressed"),
+    "reliability": ("best_effort", "reliable"),
+    "provider": ("cpu", "cuda", "tensorrt", "openvino"),
+}
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider",
+             "openvino": "OpenVINOExecutionProvider"}
+
+
+class UnusableParameter(ValueError):
+    """A parameter's value cannot be used; the text names the parameter, the value and what was wanted."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters' values; the defaults are the parameters' defaults. -1 as a threshold means the bundle's own."""
+
+    autostart: bool = True
+    bundle: str = ""
+    provider: str = "cpu"
+    threads: int = 0
+    image_transport: str = "raw"
+    reliability: str = "best_effort"
+    use_regions: bool = False
+    score_threshold: float = -1.0
+    cell_threshold: float = -1.0
+    max_instances: int = 10
+    search_period: float = 1.0
+    track_ttl: float = 0.5
+    object_scale: float = 1.0
+    publish_tf: bool = True
+    tf_prefix: str = ""
+    publish_predicted: bool = False
+
+    def __post_init__(self):
+        for name, wanted in CHOICES.items():
+            if getattr(self, name) not in wanted:
+                raise UnusableParameter(f"{name}: found {getattr(self, name)!r}, wanted one of {', '.join(wanted)}")
+
+
+DESCRIPTIONS = {
+    "autostart": "Configure and activate at start. False: leave that to a lifecycle manager.",
+    "bundle": "Folder of the bundle to run, or the name of one that is installed with this package.",
+    "provider": "ONNX Runtime's execution provider: cpu, cuda, tensorrt or openvino. There is no silent fall-back.",
+    "threads": "Threads of one inference; 0 = as many as cores.",
+    "image_transport": "raw: sensor_msgs/Image on image. compressed: sensor_msgs/CompressedImage on image/compressed.",
+    "reliability": "Reliability asked of the image publisher: best_effort (matches any) or reliable.",
+    "use_regions": "Look for new objects in the boxes that arrive on regions, instead of in the whole frame.",
+    "score_threshold": "Poses under this score are dropped; -1 = the bundle's own.",
+    "cell_threshold": "Cells of the network vote above this score; -1 = the bundle's own.",
+    "max_instances": "At most this many objects are tracked, the best first; all classes together.",
+    "search_period": "Seconds between searches of the whole frame while something is tracked; 0 = every frame.",
+    "track_ttl": "Seconds that an object may go unseen and still keep its id.",
+    "object_scale": "The real object's size over the bundle's: 1.0119 for a cube of 85 mm and a bundle of 84 mm.",
+    "publish_tf": "Publish the objects' frames on /tf.",
+    "tf_prefix": "Put before the class name to make the child frame: <prefix><class>[_<n>].",
+    "publish_predicted": "Also publish poses of tracks that were not measured in this frame, only predicted.",
+}
+RANGES = {
+    "threads": (0, 256), "score_threshold": (-1.0, 1.0), "cell_threshold": (-1.0, 1.0), "max_instances": (1, 100),
+    "search_period": (0.0, 3600.0), "track_ttl": (0.0, 60.0), "object_scale": (0.001, 1000.0),
+}
+
+
+def declare(node) -> None:
+    """Declare every field of Settings on a node; ``autostart`` is read-only: it is looked at once."""
+    for field in fields(Settings):
+        descriptor = ParameterDescriptor(name=field.name, description=DESCRIPTIONS[field.name],
+                                         read_only=field.name == "autostart")
+        if field.name in CHOICES:
+            descriptor.additional_constraints = "one of " + ", ".join(CHOICES[field.name])
+        if field.name in RANGES:
+            low, high = RANGES[field.name]
+            if isinstance(low, float):
+                descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+            else:
+                descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
+        node.declare_parameter(field.name, field.default, descriptor)
+
+
+def read(node) -> Settings:
+    """Return the node's parameters as Settings."""
+    return Settings(**{field.name: node.get_parameter(field.name).value for field in fields(Settings)})
+
+
+def judge(changes, configured: bool) -> SetParametersResult:
+    """Accept or refuse changed parameters (rclpy Parameters), with a reason that says what to do instead."""
+    for change in changes:
+        if change.name in CHOICES and change.value not in CHOICES[change.name]:
+            wanted = ", ".join(CHOICES[change.name])
+            return SetParametersResult(successful=False, reason=f"{change.name}: found {change.value!r}, wanted {wanted}")
+        if configured and change.name in FROZEN:
+            return SetParametersResult(successful=False, reason=f"{change.name} takes effect when the node configures: "
+                                       "deactivate and clean it up, set the parameter, configure and activate")
+    return SetParametersResult(successful=True)
+
+
+def bundle_folder(name: str) -> Path:
+    """Return the folder of a bundle given as a path, or by the name of one below share/pose_kd_ros/bundles.
+
+    Raises UnusableParameter that lists the installed ones.
+    """
+    if not name:
+        raise UnusableParameter(f"bundle: none was given; wanted a folder or one of {installed_bundles()}")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    shipped = _share() / "bundles" / name
+    if Path(name).name == name and shipped.is_dir():
+        return shipped
+    raise UnusableParameter(f"bundle: {name!r} is neither a folder nor one of the installed {installed_bundles()}")
+
+
+def installed_bundles() -> list[str]:
+    """Return the names of the bundles that came with the package."""
+    return sorted(path.parent.name for path in (_share() / "bundles").glob("*/manifest.json"))
+
+
+def _share() -> Path:
+    """share/pose_kd_ros, or the source tree where the package is not installed."""
+    from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+    try:
+        return Path(get_package_share_directory(PACKAGE))
+    except PackageNotFoundError:
+        return Path(__file__).resolve().parents[2]

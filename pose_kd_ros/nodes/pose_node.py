@@ -1,0 +1,180 @@
+"""Camera frames in, 6D object poses out: detections, TF, markers, status.
+
+    ros2 run pose_kd_ros pose_node --ros-args -p bundle:=cube -r image:=/camera/image_raw -r camera_info:=/camera/camera_info
+
+A lifecycle node. It loads, checks and warms the network in configure and subscribes in activate; with ``autostart``
+(the default) it takes both steps by itself. The subscription's callback only puts the newest frame into a slot; a
+worker thread does the rest. If that dies, the node goes through its error transition to unconfigured and says why.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from std_srvs.srv import Trigger
+
+from ..bundle.store import Bundle, open_bundle
+from ..pipeline.follow import JUMP_S
+from ..pipeline.network import Network, load_network
+from . import health, parameters
+from .outputs import Outputs
+from .processing import Processing
+
+SUCCESS, FAILURE, ERROR = (TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE,
+                           TransitionCallbackReturn.ERROR)
+
+
+class PoseNode(LifecycleNode):
+    """See the module's text; ``processing`` is what runs while the node is active."""
+
+    def __init__(self, **kwargs):
+        super().__init__("pose_node", **kwargs)
+        self._bundle: Bundle | None = None
+        self._network: Network | None = None
+        self._outputs: Outputs | None = None
+        self.processing: Processing | None = None
+        self._fault = ""  # why the node is not in the state that was asked of it
+        parameters.declare(self)
+        self.add_on_set_parameters_callback(lambda changes: parameters.judge(changes, self._bundle is not None))
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._report, clock=steady)
+        self.create_timer(0.1, self._watch_worker, clock=steady)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-int(JUMP_S * 1e9)))
+        self._jump = self.get_clock().create_jump_callback(back, post_callback=self._on_jump)
+
+    def start(self) -> None:
+        """Configure and activate, if the parameter ``autostart`` says so; a failure is in the log and /diagnostics."""
+        if self.get_parameter("autostart").value and self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    def on_configure(self, state) -> TransitionCallbackReturn:
+        """Load the bundle, replay its golden sample, warm the network."""
+        result = self._attempt("configure", self._load)
+        return super().on_configure(state) if result == SUCCESS else result
+
+    def on_activate(self, state) -> TransitionCallbackReturn:
+        """Subscribe and begin to work."""
+        super().on_activate(state)  # lets the publishers publish
+        return self._attempt("activate", self._begin)
+
+    def on_deactivate(self, state) -> TransitionCallbackReturn:
+        """Unsubscribe and end the worker; one that had died makes this the error transition."""
+        if self.processing.worker.error:
+            return ERROR
+        result = self._attempt("deactivate", self._end)
+        return super().on_deactivate(state) if result == SUCCESS else ERROR
+
+    def on_cleanup(self, state) -> TransitionCallbackReturn:
+        """Drop the network; the bundle parameter may be changed now."""
+        return self._attempt("clean up", self._unload)
+
+    def on_shutdown(self, state) -> TransitionCallbackReturn:
+        """As cleanup, from any state."""
+        return self._attempt("shut down", self._unload)
+
+    def on_error(self, state) -> TransitionCallbackReturn:
+        """Take everything down; afterwards the node is unconfigured and can be configured again."""
+        return self._attempt("recover", self._unload)
+
+    def _attempt(self, name: str, action: Callable[[], None]) -> TransitionCallbackReturn:
+        """rclpy swallows what a transition raises, so the reason is told here and kept for /diagnostics."""
+        try:
+            action()
+        except Exception as error:
+            self._fault = f"cannot {name}: {error}"
+            detail = "" if isinstance(error, ValueError) else "\n" + traceback.format_exc()  # refusals speak for themselves
+            self.get_logger().error(self._fault + detail)
+            return FAILURE
+        if name in ("configure", "activate"):
+            self._fault = ""
+        return SUCCESS
+
+    def _load(self) -> None:
+        settings = parameters.read(self)
+        bundle = open_bundle(parameters.bundle_folder(settings.bundle))
+        network = load_network(bundle, settings.threads, (parameters.PROVIDERS[settings.provider],))
+        size = bundle.manifest.input.size
+        network(np.zeros((1, 3, size, size), np.float32))  # the first run of a size is slower by far
+        self._bundle, self._network, self._outputs = bundle, network, Outputs(self)
+        names = ", ".join(model.name for model in bundle.objects)
+        self.get_logger().info(f"bundle {bundle.manifest.name!r} ({names}): files verified, golden sample replayed")
+
+    def _begin(self) -> None:
+        self.processing = Processing(self, self._bundle, self._network, self._outputs)
+
+    def _end(self) -> None:
+        processing, self.processing = self.processing, None
+        if processing is not None:
+            processing.stop()
+
+    def _unload(self) -> None:
+        try:
+            self._end()
+        finally:
+            outputs, self._outputs, self._bundle, self._network = self._outputs, None, None, None
+            if outputs is not None:
+                outputs.destroy()
+
+    def _watch_worker(self) -> None:
+        """Turn a worker's death into the error transition."""
+        if self.processing is not None and self.processing.worker.error:
+            error = self.processing.worker.error
+            self.get_logger().fatal(f"the worker died: {error}")
+            self._fault = f"the worker died: {error.splitlines()[0]}"
+            self.trigger_deactivate()
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self.processing is not None and self.processing.reset("asked to reset")
+        response.message = "tracks forgotten" if response.success else "not active, or stuck in a frame"
+        return response
+
+    def _on_jump(self, jump) -> None:
+        if self.processing is not None:
+            self.processing.reset("the clock jumped back or changed")
+
+    def _report(self) -> None:
+        """Publish /diagnostics once per second, whatever the state."""
+        active, values = self.processing, {"bundle": self._bundle.manifest.name if self._bundle else "none"}
+        quiet = problem = ""
+        if active is not None:
+            values.update(active.health.counts(active.latest.dropped), **active.health.percentiles())
+            problem, seconds = active.health.problem, active.health.quiet_s()
+            quiet = active.silence(seconds) if seconds > health.QUIET_S else ""
+        verdict = health.judge(active is not None, self._fault, problem, quiet)
+        if quiet:
+            self.get_logger().warning(quiet, throttle_duration_sec=10.0)
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(health.diagnostic_array(stamp, self.get_name(), verdict, values))
+
+
+def main(args=None) -> int:
+    """Entry point. Returns 1 where a parameter's type or value is refused at start."""
+    rclpy.init(args=args)
+    try:
+        node = PoseNode()
+        node.start()
+        rclpy.spin(node)
+    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        print(f"pose_node: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

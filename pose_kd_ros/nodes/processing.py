@@ -1,0 +1,145 @@
+"""What runs while the pose node is active: newest frame in, worker thread, results out."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from ..bundle.store import Bundle
+from ..core.track import Tracker
+from ..pipeline.estimator import Estimator, Stopwatch
+from ..pipeline.follow import Follower
+from ..pipeline.network import Network
+from . import parameters
+from .conversions import UnusableMessage, to_seconds
+from .health import Health, status_message
+from .inputs import Arrival, Inputs
+from .latest import Latest, Worker
+from .messages import track_rows
+from .outputs import Outputs
+from .parameters import Settings
+
+SAY_AGAIN_S = 5.0  # a standing problem is logged this often
+STOP_S = 5.0  # longest wait for the worker to finish a frame
+
+
+class Processing:
+    """Made when the node activates, stopped when it deactivates. Only the worker thread touches the follower.
+
+    worker.error must be looked at by the node: a worker that raised does nothing any more.
+    """
+
+    def __init__(self, node, bundle: Bundle, network: Network, outputs: Outputs):
+        self._node, self._outputs = node, outputs
+        self._settings = parameters.read(node)
+        self._follower = make_follower(bundle, network, self._settings)
+        self._models = self._follower.estimator.objects
+        self._ids = {model.name: model.id for model in self._models.values()}
+        self._busy = threading.Lock()  # held while a frame is worked on
+        self._said: dict[str, float] = {}
+        self._silent = False
+        self.health, self.latest = Health(), Latest()
+        outputs.announce(bundle, self._models, self._settings, self._follower.estimator.pose_score)
+        self.inputs = Inputs(node, self._settings, self.latest, self.health)
+        self.worker = Worker(self.latest, self._work)
+
+    def stop(self) -> None:
+        """End subscriptions and worker, delete the markers. Raises RuntimeError if the worker is stuck in a frame."""
+        self.inputs.destroy()
+        if not self.worker.stop(STOP_S):
+            raise RuntimeError(f"the worker did not end within {STOP_S:g} s")
+        self._outputs.clear()
+
+    def reset(self, why: str) -> bool:
+        """Forget all tracks; False if the worker was stuck in a frame."""
+        if not self._busy.acquire(timeout=STOP_S):
+            return False
+        try:
+            self._forget(why)
+        finally:
+            self._busy.release()
+        return True
+
+    def silence(self, seconds: float) -> str:
+        """Say why no frame may have come for so long, and, once, let go of what was seen before."""
+        if not self._silent:
+            self._silent = True
+            self.reset("no more images")
+        return self.inputs.silence(seconds)
+
+    def _forget(self, why: str) -> None:
+        self._node.get_logger().info(f"{why}: all tracks are forgotten")
+        self._follower.reset()
+        self._outputs.clear()
+
+    def _work(self, arrival: Arrival) -> None:
+        """One frame. A message that cannot be used is counted and told; anything else that is raised ends the worker."""
+        with self._busy:
+            self._silent = False
+            try:
+                self._process(arrival, 1e3 * (time.perf_counter() - arrival.at))
+            except UnusableMessage as error:
+                self.health.refuse(error.reason, str(error))
+                self._say(error)
+
+    def _process(self, arrival: Arrival, waited_ms: float) -> None:
+        watch, header = Stopwatch(), arrival.message.header
+        self._apply(parameters.read(self._node))
+        self._check_order(arrival.stamp)
+        image, camera = self.inputs.read(arrival)
+        regions = self.inputs.regions_for(arrival.stamp, self._ids)
+        watch.lap("read")
+        followed = self._follower.process(arrival.stamp, image, camera, regions)
+        watch.lap("process")
+        self._outputs.publish(followed.tracks, self._models, header, self._settings)
+        watch.lap("publish")
+        own = {"wait": waited_ms, "read": watch.stages_ms["read"], "publish": watch.stages_ms["publish"]}
+        self._report(arrival, followed.tracks, {**own, **followed.stages_ms})
+
+    def _report(self, arrival: Arrival, tracks, stages_ms: dict[str, float]) -> None:
+        """``total`` is from the message's arrival in this process; the latency from the image's stamp."""
+        stages_ms["total"] = 1e3 * (time.perf_counter() - arrival.at)
+        latency_ms = 1e3 * (to_seconds(self._node.get_clock().now().to_msg()) - arrival.stamp)
+        self.health.done(latency_ms, stages_ms)
+        counts = self.health.counts(self.latest.dropped)
+        rows = track_rows(tracks, self._models)
+        self._outputs.status.publish(status_message(arrival.stamp, counts, latency_ms, stages_ms, rows))
+
+    def _check_order(self, stamp: float) -> None:
+        """A stamp far back is a bag that loops: begin anew. One that does not advance is of no use."""
+        order = self._follower.order(stamp)
+        if order == "jumped":
+            self._forget("image stamps went back")
+        if order == "late":
+            raise UnusableMessage("stamp", f"image stamp {stamp:.6f} s is not after the last one: frames out of order, "
+                                  "sent twice or not stamped by their driver are not used")
+
+    def _apply(self, settings: Settings) -> None:
+        """Take over parameters that were changed while running."""
+        if settings != self._settings:
+            self._settings = settings
+            configure_follower(self._follower, settings)
+
+    def _say(self, error: UnusableMessage) -> None:
+        """Log a standing problem now and then, each reason by itself."""
+        now = time.monotonic()
+        if now - self._said.get(error.reason, -SAY_AGAIN_S) >= SAY_AGAIN_S:
+            self._said[error.reason] = now
+            self._node.get_logger().warning(f"frames are not used: {error}")
+
+
+def make_follower(bundle: Bundle, network: Network, settings: Settings) -> Follower:
+    """Return the pipeline, set up as the parameters say."""
+    estimator = Estimator(bundle, network).scaled({model.id: settings.object_scale for model in bundle.objects})
+    tracker = Tracker(estimator.objects, ttl=settings.track_ttl)
+    follower = Follower(estimator, tracker, search=not settings.use_regions)
+    configure_follower(follower, settings)
+    return follower
+
+
+def configure_follower(follower: Follower, settings: Settings) -> None:
+    """Set what may change between two frames."""
+    decode = follower.estimator.bundle.manifest.decode
+    follower.search_period, follower.max_instances = settings.search_period, settings.max_instances
+    follower.estimator.cell_score = settings.cell_threshold if settings.cell_threshold >= 0 else decode.cell_score
+    follower.estimator.pose_score = settings.score_threshold if settings.score_threshold >= 0 else decode.pose_score

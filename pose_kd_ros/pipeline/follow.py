@@ -1,0 +1,78 @@
+"""Frames to tracks: where to look in each frame, and what was found. The one place that keeps state between frames."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..core.camera import Camera
+from ..core.track import Track, Tracker
+from .estimator import Estimator
+from .region import Region, overlap, projected_box
+
+KNOWN = 0.3  # a given region that overlaps a track's by more adds nothing
+JUMP_S = 0.2  # stamps that go back by more are a bag that loops or a clock that jumped; by less, frames out of order
+
+
+@dataclass(frozen=True)
+class Followed:
+    """One frame's outcome. tracks: also those that were lost just now. stages_ms: the estimator's, and "track"."""
+
+    tracks: list[Track]
+    stages_ms: dict[str, float]
+
+
+class Follower:
+    """Estimator and tracker in a loop: each track says where its object is to be looked for in the next frame.
+
+    search_period: seconds between searches of the whole frame while every track is being measured; otherwise each
+    frame is searched. search: False leaves new objects to the given regions. max_instances: tracks are cut to so many.
+    """
+
+    def __init__(self, estimator: Estimator, tracker: Tracker, search_period: float = 1.0, max_instances: int = 10,
+                 search: bool = True):
+        self.estimator, self.tracker = estimator, tracker
+        self.search_period, self.max_instances, self.search = search_period, max_instances, search
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all tracks."""
+        self.tracker.reset()
+        self._stamp = self._searched = -np.inf
+        self._all_measured = False
+
+    def order(self, stamp: float) -> str:
+        """Where a frame stands against the last one: "next", "late" (not to be used) or "jumped" back (reset first)."""
+        if stamp > self._stamp:
+            return "next"
+        return "jumped" if stamp < self._stamp - JUMP_S else "late"
+
+    def process(self, stamp: float, image: np.ndarray, camera: Camera, regions: Sequence[Region] = ()) -> Followed:
+        """Return the tracks after an RGB image (H, W, 3) uint8, taken at ``stamp`` seconds.
+
+        regions: where new objects are expected. Raises ValueError as ``Estimator.estimate`` does, and for a stamp
+        that is not "next".
+        """
+        if self.order(stamp) != "next":
+            raise ValueError(f"follow: stamp {stamp:.6f} s does not follow {self._stamp:.6f} s")
+        expected = self._expected(stamp, camera)
+        given = [r for r in regions if all(overlap(r.box, e.box) < KNOWN for e in expected)]
+        search = self.search and (not self._all_measured or stamp - self._searched >= self.search_period)
+        found = self.estimator.estimate(image, camera, expected + given, search)
+        started = time.perf_counter()
+        poses = sorted(found.poses, key=lambda p: p.track_id is None)[: self.max_instances]
+        tracks = self.tracker.update(stamp, poses)
+        self._stamp, self._searched = stamp, stamp if search else self._searched
+        self._all_measured = bool(tracks) and all(t.state in ("new", "tracked") for t in tracks)
+        return Followed(tracks, {**found.stages_ms, "track": 1e3 * (time.perf_counter() - started)})
+
+    def _expected(self, stamp: float, camera: Camera) -> list[Region]:
+        regions = []
+        for track in self.tracker.predict(stamp):
+            box = projected_box(track.pose, self.estimator.objects[track.object_id], camera)
+            if box is not None:
+                regions.append(Region(box, track.object_id, track.id))
+        return regions

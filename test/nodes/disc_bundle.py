@@ -1,0 +1,123 @@
+"""A bundle whose network is written by hand: it sees a red or a green disc as a ball and votes for its keypoints.
+
+The ball's pose is known: a disc of radius r pixels about (u, v) is a ball of RADIUS metres at depth fx * RADIUS / r,
+turned by TURN as seen along its ray. Nothing else in a picture makes it answer.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from pose_kd_ros.bundle.manifest import (
+    SCHEMA,
+    DecodeSpec,
+    GoldenSpec,
+    InputSpec,
+    Manifest,
+    NetworkSpec,
+    ObjectSpec,
+    TrainingSpec,
+)
+from pose_kd_ros.bundle.store import golden_input, write_bundle
+from pose_kd_ros.core.object_model import box_corners
+from pose_kd_ros.core.pose import from_rotation_vector
+from pose_kd_ros.pipeline.network import OnnxNetwork
+
+RADIUS = 0.05
+TURN = from_rotation_vector([0.3, -0.4, 0.2])
+KEYPOINTS = box_corners((0, 0, 0), (2 * RADIUS,) * 3)
+STRIDE = 8
+
+MODEL = """
+<ir_version: 8, opset_import: ["" : 17]>
+discs (float[1, 3, H, W] image) => (float[1, N, 2] scores, float[1, N, 2, 8, 2] offsets)
+<float half = {0.5}, int64[4] from_ = {0, 0, 0, 0}, int64[4] to_ = {1, 2, 100000, 100000},
+ int64[2] plane = {2, 3}, float tiny = {0.000001}, float pi = {3.14159265}, float zero = {0.0}, float one = {1.0},
+ int64[1] two = {2}, int64[1] three = {3}, int64[1] four = {4}, int64[4] as_u = {1, 1, 1, -1}, int64[4] as_v = {1, 1, -1, 1},
+ int64[3] flat = {1, 2, -1}, int64[5] as_cells = {1, -1, 1, 1, 2}, int64[5] as_votes = {1, 1, 2, 8, 2},
+ int64[4] as_center = {1, 2, 1, 2}, int64[4] as_radius = {1, 2, 1, 1}, float most = {0.95}>
+{
+    colors = Slice(image, from_, to_)
+    lit = Greater(colors, half)
+    mask = Cast<to = 1>(lit)
+    area_ = ReduceSum<keepdims = 1>(mask, plane)
+    area = Add(area_, tiny)
+    shape = Shape(image)
+    h_ = Slice(shape, two, three)
+    w_ = Slice(shape, three, four)
+    h_f = Cast<to = 1>(h_)
+    w_f = Cast<to = 1>(w_)
+    h = Squeeze(h_f)
+    w = Squeeze(w_f)
+    u_row = Range(zero, w, one)
+    v_row = Range(zero, h, one)
+    u = Reshape(u_row, as_u)
+    v = Reshape(v_row, as_v)
+    mu = Mul(mask, u)
+    mv = Mul(mask, v)
+    su = ReduceSum<keepdims = 1>(mu, plane)
+    sv = ReduceSum<keepdims = 1>(mv, plane)
+    cu = Div(su, area)
+    cv = Div(sv, area)
+    center_ = Concat<axis = 3>(cu, cv)
+    center = Reshape(center_, as_center)
+    rr = Div(area, pi)
+    radius_ = Sqrt(rr)
+    radius = Reshape(radius_, as_radius)
+    spread = Mul(radius, pattern)
+    votes_ = Add(center, spread)
+    votes = Reshape(votes_, as_votes)
+    u_zero = Mul(v, zero)
+    v_zero = Mul(u, zero)
+    u_grid = Add(u, u_zero)
+    v_grid = Add(v, v_zero)
+    u_cell = AveragePool<kernel_shape = [8, 8], strides = [8, 8]>(u_grid)
+    v_cell = AveragePool<kernel_shape = [8, 8], strides = [8, 8]>(v_grid)
+    cell_ = Concat<axis = 1>(u_cell, v_cell)
+    cell_last = Transpose<perm = [0, 2, 3, 1]>(cell_)
+    cells = Reshape(cell_last, as_cells)
+    offsets = Sub(votes, cells)
+    share = AveragePool<kernel_shape = [8, 8], strides = [8, 8]>(mask)
+    share_flat = Reshape(share, flat)
+    share_last = Transpose<perm = [0, 2, 1]>(share_flat)
+    scores = Mul(share_last, most)
+}
+"""
+
+
+def pattern() -> np.ndarray:
+    """Where the keypoints project (8, 2), relative to the disc's centre, in disc radii; for a ball 0.6 m away."""
+    depth = 0.6
+    seen = KEYPOINTS @ TURN.T + (0, 0, depth)
+    return seen[:, :2] / seen[:, 2:] * depth / RADIUS
+
+
+def write_network(path: Path) -> None:
+    model = onnx.parser.parse_model(MODEL)
+    values = pattern().astype(np.float32).reshape(1, 1, 8, 2)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(values, "pattern"))
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def ball(number: int, name: str) -> ObjectSpec:
+    return ObjectSpec(id=number, class_name=name, diameter=2 * RADIUS * 3**0.5, box_center=[0.0] * 3,
+                      box_size=[2 * RADIUS] * 3, keypoints=KEYPOINTS.tolist(), symmetries_discrete=[],
+                      symmetries_continuous=[], reference=np.eye(3).tolist(), origin="the centre")
+
+
+def write_disc_bundle(folder: Path) -> Path:
+    """Write the bundle of red_ball (1) and green_ball (2) and return its folder."""
+    sources = folder.parent / f"{folder.name}_sources"
+    sources.mkdir(parents=True)
+    write_network(sources / "network.onnx")
+    outputs = OnnxNetwork(sources / "network.onnx", threads=1)(golden_input(1, 64, 64))
+    np.savez(sources / "golden.npz", **outputs)
+    files = {name: sources / name for name in ("network.onnx", "golden.npz")}
+    manifest = Manifest(
+        SCHEMA, "discs", "keypoint", InputSpec(128, 320, STRIDE, 1.5, "rgb", [0.0] * 3, [1.0] * 3),
+        NetworkSpec("network.onnx", ["scores", "offsets"], [STRIDE], 16, 0.001),
+        [ball(1, "red_ball"), ball(2, "green_ball")], DecodeSpec(0.3, 0.3), GoldenSpec("golden.npz", 1, 64, 64, 1e-3),
+        TrainingSpec("by hand", "none", "none", 0, 0, "none", "none", "none"), dict.fromkeys(files, ""))
+    return write_bundle(folder, manifest, files).folder
