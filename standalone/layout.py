@@ -72,7 +72,7 @@ class Layout:
         }
 
     def defaults(self) -> dict[str, str]:
-        """Variables that the caller's own settings override: discovery on this machine only, the 64 MB segment."""
+        """What the caller's own settings override: discovery on this machine only, the 64 MB segment."""
         return {
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             PROFILE_VARIABLES[self.distro]: str(PROFILE),

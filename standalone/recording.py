@@ -1,7 +1,7 @@
-"""The demo's recording: a real block cube on a desk (ViSP's test images), or a drawn one where there is no network.
+"""The demo's recording: a real block cube on a desk (ViSP's images), or a drawn one where it cannot be had.
 
-The images (GPL-2) come from the Debian and Ubuntu package visp-images-data, fetched without root into a private
-folder.
+The images (GPL-2) come from the Debian and Ubuntu package visp-images-data, fetched without root into a
+private folder.
 """
 
 import argparse

@@ -59,7 +59,7 @@ def rotation(axis: list[float], angle: float) -> np.ndarray:
 
 
 def faces() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns (corners 4x3 in metres, outward normal) of the cube's six faces; corners in the texture's order."""
+    """Returns (corners 4x3 in metres, outward normal) of the six faces; corners in the texture's order."""
     square = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], float) * EDGE / 2
     turns = [([0, 1, 0], quarter * np.pi / 2) for quarter in range(4)]
     turns += [([1, 0, 0], np.pi / 2), ([1, 0, 0], -np.pi / 2)]

@@ -1,7 +1,7 @@
 """Recordings without ROS: rosbag2 folders, single .mcap and .db3 files, with or without metadata.yaml.
 
-Messages stay as the CDR bytes that were recorded; only the current message (sqlite3) or chunk (MCAP) is held in
-memory.
+Messages stay as the CDR bytes that were recorded; only the current message (sqlite3) or chunk (MCAP) is held
+in memory.
 """
 
 from __future__ import annotations
@@ -101,10 +101,10 @@ def open_bag(path: Path | str) -> Iterator[Bag]:
 
 
 def storage_parts(path: Path) -> list[Path]:
-    """Returns what to open: the folder if it has a metadata.yaml, else its storage files, else the file itself."""
+    """Returns what to open: a folder with metadata.yaml, else its storage files, else the file itself."""
     if not path.exists():
         raise BagError(f"No recording at {path}")
-    if path.is_file() and path.suffix in SUFFIXES or (path / "metadata.yaml").is_file():
+    if (path.is_file() and path.suffix in SUFFIXES) or (path / "metadata.yaml").is_file():
         return [path]
     parts = sorted(part for part in path.glob("*") if part.suffix in SUFFIXES)
     if not parts:
@@ -142,8 +142,8 @@ def full_type(name: str) -> str:
 def read_stamp(data: bytes) -> int:
     """Returns the header stamp, in nanoseconds, of a CDR message whose first field is a std_msgs/Header.
 
-    Convention: byte 1 of the CDR header says little endian (1) or big endian (0); the stamp comes right after these
-    4 bytes, seconds (int32) then nanoseconds (uint32).
+    Convention: byte 1 of the CDR header says little endian (1) or big endian (0); the stamp comes right after
+    these 4 bytes, seconds (int32) then nanoseconds (uint32).
     """
     seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
     return seconds * 1_000_000_000 + nanoseconds

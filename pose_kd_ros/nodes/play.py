@@ -2,7 +2,7 @@
 
 ros2 run pose_kd_ros play recording --loop
 ros2 run pose_kd_ros play recording --rate 0.5 --clock 100
-ros2 run pose_kd_ros play recording --restamp     (header stamps become the time of playing: latency can be read)
+ros2 run pose_kd_ros play recording --restamp     (header stamps become the time of playing)
 
 The pace is kept against one monotonic clock: lateness of a message never shifts those after it.
 """

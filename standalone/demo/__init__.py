@@ -1,0 +1,1 @@
+"""Plays a recording in real time into the pose node and shows what arrives."""

@@ -1,0 +1,134 @@
+"""./demo: plays a recording in real time over DDS into the pose node and shows what arrives.
+
+Then demo_out/ holds overlay pictures, a video and summary.json.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+# Of its own, so that nothing else on this network is heard; before any rclpy.
+os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 101)))
+
+import rclpy
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import GetState
+from rclpy.node import Node
+
+from pose_kd_ros.evaluation.bags import open_bag
+from standalone.bag_writer import IMAGE_TOPIC, INFO_TOPIC
+from standalone.demo.listener import Listener
+from standalone.demo.pictures import write_pictures
+from standalone.demo.processes import Failed, running, tail
+from standalone.demo.records import Records, summarise
+from standalone.demo.table import LiveTable
+from standalone.layout import ROOT
+from standalone.recording import Recording, get_recording, make_synthetic
+
+RECORDINGS = ROOT / ".state" / "recordings"
+START_SECONDS = 60.0  # for the node to load its bundle and become active
+SILENCE_SECONDS = 3.0  # after the player's end nothing more is expected then
+
+
+def choose_recording(wanted: str) -> Recording:
+    """wanted: real, synthetic or a bag's path."""
+    if wanted == "synthetic":
+        return Recording(make_synthetic(RECORDINGS / "synthetic_cube"), "synthetic")
+    return get_recording(RECORDINGS) if wanted == "real" else Recording(Path(wanted), "own")
+
+
+def wait_until_active(node: Node, process: subprocess.Popen, log: Path) -> None:
+    """Waits until the pose node is active.
+
+    Raises:
+        Failed: it died, or was not active in START_SECONDS.
+    """
+    client = node.create_client(GetState, "/pose_node/get_state")
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if not client.wait_for_service(timeout_sec=0.2):
+            continue
+        asked = client.call_async(GetState.Request())
+        rclpy.spin_until_future_complete(node, asked, timeout_sec=1.0)
+        if asked.done() and asked.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
+            return
+        time.sleep(0.1)
+    raise Failed(f"The pose node did not become active. The end of {log}:\n{tail(log)}")
+
+
+def listen(listener: Listener, player: subprocess.Popen, node: subprocess.Popen, table: LiveTable) -> None:
+    """Spins until the player has ended and the node has fallen silent. Raises Failed when the node dies."""
+    shown = 0.0
+    while player.poll() is None or time.monotonic() - listener.last_heard < SILENCE_SECONDS:
+        rclpy.spin_once(listener, timeout_sec=0.05)
+        if time.monotonic() - shown > 0.2:
+            table.show(listener.records)
+            shown = time.monotonic()
+        if node.poll() is not None:
+            raise Failed("The pose node died while the recording was playing.")
+        if len(listener.records.statuses) == listener.records.frames:
+            return
+
+
+def run(bag: Path, bundle: Path, out: Path) -> Listener:
+    """Plays the bag into a pose node with this bundle. Returns the listener with all that arrived."""
+    with open_bag(bag) as recording:
+        records = Records(frames=recording.pick([IMAGE_TOPIC])[0].count)
+    remaps = ["-r", f"image:={IMAGE_TOPIC}", "-r", f"camera_info:={INFO_TOPIC}"]
+    log = out / "pose_node.log"
+    listener = Listener(records)
+    with running(["pose_node", "--ros-args", "-p", f"bundle:={bundle}", *remaps], log) as node:
+        wait_until_active(listener, node, log)
+        with running(["play", str(bag), "--restamp", "--wait", "10"], out / "play.log") as player, LiveTable() as table:
+            listen(listener, player, node, table)
+    return listener
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="./demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", type=Path, default=ROOT / "bundles" / "cube", help="bundle folder (bundles/cube)")
+    parser.add_argument("--recording", default="real", help="real (fetched once), synthetic (drawn) or a bag's path")
+    parser.add_argument("--out", type=Path, default=ROOT / "demo_out", help="where results go (demo_out)")
+    options = parser.parse_args()
+    if not (options.bundle / "manifest.json").is_file():
+        print(f"No bundle at {options.bundle}: it has no manifest.json", file=sys.stderr)
+        return 1
+    recording = choose_recording(options.recording)
+    if recording.note:
+        print(f"The real recording cannot be had: {recording.note}\nA drawn one takes its place.")
+    shutil.rmtree(options.out / "overlay", ignore_errors=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    rclpy.init()
+    try:
+        listener = run(recording.path, options.bundle, options.out)
+    except Failed as reason:
+        print(reason, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    finally:
+        rclpy.try_shutdown()
+    return report(listener, recording, options)
+
+
+def report(listener: Listener, recording: Recording, options: argparse.Namespace) -> int:
+    """Writes summary, pictures and video. Returns 1 if not one frame was processed."""
+    name = {"real": "visp-images-data mbt/cube"}.get(recording.kind, f"{recording.kind}: {recording.path.name}")
+    summary = summarise(listener.records, options.bundle.name, name)
+    (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    print(json.dumps(summary, indent=2))
+    if listener.camera is not None:
+        write_pictures(recording.path, listener.camera, listener.records, options.out)
+    print(f"Pictures, video and summary are in {options.out}")
+    return 0 if summary["frames_processed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

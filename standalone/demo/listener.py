@@ -1,0 +1,74 @@
+"""The demo's node: listens to detections, transforms and status, and writes them into Records."""
+
+import json
+import time
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import String
+from tf2_msgs.msg import TFMessage
+from vision_msgs.msg import Detection3D, Detection3DArray
+
+from standalone.bag_writer import INFO_TOPIC
+from standalone.demo.records import Found, Records
+
+KEEP = QoSProfile(depth=1000)  # reliable: the demo counts frames and must not lose any itself
+
+
+class Listener(Node):
+    """Fills `records` while it is spun. camera: the last CameraInfo's K, 3x3, or None."""
+
+    def __init__(self, records: Records, pose_node: str = "/pose_node"):
+        super().__init__("demo")
+        self.records, self.camera, self.last_heard = records, None, time.monotonic()
+        self.create_subscription(CameraInfo, INFO_TOPIC, self._on_info, KEEP)
+        self.create_subscription(Detection3DArray, f"{pose_node}/detections", self._on_detections, KEEP)
+        self.create_subscription(String, f"{pose_node}/status", self._on_status, KEEP)
+        self.create_subscription(TFMessage, "/tf", self._on_tf, KEEP)
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self.last_heard = time.monotonic()
+        self.camera = np.array(message.k).reshape(3, 3)
+        self.records.stamps.append(nanoseconds(message.header.stamp))
+
+    def _on_detections(self, message: Detection3DArray) -> None:
+        self.last_heard = time.monotonic()
+        stamp = nanoseconds(message.header.stamp)
+        self.records.latency[stamp] = (time.time_ns() - stamp) / 1e9
+        self.records.found[stamp] = [to_found(detection) for detection in message.detections]
+
+    def _on_status(self, message: String) -> None:
+        self.records.statuses.append(json.loads(message.data))
+
+    def _on_tf(self, message: TFMessage) -> None:
+        self.records.transforms += len(message.transforms)
+
+
+def nanoseconds(stamp) -> int:
+    """stamp: builtin_interfaces/Time."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def to_found(detection: Detection3D) -> Found:
+    """Returns what the demo keeps of a detection; its first result is the one meant."""
+    result, size = detection.results[0], detection.bbox.size
+    return Found(
+        name=result.hypothesis.class_id,
+        track=detection.id,
+        score=result.hypothesis.score,
+        pose=to_matrix(result.pose.pose),
+        box_pose=to_matrix(detection.bbox.center),
+        box_size=np.array([size.x, size.y, size.z]),
+    )
+
+
+def to_matrix(pose) -> np.ndarray:
+    """geometry_msgs/Pose -> 4x4."""
+    t, q = pose.position, pose.orientation
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix()
+    matrix[:3, 3] = t.x, t.y, t.z
+    return matrix

@@ -1,0 +1,41 @@
+"""The demo's child processes: started with a log file, ended for certain."""
+
+import contextlib
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+END_SECONDS = 8.0
+
+
+class Failed(RuntimeError):
+    """A part of the demo did not come up or died; the text holds the end of its log."""
+
+
+@contextlib.contextmanager
+def running(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
+    """Runs a command for the length of a with block, its output in `log`; then SIGINT, and SIGKILL if it must be."""
+    with log.open("w") as stream:
+        # a session of its own: Ctrl-C on the terminal goes to the demo, which ends its parts in order
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen) -> None:
+    """Ends a process: SIGINT, and after END_SECONDS SIGKILL."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(END_SECONDS)
+
+
+def tail(log: Path, lines: int = 8) -> str:
+    """Returns the last lines of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

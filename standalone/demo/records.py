@@ -1,0 +1,73 @@
+"""What the demo hears, frame by frame, and the summary made from it. No ROS here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+MEASURED = ("new", "tracked")  # a predicted pose was not measured in the frame and does not count
+
+
+@dataclass(frozen=True)
+class Found:
+    """One detected object. pose: T_camera_object 4x4; box_pose: of its box's centre; box_size: 3, metres."""
+
+    name: str
+    track: str
+    score: float
+    pose: np.ndarray
+    box_pose: np.ndarray
+    box_size: np.ndarray
+
+
+@dataclass
+class Records:
+    """All that arrived. Frames are keyed by their image stamp in nanoseconds; latencies are in seconds."""
+
+    frames: int  # images in the recording
+    stamps: list[int] = field(default_factory=list)  # of the CameraInfo messages, in order
+    found: dict[int, list[Found]] = field(default_factory=dict)  # per processed frame
+    latency: dict[int, float] = field(default_factory=dict)  # image stamp -> arrival of its detections here
+    statuses: list[dict] = field(default_factory=list)  # the node's ~/status, one per processed frame
+    transforms: int = 0
+
+    def frame_index(self, stamp: int) -> int:
+        """Returns which picture of the recording a stamp belongs to.
+
+        CameraInfo comes reliably and in order, and a listener that was matched late misses only the first ones: so
+        counted from the end.
+
+        Raises:
+            ValueError: no CameraInfo had this stamp.
+        """
+        return self.frames - len(self.stamps) + self.stamps.index(stamp)
+
+
+def has_pose(status: dict) -> bool:
+    """Returns whether an object's pose was measured in the frame of this status."""
+    return any(track["state"] in MEASURED for track in status["tracks"])
+
+
+def summarise(records: Records, bundle: str, recording: str) -> dict:
+    """Returns the summary. dropped: frames of the recording that were never processed; latencies in milliseconds."""
+    network = [status["stages_ms"]["network"] for status in records.statuses if "network" in status["stages_ms"]]
+    processed = len(records.statuses)
+    return {
+        "frames": records.frames,
+        "frames_processed": processed,
+        "frames_with_pose": sum(map(has_pose, records.statuses)),
+        "dropped": records.frames - processed,
+        "latency_ms": percentiles([seconds * 1e3 for seconds in records.latency.values()]),
+        "node_latency_ms": percentiles([status["latency_ms"] for status in records.statuses]),
+        "network_ms": percentiles(network),
+        "transforms": records.transforms,
+        "bundle": bundle,
+        "recording": recording,
+    }
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float | None]:
+    """Returns {"p50", "p95"} of the values, None for none."""
+    if not values:
+        return {"p50": None, "p95": None}
+    return {f"p{p}": round(float(np.percentile(values, p)), 2) for p in (50, 95)}
