@@ -1,4 +1,5 @@
-"""Images a second of the renderer, one process: where the time of a finished image goes, and what antialiasing costs.
+"""Images a second of the renderer, one process: where the time of a finished image goes, and what
+antialiasing costs.
 
     python bench/render.py [--pictures DIR]       LP_NUM_THREADS=1 for one thread of Mesa's llvmpipe
 
@@ -22,7 +23,7 @@ from training.render.dataset import ImageMaker, Rendered, write_image
 from training.render.effects import camera_effects
 from training.render.gl import Renderer
 from training.render.labels import uncovered
-from training.render.scene import sample_scene
+from training.render.sampling import sample_scene
 
 
 def timed(work: Callable[[object], object], items: Iterable[object]) -> tuple[float, list[object]]:
@@ -36,7 +37,9 @@ def timed(work: Callable[[object], object], items: Iterable[object]) -> tuple[fl
 
 def main() -> None:
     """Prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pictures", type=Path, default=None, help="folder of photographs")
     parser.add_argument("--images", type=int, default=60)
     args = parser.parse_args()
@@ -53,7 +56,9 @@ def main() -> None:
 def measure(maker: ImageMaker, count: int) -> Iterable[tuple[str, float]]:
     """(what, images a second) for each step alone and for the whole."""
     config, renderer = maker.config, maker.renderer
-    rate, scenes = timed(lambda i: sample_scene(config, maker.stock, np.random.default_rng([1, i])), range(count))
+    rate, scenes = timed(
+        lambda i: sample_scene(config, maker.stock, np.random.default_rng([1, i])), range(count)
+    )
     plain = Renderer(maker.stock, config.width, config.height, samples=1, shadows=False)
     yield "colour, no antialiasing, no shadows", timed(plain.image, scenes)[0]
     yield f"colour, {config.samples} samples a pixel, shadows", timed(renderer.image, scenes)[0]
@@ -70,7 +75,10 @@ def measure(maker: ImageMaker, count: int) -> Iterable[tuple[str, float]]:
         for part in ("rgb", "mask", "mask_visib"):
             (Path(folder) / part).mkdir()
         yield "files of an image", timed(lambda m: _write(m, Path(folder), config), made)[0]
-        yield "finished image and its files", timed(lambda i: _write(maker(i), Path(folder), config), range(count))[0]
+        yield (
+            "finished image and its files",
+            timed(lambda i: _write(maker(i), Path(folder), config), range(count))[0],
+        )
 
 
 def _write(made: Rendered, folder: Path, config: RenderConfig) -> None:

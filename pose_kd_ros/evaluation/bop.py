@@ -1,10 +1,11 @@
 """The one reader of data sets in BOP format (https://github.com/thodan/bop_toolkit/blob/master/docs/bop_datasets_format.md).
 
     <root>/models/models_info.json, obj_000001.ply        <root>/test_targets_bop19.json
-    <root>/<split>/000002/{rgb|gray, depth, mask, mask_visib}/, scene_camera.json, scene_gt.json, scene_gt_info.json
+    <root>/<split>/000002/{rgb|gray, depth, mask, mask_visib}/, scene_camera.json, scene_gt.json,
+    scene_gt_info.json
 
-BOP files hold millimetres; everything that leaves this module is in metres. Rotations are projected to SO(3). Every
-error is a BopError that names the file, the entry and the field.
+BOP files hold millimetres; everything that leaves this module is in metres. Rotations are projected to
+SO(3). Every error is a BopError that names the file, the entry and the field.
 Convention: "cam_t_m2c": [0, 0, 1000] -> T_camera_object[:3, 3] = (0, 0, 1.0).
 """
 
@@ -17,6 +18,8 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+
+from .ply import load_ply_vertices as load_ply_vertices  # the models' files belong to this door
 
 _METRES = 1e-3
 _ROTATION_TOLERANCE = 1e-2
@@ -45,8 +48,8 @@ class BopInstance:
 
 @dataclass(frozen=True)
 class BopImage:
-    """One image and what is in it. K (3, 3) px, pixel centres at integers; depth_scale: metres per count of the
-    depth file (depth_path None where there is none)."""
+    """One image and what is in it. K (3, 3) px, pixel centres at integers; depth_scale: metres per count of
+    the depth file (depth_path None where there is none)."""
 
     scene_id: int
     image_id: int
@@ -106,7 +109,9 @@ class BopDataset:
         self.root = Path(split)
         scenes = [p for p in self.root.glob("*") if p.is_dir() and p.name.isdigit()]
         if not scenes:
-            raise BopError(f"{self.root}: wants scene folders (000000, 000001, ...), found none: not a BOP split")
+            raise BopError(
+                f"{self.root}: wants scene folders (000000, 000001, ...), found none: not a BOP split"
+            )
         self.images = [image for scene in sorted(scenes) for image in load_scene(scene)]
 
 
@@ -128,8 +133,9 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in folder.iterdir()} if folder.is_dir() else {}
 
 
-def _image(folder: Path, key: str, cameras: dict, truths: dict, infos: dict | None,
-           files: dict[str, dict[str, Path]]) -> BopImage:
+def _image(
+    folder: Path, key: str, cameras: dict, truths: dict, infos: dict | None, files: dict[str, dict[str, Path]]
+) -> BopImage:
     if not key.isdigit():
         raise BopError(f"{folder / 'scene_gt.json'}: image number {key!r} is not a number")
     number, where = int(key), f"{folder / 'scene_camera.json'}, image {key}"
@@ -142,22 +148,31 @@ def _image(folder: Path, key: str, cameras: dict, truths: dict, infos: dict | No
     depth = files["depth"].get(f"{number:06d}")
     scale = float(_numbers(camera, "depth_scale", 1, where)[0]) if depth or "depth_scale" in camera else 1.0
     instances = _instances(folder, key, truths[key], infos, files["mask_visib"])
-    return BopImage(int(folder.name), number, files["rgb"][f"{number:06d}"], K, depth, scale * _METRES, instances)
+    return BopImage(
+        int(folder.name), number, files["rgb"][f"{number:06d}"], K, depth, scale * _METRES, instances
+    )
 
 
-def _instances(folder: Path, key: str, truths: list, infos: dict | None,
-               masks: dict[str, Path]) -> tuple[BopInstance, ...]:
+def _instances(
+    folder: Path, key: str, truths: list, infos: dict | None, masks: dict[str, Path]
+) -> tuple[BopInstance, ...]:
     details: list = [None] * len(truths)
     if infos is not None:
         details = _field(infos, key, folder / "scene_gt_info.json")
         if len(details) != len(truths):
-            raise BopError(f"{folder / 'scene_gt_info.json'}, image {key}: wants {len(truths)} entries as in "
-                           f"scene_gt.json, got {len(details)}")
-    return tuple(_instance(folder, key, k, truth, info, masks.get(f"{int(key):06d}_{k:06d}"))
-                 for k, (truth, info) in enumerate(zip(truths, details)))
+            raise BopError(
+                f"{folder / 'scene_gt_info.json'}, image {key}: wants {len(truths)} entries as in "
+                f"scene_gt.json, got {len(details)}"
+            )
+    return tuple(
+        _instance(folder, key, k, truth, info, masks.get(f"{int(key):06d}_{k:06d}"))
+        for k, (truth, info) in enumerate(zip(truths, details))
+    )
 
 
-def _instance(folder: Path, key: str, k: int, truth: dict, info: dict | None, mask: Path | None) -> BopInstance:
+def _instance(
+    folder: Path, key: str, k: int, truth: dict, info: dict | None, mask: Path | None
+) -> BopInstance:
     where = f"{folder / 'scene_gt.json'}, image {key}, instance {k}"
     pose = np.eye(4)
     pose[:3, :3] = _rotation(_numbers(truth, "cam_R_m2c", 9, where).reshape(3, 3), f"{where}: cam_R_m2c")
@@ -175,19 +190,28 @@ def _instance(folder: Path, key: str, k: int, truth: dict, info: dict | None, ma
 
 def load_models_info(path: Path) -> dict[int, ModelInfo]:
     """models_info.json -> {object id: ModelInfo}, metres."""
-    return {int(key): _model_info(entry, f"{path}, object {key}") for key, entry in _json_object(Path(path)).items()}
+    return {
+        int(key): _model_info(entry, f"{path}, object {key}")
+        for key, entry in _json_object(Path(path)).items()
+    }
 
 
 def _model_info(entry: dict, where: str) -> ModelInfo:
-    low, size = (np.concatenate([_numbers(entry, f"{name}_{axis}", 1, where) for axis in "xyz"]) * _METRES
-                 for name in ("min", "size"))
+    low, size = (
+        np.concatenate([_numbers(entry, f"{name}_{axis}", 1, where) for axis in "xyz"]) * _METRES
+        for name in ("min", "size")
+    )
     diameter = float(_numbers(entry, "diameter", 1, where)[0]) * _METRES
     if diameter <= 0 or (size < 0).any():
         raise BopError(f"{where}: wants a positive diameter and size, got {diameter} m and {size} m")
-    discrete = [np.eye(4)] + [_symmetry(values, f"{where}: symmetries_discrete[{k}]")
-                              for k, values in enumerate(entry.get("symmetries_discrete", ()))]
-    continuous = tuple(_continuous(values, f"{where}: symmetries_continuous[{k}]")
-                       for k, values in enumerate(entry.get("symmetries_continuous", ())))
+    discrete = [np.eye(4)] + [
+        _symmetry(values, f"{where}: symmetries_discrete[{k}]")
+        for k, values in enumerate(entry.get("symmetries_discrete", ()))
+    ]
+    continuous = tuple(
+        _continuous(values, f"{where}: symmetries_continuous[{k}]")
+        for k, values in enumerate(entry.get("symmetries_continuous", ()))
+    )
     return ModelInfo(diameter, low, size, np.stack(discrete), continuous)
 
 
@@ -213,55 +237,10 @@ def load_targets(path: Path) -> tuple[BopTarget, ...]:
     if not isinstance(entries, list):
         raise BopError(f"{path}: wants a list of targets, got {type(entries).__name__}")
     names = ("scene_id", "im_id", "obj_id", "inst_count")
-    return tuple(BopTarget(*(int(_numbers(entry, name, 1, f"{path}, entry {k}")[0]) for name in names))
-                 for k, entry in enumerate(entries))
-
-
-_PLY_TYPES = {"char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2",
-              "ushort": "u2", "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4",
-              "float": "f4", "float32": "f4", "double": "f8", "float64": "f8"}
-
-
-def load_ply_vertices(path: Path) -> np.ndarray:
-    """Vertices (N, 3) float64 metres of a ply file in millimetres (ASCII, or binary of either byte order)."""
-    data = Path(path).read_bytes()
-    head, mark, body = data.partition(b"end_header\n")
-    lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
-    if not mark or lines[0] != ["ply"]:
-        raise BopError(f"{path}: not a ply file (no header)")
-    form = next((line[1] for line in lines if line[:1] == ["format"]), "none")
-    count, columns = _ply_vertex_layout(path, lines)
-    names = [name for name, _ in columns]
-    if form == "ascii":
-        rows = [line.split() for line in body.decode("ascii").splitlines()[:count]]
-        _check_ply_size(path, count, len(rows))
-        table = np.array(rows, np.float64)[:, [names.index(axis) for axis in "xyz"]]
-    else:
-        order = {"binary_little_endian": "<", "binary_big_endian": ">"}.get(form)
-        if order is None:
-            raise BopError(f"{path}: format: wants ascii or binary, got {form!r}")
-        kind = np.dtype([(name, order + _PLY_TYPES[t]) for name, t in columns])
-        _check_ply_size(path, count, len(body) // kind.itemsize)
-        record = np.frombuffer(body, kind, count)
-        table = np.stack([record[axis] for axis in "xyz"], 1).astype(np.float64)
-    return table * _METRES
-
-
-def _check_ply_size(path: Path, wanted: int, found: int) -> None:
-    if found < wanted:
-        raise BopError(f"{path}: vertex: the header promises {wanted}, the file holds {found}")
-
-
-def _ply_vertex_layout(path: Path, lines: list[list[str]]) -> tuple[int, list[tuple[str, str]]]:
-    elements = [k for k, line in enumerate(lines) if line[:1] == ["element"]]
-    if not elements or lines[elements[0]][1] != "vertex":
-        raise BopError(f"{path}: element: wants vertex first")
-    end = elements[1] if len(elements) > 1 else len(lines)
-    columns = [(line[2], line[1]) for line in lines[elements[0] + 1 : end] if line[:1] == ["property"]]
-    for axis in "xyz":
-        if axis not in dict(columns):
-            raise BopError(f"{path}: vertex has no property {axis}")
-    return int(lines[elements[0]][2]), columns
+    return tuple(
+        BopTarget(*(int(_numbers(entry, name, 1, f"{path}, entry {k}")[0]) for name in names))
+        for k, entry in enumerate(entries)
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- values
@@ -306,8 +285,10 @@ def _rotation(matrix: np.ndarray, where: str) -> np.ndarray:
     nearest = u @ vt
     off = np.abs(nearest - matrix).max()
     if np.linalg.det(nearest) < 0 or off > _ROTATION_TOLERANCE:
-        raise BopError(f"{where}: wants a rotation, got {matrix.tolist()} ({off:.2g} from orthogonal, "
-                       f"determinant {np.linalg.det(matrix):.3g})")
+        raise BopError(
+            f"{where}: wants a rotation, got {matrix.tolist()} ({off:.2g} from orthogonal, "
+            f"determinant {np.linalg.det(matrix):.3g})"
+        )
     return nearest
 
 

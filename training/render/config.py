@@ -83,5 +83,7 @@ class RenderConfig:
     def to_json(self) -> dict[str, object]:
         """Plain values, paths as text: what is stored beside the data set and compared on resume."""
         values = dataclasses.asdict(self)
-        return {k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v
-                for k, v in values.items()}
+        return {
+            k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v
+            for k, v in values.items()
+        }

@@ -1,4 +1,5 @@
-"""Renders whole BOP data sets: image i depends on (configuration, seed, i) alone, scenes appear complete or not at all."""
+"""Renders whole BOP data sets: image i depends on (configuration, seed, i) alone, scenes appear complete or
+not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from training.render.effects import camera_effects
 from training.render.gl import Renderer
 from training.render.labels import InstanceLabel, uncovered
 from training.render.mesh_files import load_mesh, target_mesh, write_models
-from training.render.scene import TARGET, Stock, resting_rotations, sample_scene
+from training.render.sampling import sample_scene
+from training.render.scene import TARGET, Stock, resting_rotations
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,19 @@ def make_stock(config: RenderConfig) -> Stock:
     """Meshes and photographs that a configuration names, loaded."""
     target = target_mesh(config)
     meshes = {TARGET: target} | shapes.primitives()
-    paths = sorted(p for p in config.distractors.rglob("*") if p.suffix.lower() in (".ply", ".obj")) \
-        if config.distractors else []
+    paths = (
+        sorted(p for p in config.distractors.rglob("*") if p.suffix.lower() in (".ply", ".obj"))
+        if config.distractors
+        else []
+    )
     meshes |= {f"user:{path}": load_mesh(path, "m") for path in paths}
     photos = pictures.load_photographs(config.pictures, config.pictures_split)
     return Stock(meshes, photos, tuple(f"user:{p}" for p in paths), resting_rotations(target))
 
 
-def render_dataset(config: RenderConfig, out: Path, split: str, count: int, seed: int, workers: int = 1) -> None:
+def render_dataset(
+    config: RenderConfig, out: Path, split: str, count: int, seed: int, workers: int = 1
+) -> None:
     """Writes `count` images to <out>/<split>/ as BOP scenes, and <out>/models.
 
     Complete scenes of an earlier, interrupted run with the same configuration and seed are kept.
@@ -71,10 +78,15 @@ def render_dataset(config: RenderConfig, out: Path, split: str, count: int, seed
     folder = Path(out) / split
     _check_same_recipe(folder, config, seed)
     write_models(Path(out) / "models", config.object_id, target_mesh(config))
-    todo = [(scene, indices) for scene, indices in scenes_of(count, config.images_per_scene)
-            if not _is_complete(folder / f"{scene:06d}", len(indices))]
-    with _Makers(config, seed, workers) as makers, tqdm(
-            total=count, initial=count - sum(len(i) for _, i in todo), unit="img", smoothing=0.02) as bar:
+    todo = [
+        (scene, indices)
+        for scene, indices in scenes_of(count, config.images_per_scene)
+        if not _is_complete(folder / f"{scene:06d}", len(indices))
+    ]
+    with (
+        _Makers(config, seed, workers) as makers,
+        tqdm(total=count, initial=count - sum(len(i) for _, i in todo), unit="img", smoothing=0.02) as bar,
+    ):
         for scene, indices in todo:
             _render_scene(makers, folder, scene, indices, bar)
 
@@ -90,8 +102,10 @@ def _check_same_recipe(folder: Path, config: RenderConfig, seed: int) -> None:
         found = json.loads(path.read_text())
         for name in wanted.keys() | found.keys():
             if found.get(name) != wanted.get(name):
-                raise ValueError(f"{path}: {name}: the data there was rendered with {found.get(name)!r}, "
-                                 f"wanted {wanted.get(name)!r}; choose another folder or delete this one")
+                raise ValueError(
+                    f"{path}: {name}: the data there was rendered with {found.get(name)!r}, "
+                    f"wanted {wanted.get(name)!r}; choose another folder or delete this one"
+                )
         return
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(wanted, indent=1) + "\n")
@@ -124,15 +138,25 @@ Record = tuple[dict, list, list]
 
 
 def write_image(made: Rendered, folder: Path, number: int, config: RenderConfig) -> Record:
-    """Picture and masks to `folder`; returns the entries for scene_camera, scene_gt and scene_gt_info (mm)."""
-    _write(folder / "rgb" / f"{number:06d}.jpg", made.rgb[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality)
+    """Picture and masks to `folder`; returns the entries for scene_camera, scene_gt and scene_gt_info
+    (mm)."""
+    _write(
+        folder / "rgb" / f"{number:06d}.jpg",
+        made.rgb[..., ::-1],
+        cv2.IMWRITE_JPEG_QUALITY,
+        config.jpeg_quality,
+    )
     if config.depth:
         tenths = np.clip(made.depth * 10000, 0, 65535).round().astype(np.uint16)
         _write(folder / "depth" / f"{number:06d}.png", tenths, cv2.IMWRITE_PNG_COMPRESSION, 1)
     for k, instance in enumerate(made.instances):
         for part, mask in (("mask", instance.mask), ("mask_visib", instance.mask_visible)):
-            _write(folder / part / f"{number:06d}_{k:06d}.png", mask.astype(np.uint8) * 255,
-                   cv2.IMWRITE_PNG_COMPRESSION, 1)
+            _write(
+                folder / part / f"{number:06d}_{k:06d}.png",
+                mask.astype(np.uint8) * 255,
+                cv2.IMWRITE_PNG_COMPRESSION,
+                1,
+            )
     camera = {"cam_K": made.K.reshape(-1).tolist(), "depth_scale": 0.1}
     return camera, [_gt(i, config.object_id) for i in made.instances], [_gt_info(i) for i in made.instances]
 
@@ -144,14 +168,22 @@ def _write(path: Path, image: np.ndarray, option: int, value: int) -> None:
 
 def _gt(instance: InstanceLabel, object_id: int) -> dict:
     pose = instance.T_camera_object
-    return {"cam_R_m2c": pose[:3, :3].reshape(-1).tolist(), "cam_t_m2c": (pose[:3, 3] * 1000).tolist(),
-            "obj_id": object_id}
+    return {
+        "cam_R_m2c": pose[:3, :3].reshape(-1).tolist(),
+        "cam_t_m2c": (pose[:3, 3] * 1000).tolist(),
+        "obj_id": object_id,
+    }
 
 
 def _gt_info(instance: InstanceLabel) -> dict:
-    return {"bbox_obj": instance.bbox_obj, "bbox_visib": instance.bbox_visib, "px_count_all": instance.pixels_all,
-            "px_count_valid": instance.pixels_valid, "px_count_visib": instance.pixels_visible,
-            "visib_fract": instance.visible_share}
+    return {
+        "bbox_obj": instance.bbox_obj,
+        "bbox_visib": instance.bbox_visib,
+        "px_count_all": instance.pixels_all,
+        "px_count_valid": instance.pixels_valid,
+        "px_count_visib": instance.pixels_visible,
+        "visib_fract": instance.visible_share,
+    }
 
 
 # -------------------------------------------------------------------- processes

@@ -38,7 +38,7 @@ def _motion(length: float, angle: float) -> np.ndarray:
     size = int(length) // 2 * 2 + 3
     kernel = np.zeros((size, size), np.float32)
     middle, half = size // 2, length / 2 * np.array([np.cos(angle), np.sin(angle)])
-    ends = [tuple(int(round(16 * v)) for v in middle + sign * half) for sign in (-1, 1)]
+    ends = [tuple(round(16 * float(v)) for v in middle + sign * half) for sign in (-1, 1)]
     cv2.line(kernel, *ends, 1.0, 1, cv2.LINE_AA, 4)
     return kernel / kernel.sum()
 
@@ -78,7 +78,8 @@ def _noise_bank() -> np.ndarray:
 
 
 def _noise(image: np.ndarray, rng: Rng, coloured: bool) -> np.ndarray:
-    """Read-out and photon noise: variance = a + b x brightness, with standard normals cut from a fixed bank."""
+    """Read-out and photon noise: variance = a + b x brightness, with standard normals cut from a fixed
+    bank."""
     height, width = image.shape[:2]
     bank = _noise_bank()
     if height > bank.shape[0] or width > bank.shape[1]:

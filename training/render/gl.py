@@ -1,8 +1,9 @@
-"""Scene -> colour image and exact labels, with moderngl on EGL (Mesa's llvmpipe or a graphics card, same code).
+"""Scene -> colour image and exact labels, with moderngl on EGL (Mesa's llvmpipe or a graphics card, same
+code).
 
-Convention: pixel centres at integers. A point at camera (0, 0, 1) with cx = 319.5 in a picture 640 wide falls on the
-border between pixels 319 and 320: window x = 319.5 + 0.5 = 320. Row 0 of the framebuffer is row 0 of the image, so
-nothing is flipped.
+Convention: pixel centres at integers. A point at camera (0, 0, 1) with cx = 319.5 in a picture 640 wide
+falls on the border between pixels 319 and 320: window x = 319.5 + 0.5 = 320. Row 0 of the framebuffer is
+row 0 of the image, so nothing is flipped.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ _SHADOW_SIZE = 1024
 
 @dataclass(frozen=True)
 class Labels:
-    """instance (H, W) uint8: 0, or the label of the target seen there; depth (H, W) float32 metres, 0 for none."""
+    """instance (H, W) uint8: 0, or the label of the target seen there; depth (H, W) float32 metres, 0 for
+    none."""
 
     instance: np.ndarray
     depth: np.ndarray
 
 
-def clip_from_camera(K: np.ndarray, width: int, height: int, shift: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+def clip_from_camera(
+    K: np.ndarray, width: int, height: int, shift: tuple[float, float] = (0.0, 0.0)
+) -> np.ndarray:
     """(4, 4) OpenCV camera coordinates -> OpenGL clip coordinates for a width x height buffer.
 
     `shift` moves the picture's origin by that many pixels inside the buffer. Clip w is the depth z.
@@ -41,7 +45,8 @@ def clip_from_camera(K: np.ndarray, width: int, height: int, shift: tuple[float,
 
 
 def look_at_scene(direction: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
-    """(4, 4) world -> clip of a parallel view along -direction onto a ball of `radius` metres around `centre`."""
+    """(4, 4) world -> clip of a parallel view along -direction onto a ball of `radius` metres around
+    `centre`."""
     z = -direction / np.linalg.norm(direction)
     x = np.cross(z, [0, 0, 1.0] if abs(z[2]) < 0.9 else [0, 1.0, 0])
     x /= np.linalg.norm(x)
@@ -61,8 +66,9 @@ class Renderer:
         try:
             self.ctx = moderngl.create_standalone_context(backend="egl", require=330)
         except Exception as error:
-            raise RuntimeError(f"no OpenGL 3.3 through EGL ({error}); on Debian/Ubuntu: "
-                               "apt install libegl1 libgl1-mesa-dri") from error
+            raise RuntimeError(
+                f"no OpenGL 3.3 through EGL ({error}); on Debian/Ubuntu: apt install libegl1 libgl1-mesa-dri"
+            ) from error
         self.width, self.height, self.shadows = width, height, shadows
         self._programs()
         self._buffers(min(samples, self.ctx.max_samples))
@@ -79,8 +85,13 @@ class Renderer:
     def _buffers(self, samples: int) -> None:
         ctx, size = self.ctx, (self.width, self.height)
         self.colour = ctx.framebuffer([ctx.renderbuffer(size, 3)], ctx.depth_renderbuffer(size))
-        self.smooth = ctx.framebuffer([ctx.renderbuffer(size, 3, samples=samples)],
-                                      ctx.depth_renderbuffer(size, samples=samples)) if samples > 1 else self.colour
+        self.smooth = (
+            ctx.framebuffer(
+                [ctx.renderbuffer(size, 3, samples=samples)], ctx.depth_renderbuffer(size, samples=samples)
+            )
+            if samples > 1
+            else self.colour
+        )
         self.labels_fbo = self._label_buffer(size)
         self.large_fbo = self._label_buffer((3 * self.width, 3 * self.height))
         self.shadow_map = ctx.depth_texture((_SHADOW_SIZE, _SHADOW_SIZE))
@@ -91,7 +102,9 @@ class Renderer:
         self.backdrop_vao = ctx.vertex_array(self.backdrop, [(ctx.buffer(corners), "2f", "in_corner")])
 
     def _label_buffer(self, size: tuple[int, int]) -> moderngl.Framebuffer:
-        return self.ctx.framebuffer([self.ctx.texture(size, 2, dtype="f4")], self.ctx.depth_renderbuffer(size))
+        return self.ctx.framebuffer(
+            [self.ctx.texture(size, 2, dtype="f4")], self.ctx.depth_renderbuffer(size)
+        )
 
     def _meshes(self, stock: Stock) -> None:
         self.vaos, self.own_skins = {}, {}
@@ -129,7 +142,9 @@ class Renderer:
         clip = clip_from_camera(scene.K, 3 * self.width, 3 * self.height, shift) @ scene.T_camera_world
         return self._draw_labels(self.large_fbo, clip, (body,)).instance > 0
 
-    def _draw_labels(self, target: moderngl.Framebuffer, clip: np.ndarray, bodies: tuple[Body, ...]) -> Labels:
+    def _draw_labels(
+        self, target: moderngl.Framebuffer, clip: np.ndarray, bodies: tuple[Body, ...]
+    ) -> Labels:
         target.use()
         target.clear()
         self.ctx.enable_only(moderngl.DEPTH_TEST)
@@ -138,7 +153,9 @@ class Renderer:
             self._set(self.label, "world_body", body.T_world_body)
             self.label["label"].value = float(body.label)
             self.vaos[body.mesh]["label"].render()
-        read = np.frombuffer(target.read(components=2, dtype="f4"), np.float32).reshape(target.height, target.width, 2)
+        read = np.frombuffer(target.read(components=2, dtype="f4"), np.float32).reshape(
+            target.height, target.width, 2
+        )
         return Labels(read[..., 0].astype(np.uint8), read[..., 1])
 
     # ---------------------------------------------------------------- colour
@@ -192,17 +209,27 @@ class Renderer:
         program["light_position"].value = [tuple(light.position) for light in lights]
         program["light_colour"].value = [tuple(light.colour) for light in lights]
         eye = -scene.T_camera_world[:3, :3].T @ scene.T_camera_world[:3, 3]
-        for name, value in (("eye", eye), ("centre", scene.centre), ("ambient_up", scene.ambient_up),
-                            ("ambient_down", scene.ambient_down)):
+        for name, value in (
+            ("eye", eye),
+            ("centre", scene.centre),
+            ("ambient_up", scene.ambient_up),
+            ("ambient_down", scene.ambient_down),
+        ):
             program[name].value = tuple(value)
         feet = [b.footprint for b in scene.bodies if b.footprint][:10]
         padded = feet + [(0.0,) * 5] * (10 - len(feet))
         program["feet"].value = [(x, y, w, h) for x, y, _, w, h in padded]
-        program["feet_yaw"].value = [yaw for _, _, yaw, _, _ in padded]
+        program["feet_turn"].value = [(np.cos(yaw), np.sin(yaw)) for _, _, yaw, _, _ in padded]
         reach = 0.2 * scene.shadow_radius / 3
-        for name, value in (("lights", len(scene.lights)), ("softness", scene.shadow_softness),
-                            ("shadows", int(self.shadows)), ("has_table", int(scene.table is not None)),
-                            ("contact", scene.contact), ("contact_reach", reach), ("feet_count", len(feet))):
+        for name, value in (
+            ("lights", len(scene.lights)),
+            ("softness", scene.shadow_softness),
+            ("shadows", int(self.shadows)),
+            ("has_table", int(scene.table is not None)),
+            ("contact", scene.contact),
+            ("contact_reach", reach),
+            ("feet_count", len(feet)),
+        ):
             program[name].value = value
         self._set(program, "light_clip", self.light_clip)
         self.shadow_map.use(1)
@@ -213,8 +240,14 @@ class Renderer:
         self._set(program, "world_body", body.T_world_body)
         normal = np.linalg.inv(body.T_world_body[:3, :3])  # inverse transposed, written column by column
         program["normal_matrix"].write(np.ascontiguousarray(normal, np.float32).tobytes())
-        for name, value in (("layers", float(skin.layers)), ("repeat", body.repeat), ("tint", body.tint),
-                            ("specular", body.specular), ("shininess", body.shininess), ("is_table", int(is_table))):
+        for name, value in (
+            ("layers", float(skin.layers)),
+            ("repeat", body.repeat),
+            ("tint", body.tint),
+            ("specular", body.specular),
+            ("shininess", body.shininess),
+            ("is_table", int(is_table)),
+        ):
             program[name].value = value
         self.vaos[body.mesh]["mesh"].render()
 

@@ -15,8 +15,9 @@ from training.render.scene import Body, Scene
 class InstanceLabel:
     """One target in one image: T_camera_object (4, 4) metres, masks (H, W) bool, boxes (x, y, w, h) px.
 
-    As BOP defines them: `pixels_all` counts the whole silhouette, also outside the picture; `bbox_obj` bounds it;
-    `bbox_visib` bounds what is seen, (-1, -1, -1, -1) for nothing; `visible_share` = pixels_visible / pixels_all.
+    As BOP defines them: `pixels_all` counts the whole silhouette, also outside the picture; `bbox_obj`
+    bounds it; `bbox_visib` bounds what is seen, (-1, -1, -1, -1) for nothing; `visible_share` =
+    pixels_visible / pixels_all.
     """
 
     T_camera_object: np.ndarray
@@ -47,7 +48,8 @@ def bounding_box(mask: np.ndarray, origin: tuple[int, int] = (0, 0)) -> tuple[in
 
 
 def instance_labels(renderer: Renderer, scene: Scene) -> tuple[list[InstanceLabel], Labels]:
-    """Labels of the targets that reach into the picture, in their order, and the label images they come from."""
+    """Labels of the targets that reach into the picture, in their order, and the label images they come
+    from."""
     seen = renderer.labels(scene)
     labels = (_instance(renderer, scene, body, seen.instance == body.label) for body in scene.targets)
     return [label for label in labels if label.pixels_valid], seen
@@ -60,12 +62,14 @@ def _instance(renderer: Renderer, scene: Scene, body: Body, visible: np.ndarray)
         wide = renderer.silhouette(scene, body)
         pixels_all, box = int(wide.sum()), bounding_box(wide, (renderer.width, renderer.height))
     pose = scene.T_camera_world @ body.T_world_body
-    return InstanceLabel(pose, alone, visible, box, bounding_box(visible), pixels_all, int(alone.sum()),
-                         int(visible.sum()))
+    return InstanceLabel(
+        pose, alone, visible, box, bounding_box(visible), pixels_all, int(alone.sum()), int(visible.sum())
+    )
 
 
 def uncovered(renderer: Renderer, scene: Scene, least: float) -> tuple[Scene, list[InstanceLabel], Labels]:
-    """The scene, less occluders and then less all clutter, where a target's part in the picture is hidden too far."""
+    """The scene, less occluders and then less all clutter, where a target's part in the picture is hidden
+    too far."""
     without = (scene.bodies, tuple(b for b in scene.bodies if not b.occluder), scene.targets)
     for bodies in without:
         scene = dataclasses.replace(scene, bodies=bodies)

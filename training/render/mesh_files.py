@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.render.shapes import Mesh, box_mapping, cube, face_normals
 from training.render.config import RenderConfig
+from training.render.shapes import Mesh, box_mapping, cube, face_normals
 
 _METRES = {"m": 1.0, "mm": 1e-3}
 _PLAUSIBLE_DIAMETER_M = (0.005, 5.0)
@@ -24,7 +24,8 @@ def target_mesh(config: RenderConfig) -> Mesh:
 def load_mesh(path: Path, unit: str) -> Mesh:
     """Mesh file -> Mesh in metres, with its own UV texture or vertex colours where it has them.
 
-    Raises ValueError for an unreadable or empty file and where the diameter is outside 5 mm..5 m (wrong unit).
+    Raises ValueError for an unreadable or empty file and where the diameter is outside 5 mm..5 m (wrong
+    unit).
     """
     import trimesh
 
@@ -38,8 +39,10 @@ def load_mesh(path: Path, unit: str) -> Mesh:
     low, high = _PLAUSIBLE_DIAMETER_M
     if not low <= mesh.diameter <= high:
         other = "m" if unit == "mm" else "mm"
-        raise ValueError(f"{path}: read in {unit} its diameter is {mesh.diameter:.4g} m, wanted {low}..{high} m; "
-                         f"in {other} it would be {mesh.diameter * _METRES[other] / _METRES[unit]:.4g} m")
+        raise ValueError(
+            f"{path}: read in {unit} its diameter is {mesh.diameter:.4g} m, wanted {low}..{high} m; "
+            f"in {other} it would be {mesh.diameter * _METRES[other] / _METRES[unit]:.4g} m"
+        )
     return mesh
 
 
@@ -93,8 +96,15 @@ def model_info(mesh: Mesh) -> dict[str, object]:
 
 
 def _write_ply(path: Path, corners: np.ndarray, faces: np.ndarray) -> None:
-    header = ["ply", "format ascii 1.0", f"element vertex {len(corners)}", *(f"property float {a}" for a in "xyz"),
-              f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header"]
+    header = [
+        "ply",
+        "format ascii 1.0",
+        f"element vertex {len(corners)}",
+        *(f"property float {a}" for a in "xyz"),
+        f"element face {len(faces)}",
+        "property list uchar int vertex_indices",
+        "end_header",
+    ]
     rows = [" ".join(f"{value:.6g}" for value in corner) for corner in corners]
     rows += [f"3 {a} {b} {c}" for a, b, c in faces]
     path.write_text("\n".join([*header, *rows]) + "\n")

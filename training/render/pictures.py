@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from pathlib import Path
 
 import cv2
@@ -41,7 +42,9 @@ def _read(path: Path) -> np.ndarray:
     return np.ascontiguousarray(image[..., ::-1])
 
 
-def photo_crop(rng: Rng, photos: list[np.ndarray], width: int, height: int, smallest: float = 0.2) -> np.ndarray:
+def photo_crop(
+    rng: Rng, photos: list[np.ndarray], width: int, height: int, smallest: float = 0.2
+) -> np.ndarray:
     """A random part (at least `smallest` of the largest that fits) of a random photograph, maybe mirrored."""
     photo = photos[rng.integers(len(photos))]
     fit = min(photo.shape[1] / width, photo.shape[0] / height) * rng.uniform(smallest, 1.0)
@@ -134,7 +137,9 @@ def _words(rng: Rng, image: np.ndarray) -> np.ndarray:
         text = "".join(chr(rng.integers(33, 122)) for _ in range(rng.integers(2, 9)))
         at = (int(rng.uniform(0, 0.6) * size), int(rng.uniform(0.1, 1) * size))
         scale = rng.uniform(0.4, 3) * size / 256
-        cv2.putText(image, text, at, int(rng.integers(0, 8)), scale, ink, int(rng.integers(1, 4)), cv2.LINE_AA)
+        cv2.putText(
+            image, text, at, int(rng.integers(0, 8)), scale, ink, int(rng.integers(1, 4)), cv2.LINE_AA
+        )
     return image
 
 
@@ -146,8 +151,10 @@ def lettering(rng: Rng, size: int) -> np.ndarray:
 def cartoon(rng: Rng, size: int) -> np.ndarray:
     """Regions of flat colour with curved borders, mostly outlined, as in picture books."""
     count = int(rng.integers(3, 8))
-    fields = _smooth_noise(rng, size, int(rng.integers(3, 9)), min(count, 4))
-    labels = fields.argmax(-1) + 4 * (fields.max(-1) > rng.uniform(0.6, 1.0))
+    fields = np.ascontiguousarray(
+        _smooth_noise(rng, size, int(rng.integers(3, 9)), min(count, 4)).transpose(2, 0, 1)
+    )
+    labels = fields.argmax(0) + 4 * (fields.max(0) > rng.uniform(0.6, 1.0))
     image = palette(rng, 8)[labels]
     if rng.random() < 0.7:
         edges = cv2.Canny(labels.astype(np.uint8) * 30, 10, 20)
@@ -157,18 +164,26 @@ def cartoon(rng: Rng, size: int) -> np.ndarray:
 
 
 def _posterised(rng: Rng, photos: list[np.ndarray], size: int) -> np.ndarray:
-    crop = cv2.medianBlur(np.ascontiguousarray(photo_crop(rng, photos, size, size)), 9)
+    crop = cv2.medianBlur(np.ascontiguousarray(photo_crop(rng, photos, size, size)), 5)
     step = rng.choice([40, 64, 85])
     return crop // step * float(step) + step / 2
 
 
-_KINDS = ((cartoon, 4.0), (drawing, 4.0), (flat, 2.0), (checker, 1.5), (noise, 1.5), (stripes, 1.2), (lettering, 1.0))
+_KINDS = (
+    (cartoon, 4.0),
+    (drawing, 4.0),
+    (flat, 2.0),
+    (checker, 1.5),
+    (noise, 1.5),
+    (stripes, 1.2),
+    (lettering, 1.0),
+)
 
 
 def picture(rng: Rng, photos: list[np.ndarray], size: int) -> np.ndarray:
     """One random picture, (size, size, 3) uint8 RGB."""
     if photos and rng.random() < 0.4:
-        image = (photo_crop(rng, photos, size, size) if rng.random() < 0.7 else _posterised(rng, photos, size))
+        image = photo_crop(rng, photos, size, size) if rng.random() < 0.7 else _posterised(rng, photos, size)
     else:
         weights = np.array([w for _, w in _KINDS])
         image = _KINDS[rng.choice(len(_KINDS), p=weights / weights.sum())][0](rng, size)
@@ -177,21 +192,24 @@ def picture(rng: Rng, photos: list[np.ndarray], size: int) -> np.ndarray:
 
 def _recoloured(rng: Rng, image: np.ndarray) -> np.ndarray:
     if rng.random() < 0.3:
-        image = image.mean(2, keepdims=True) * rng.uniform(0.8, 1.2, 3)
-    low, high = sorted(rng.uniform(0, 255, 2)) if rng.random() < 0.35 else (0, 255)
-    if high - low < 60:
-        high = low + 60
-    return np.clip(low + image * ((high - low) / 255), 0, 255).astype(np.uint8)
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] * rng.uniform(0.8, 1.2, 3).astype(
+            np.float32
+        )
+    if rng.random() < 0.35:
+        low, high = sorted(rng.uniform(0, 255, 2))
+        image = low + image * (max(high - low, 60) / 255)
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def block_puzzle(rng: Rng, sources: list[np.ndarray], blocks: int) -> np.ndarray:
-    """A face of blocks x blocks parts of the source pictures (each (S, S, 3)), with thin dark seams between them."""
+    """A face of blocks x blocks parts of the source pictures (each (S, S, 3)), with thin dark seams between
+    them."""
     size = len(sources[0])
     image = np.empty((size, size, 3), np.uint8)
     edges = np.linspace(0, size, blocks + 1).astype(int)
     seam = int(rng.integers(0, 4))
-    for y0, y1 in zip(edges[:-1], edges[1:]):
-        for x0, x1 in zip(edges[:-1], edges[1:]):
+    for y0, y1 in itertools.pairwise(edges):
+        for x0, x1 in itertools.pairwise(edges):
             part = np.rot90(sources[rng.integers(len(sources))], int(rng.integers(4)))
             image[y0:y1, x0:x1] = part[y0:y1, x0:x1]
             if seam:

@@ -16,12 +16,13 @@ MESH_FRAGMENT = """
 #version 330
 in vec3 at; in vec3 normal; in vec2 uv; flat in float layer; in vec3 colour;
 uniform sampler2DArray skin; uniform sampler2DShadow shadow_map;
-uniform float layers; uniform float repeat; uniform vec3 tint; uniform float specular; uniform float shininess;
+uniform float layers; uniform float repeat; uniform vec3 tint;
+uniform float specular; uniform float shininess;
 uniform vec3 eye; uniform vec3 centre; uniform vec3 ambient_up; uniform vec3 ambient_down;
 uniform vec4 light_position[3]; uniform vec3 light_colour[3]; uniform int lights;
 uniform mat4 light_clip; uniform float softness; uniform int shadows;
 uniform int is_table; uniform int has_table; uniform float contact; uniform float contact_reach;
-uniform vec4 feet[10]; uniform float feet_yaw[10]; uniform int feet_count;
+uniform vec4 feet[10]; uniform vec2 feet_turn[10]; uniform int feet_count;
 out vec4 result;
 
 const vec2 TAPS[8] = vec2[](vec2(0.1, 0.3), vec2(-0.4, -0.1), vec2(0.5, -0.5), vec2(-0.3, 0.8),
@@ -48,8 +49,8 @@ float open_sky() {
     if (is_table == 0) return has_table == 0 ? 1.0 : 1.0 - 0.5 * contact * falloff(max(at.z, 0.0));
     for (int i = 0; i < feet_count; ++i) {
         vec2 d = at.xy - feet[i].xy;
-        float c = cos(feet_yaw[i]), s = sin(feet_yaw[i]);
-        vec2 q = abs(vec2(c * d.x + s * d.y, c * d.y - s * d.x)) - feet[i].zw;
+        vec2 t = feet_turn[i];
+        vec2 q = abs(vec2(dot(t, d), t.x * d.y - t.y * d.x)) - feet[i].zw;
         open *= 1.0 - contact * falloff(length(max(q, 0.0)));
     }
     return open;
@@ -64,14 +65,15 @@ void main() {
     vec3 diffuse = mix(ambient_down, ambient_up, 0.5 + 0.5 * n.z) * open, gloss = vec3(0.0);
     for (int i = 0; i < lights; ++i) {
         vec3 to = light_position[i].xyz - at * light_position[i].w;
-        float far = light_position[i].w > 0.5 ? dot(light_position[i].xyz - centre, light_position[i].xyz - centre)
-            / max(dot(to, to), 0.01) : 1.0;
+        vec3 reach = light_position[i].xyz - centre;
+        float far = light_position[i].w > 0.5 ? dot(reach, reach) / max(dot(to, to), 0.01) : 1.0;
         to = normalize(to);
         float facing = max(dot(n, to), 0.0);
         vec3 arrives = light_colour[i] * min(far, 4.0);
         arrives *= i == 0 ? lit(0.003 + 0.002 * (1.0 + softness) * (1.0 - facing)) : 0.5 + 0.5 * open;
         diffuse += arrives * facing;
-        if (specular > 0.0) gloss += arrives * specular * pow(max(dot(n, normalize(to + view)), 0.0), shininess);
+        float mirrored = max(dot(n, normalize(to + view)), 0.0);
+        if (specular > 0.0) gloss += arrives * specular * pow(mirrored, shininess);
     }
     vec3 linear = base * diffuse + gloss;
     linear = mix(linear, 1.0 - 0.0625 / max(linear - 0.5, 0.25), step(0.75, linear));

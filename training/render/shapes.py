@@ -1,13 +1,14 @@
 """Meshes as triangle soups, made by formulas: the cube that is trained on, and primitives to clutter a scene.
 
-A soup keeps three vertices of its own for every triangle, so normals, texture coordinates and picture layers may
-jump at every edge.
+A soup keeps three vertices of its own for every triangle, so normals, texture coordinates and picture
+layers may jump at every edge.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -16,8 +17,9 @@ import numpy as np
 class Mesh:
     """A triangle soup of V = 3 x (number of triangles) vertices; lengths in metres.
 
-    positions (V, 3), normals (V, 3) unit, uv (V, 2) in 0..1, layers (V,) picture index 0..5 of the side the vertex
-    lies on, colours (V, 3) in 0..1, texture (H, W, 3) uint8 RGB or None, symmetries (S, 4, 4) incl. the identity.
+    positions (V, 3), normals (V, 3) unit, uv (V, 2) in 0..1, layers (V,) picture index 0..5 of the side the
+    vertex lies on, colours (V, 3) in 0..1, texture (H, W, 3) uint8 RGB or None, symmetries (S, 4, 4) incl.
+    the identity.
     """
 
     positions: np.ndarray
@@ -34,7 +36,7 @@ class Mesh:
         low = self.positions.min(0)
         return low, self.positions.max(0) - low
 
-    @property
+    @cached_property
     def diameter(self) -> float:
         """Largest distance between two vertices, metres (exact, on the convex hull)."""
         from scipy.spatial import ConvexHull
@@ -50,7 +52,8 @@ class Mesh:
 
 
 def soup(corners: np.ndarray, faces: np.ndarray, smooth: bool) -> Mesh:
-    """Mesh from corners (N, 3) m and faces (F, 3) int, with pictures laid on from the six sides of its box."""
+    """Mesh from corners (N, 3) m and faces (F, 3) int, with pictures laid on from the six sides of its
+    box."""
     positions = corners[faces].reshape(-1, 3).astype(np.float64)
     flat = face_normals(positions)
     normals = vertex_normals(corners, faces) if smooth else flat
@@ -59,7 +62,8 @@ def soup(corners: np.ndarray, faces: np.ndarray, smooth: bool) -> Mesh:
 
 
 def face_normals(positions: np.ndarray) -> np.ndarray:
-    """(V, 3) unit normals, the same for the three vertices of a triangle; zero-area triangles get (0, 0, 1)."""
+    """(V, 3) unit normals, the same for the three vertices of a triangle; zero-area triangles get (0, 0,
+    1)."""
     a, b, c = positions.reshape(-1, 3, 3).transpose(1, 0, 2)
     normals = np.cross(b - a, c - a)
     length = np.linalg.norm(normals, axis=1, keepdims=True)
@@ -92,7 +96,8 @@ def box_mapping(positions: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray,
 
 
 def cube(edge_m: float = 0.084) -> Mesh:
-    """Cube of the given edge (metres), origin in its centre, a picture of its own on each face, 24 symmetries.
+    """Cube of the given edge (metres), origin in its centre, a picture of its own on each face, 24
+    symmetries.
 
     Convention: edge 0.084 -> corners at +-0.042 on each axis, diameter 0.084 x sqrt(3) = 0.1455 m.
     """
@@ -190,8 +195,9 @@ def blob(seed: int) -> Mesh:
     rng = np.random.default_rng(seed)
     theta = np.linspace(-np.pi / 2, np.pi / 2, 28)[:, None]
     phi = (2 * np.pi * np.arange(40) / 40)[None]
-    unit = np.stack(np.broadcast_arrays(np.cos(theta) * np.cos(phi), np.cos(theta) * np.sin(phi),
-                                        np.sin(theta)), -1).reshape(-1, 3)
+    unit = np.stack(
+        np.broadcast_arrays(np.cos(theta) * np.cos(phi), np.cos(theta) * np.sin(phi), np.sin(theta)), -1
+    ).reshape(-1, 3)
     waves = rng.normal(size=(8, 3)) * 2.5
     radius = 0.42 + 0.05 * np.sin(unit @ waves.T + rng.uniform(0, 6.28, 8)).sum(1, keepdims=True) / 1.5
     return soup(unit * radius, _grid_faces(28, 40, closed=False), smooth=True)
@@ -199,6 +205,14 @@ def blob(seed: int) -> Mesh:
 
 def primitives() -> dict[str, Mesh]:
     """The clutter a scene is furnished with, by name; all about one metre in size, to be scaled."""
-    shapes = {"box": box(), "plane": plane(), "cylinder": cylinder(), "cone": cone(), "sphere": sphere(),
-              "capsule": capsule(), "torus": torus(), "ring": torus(0.05)}
+    shapes = {
+        "box": box(),
+        "plane": plane(),
+        "cylinder": cylinder(),
+        "cone": cone(),
+        "sphere": sphere(),
+        "capsule": capsule(),
+        "torus": torus(),
+        "ring": torus(0.05),
+    }
     return shapes | {f"blob{k}": blob(k) for k in range(4)}

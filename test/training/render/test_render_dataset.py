@@ -12,8 +12,15 @@ from pose_kd_ros.evaluation.bop import BopDataset, load_models_info, load_ply_ve
 from training.render.config import RenderConfig
 from training.render.dataset import ImageMaker, render_dataset, scenes_of
 
-SMALL = RenderConfig(width=160, height=120, focal_px=(120.0, 180.0), size_px=(20.0, 70.0), principal_jitter_px=5.0,
-                     images_per_scene=4, depth=True)
+SMALL = RenderConfig(
+    width=160,
+    height=120,
+    focal_px=(120.0, 180.0),
+    size_px=(20.0, 70.0),
+    principal_jitter_px=5.0,
+    images_per_scene=4,
+    depth=True,
+)
 COUNT, SEED = 6, 3
 
 
@@ -25,8 +32,11 @@ def rendered(tmp_path_factory):
 
 
 def digests(folder):
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
-            for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 def test_what_is_written_is_what_the_reader_reads(rendered):
@@ -123,11 +133,14 @@ def test_scenes_of_a_count_that_does_not_divide():
     assert scenes_of(5, 2) == [(0, range(0, 2)), (1, range(2, 4)), (2, range(4, 5))]
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"focal_px": (700.0, 400.0)}, "focal_px: wants 0 < low <= high"),
-    ({"table_probability": 1.5}, "table_probability: wants a share"),
-    ({"width": 0}, "width: wants a positive number"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"focal_px": (700.0, 400.0)}, "focal_px: wants 0 < low <= high"),
+        ({"table_probability": 1.5}, "table_probability: wants a share"),
+        ({"width": 0}, "width: wants a positive number"),
+    ],
+)
 def test_configurations_that_make_no_sense_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         RenderConfig(**change)

@@ -30,11 +30,15 @@ def scene_of(*bodies, ambient=1.0):
     light = Light(np.array([0, 0, -1.0, 0]), np.zeros(3))
     black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     grey = np.full(3, ambient)
-    return Scene(tuple(bodies), (light,), grey, grey, K, np.eye(4), black, np.array([0, 0, 0.5]), 1.0, 1.0, 0.0)
+    return Scene(
+        tuple(bodies), (light,), grey, grey, K, np.eye(4), black, np.array([0, 0, 0.5]), 1.0, 1.0, 0.0
+    )
 
 
 def target(rotation_vector, translation, label=1):
-    return Body(TARGET, transform(Rotation.from_rotvec(rotation_vector).as_matrix(), translation), label=label)
+    return Body(
+        TARGET, transform(Rotation.from_rotvec(rotation_vector).as_matrix(), translation), label=label
+    )
 
 
 def project(points):
@@ -43,15 +47,24 @@ def project(points):
 
 
 def analytic_mask(corners, margin=0):
-    """Pixels whose centre lies in the hull of the projected corners, and those too near its border to tell."""
+    """Pixels whose centre lies in the hull of the projected corners, and those too near its border to
+    tell."""
     hull = cv2.convexHull(project(corners).astype(np.float32))
-    signed = np.array([[cv2.pointPolygonTest(hull, (float(u), float(v)), True)
-                        for u in range(-margin, WIDTH + margin)] for v in range(-margin, HEIGHT + margin)])
+    signed = np.array(
+        [
+            [cv2.pointPolygonTest(hull, (float(u), float(v)), True) for u in range(-margin, WIDTH + margin)]
+            for v in range(-margin, HEIGHT + margin)
+        ]
+    )
     return signed > 0, np.abs(signed) < 2e-3
 
 
-POSES = [((0.3, -0.5, 0.2), (0.02, -0.01, 0.4)), ((2.0, 1.0, -0.4), (-0.05, 0.03, 0.6)),
-         ((0, 0, 0), (0.0, 0.0, 0.3)), ((0.1, 0.9, 2.2), (0.1, 0.08, 1.2))]
+POSES = [
+    ((0.3, -0.5, 0.2), (0.02, -0.01, 0.4)),
+    ((2.0, 1.0, -0.4), (-0.05, 0.03, 0.6)),
+    ((0, 0, 0), (0.0, 0.0, 0.3)),
+    ((0.1, 0.9, 2.2), (0.1, 0.08, 1.2)),
+]
 
 
 @pytest.mark.parametrize("rotation, translation", POSES)
@@ -90,7 +103,8 @@ def test_a_truncated_cube_counts_its_pixels_outside_the_picture(renderer):
 
 
 def test_visible_share_of_a_half_covered_cube(renderer):
-    """A wall ends at column 77.3 (x = 0): the front face of a centred cube is seen in the columns left of it."""
+    """A wall ends at column 77.3 (x = 0): the front face of a centred cube is seen in the columns left of
+    it."""
     body = target((0, 0, 0), (0, 0, 0.4))
     wall = Body("box", transform(np.eye(3), [0.5, 0, 0.2], np.array([1.0, 2.0, 0.01])))
     [label], _ = instance_labels(renderer, scene_of(body, wall))

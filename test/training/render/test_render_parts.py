@@ -55,16 +55,21 @@ def test_a_cube_rests_flat_on_any_face():
 
 
 def obj_text(scale):
-    return "".join(f"v {x * scale} {y * scale} {z * scale}\n" for x in (0, 1) for y in (0, 2) for z in (0, 3)) + \
-        "".join(f"f {' '.join(map(str, f))}\n" for f in [(1, 3, 4, 2), (5, 6, 8, 7), (1, 2, 6, 5),
-                                                           (3, 7, 8, 4), (1, 5, 7, 3), (2, 4, 8, 6)])
+    return "".join(
+        f"v {x * scale} {y * scale} {z * scale}\n" for x in (0, 1) for y in (0, 2) for z in (0, 3)
+    ) + "".join(
+        f"f {' '.join(map(str, f))}\n"
+        for f in [(1, 3, 4, 2), (5, 6, 8, 7), (1, 2, 6, 5), (3, 7, 8, 4), (1, 5, 7, 3), (2, 4, 8, 6)]
+    )
 
 
 def test_units_of_a_mesh_file(tmp_path):
     path = tmp_path / "block.obj"
     path.write_text(obj_text(30.0))
     np.testing.assert_allclose(mesh_files.load_mesh(path, "mm").box[1], [0.03, 0.06, 0.09])
-    with pytest.raises(ValueError, match=r"block.obj: read in m its diameter is 112.* in mm it would be 0.112"):
+    with pytest.raises(
+        ValueError, match=r"block.obj: read in m its diameter is 112.* in mm it would be 0.112"
+    ):
         mesh_files.load_mesh(path, "m")
 
 
@@ -82,8 +87,10 @@ def test_textured_mesh_keeps_its_own_look(shared_data):
 
 
 def test_photographs_are_split_by_name_without_overlap(shared_data):
-    counts = {split: len(pictures.load_photographs(shared_data / "backgrounds", split))
-              for split in ("all", "train", "val")}
+    counts = {
+        split: len(pictures.load_photographs(shared_data / "backgrounds", split))
+        for split in ("all", "train", "val")
+    }
     assert counts["all"] == counts["train"] + counts["val"] and 0 < counts["val"] < 0.3 * counts["all"]
 
 
@@ -116,4 +123,7 @@ def test_no_open3d_in_the_renderer():
     import sys
 
     code = "import sys, training.render.dataset; print('open3d' in sys.modules, 'torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() == ["False"] * 2
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+        == ["False"] * 2
+    )
