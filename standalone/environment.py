@@ -91,7 +91,7 @@ def stamp_file(layout: Layout, step: Step) -> Path:
 
 
 def hash_inputs(inputs: tuple[Path, ...]) -> str:
-    """Returns a hash over names and contents of the files below inputs, the Python and the checkout's place."""
+    """Returns a hash over names and contents of the files below inputs, this Python and this folder."""
     digest = hashlib.sha256(f"{sys.executable} {sys.version_info[:3]} {ROOT}".encode())
     for path in sorted(file for top in inputs for file in files_below(top)):
         digest.update(f"{path.relative_to(ROOT)} ".encode() + hashlib.sha256(path.read_bytes()).digest())

@@ -85,16 +85,18 @@ def run(bag: Path, bundle: Path, out: Path) -> Listener:
     listener = Listener(records)
     with running(["pose_node", "--ros-args", "-p", f"bundle:={bundle}", *remaps], log) as node:
         wait_until_active(listener, node, log)
-        with running(["play", str(bag), "--restamp", "--wait", "10"], out / "play.log") as player, LiveTable() as table:
+        play = ["play", str(bag), "--restamp", "--wait", "10"]
+        with running(play, out / "play.log") as player, LiveTable() as table:
             listen(listener, player, node, table)
     return listener
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./demo", description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, default=ROOT / "bundles" / "cube", help="bundle folder (bundles/cube)")
-    parser.add_argument("--recording", default="real", help="real (fetched once), synthetic (drawn) or a bag's path")
-    parser.add_argument("--out", type=Path, default=ROOT / "demo_out", help="where results go (demo_out)")
+    add = parser.add_argument
+    add("--bundle", type=Path, default=ROOT / "bundles" / "cube", help="bundle folder (bundles/cube)")
+    add("--recording", default="real", help="real (fetched once), synthetic (drawn) or a bag's path")
+    add("--out", type=Path, default=ROOT / "demo_out", help="where results go (demo_out)")
     options = parser.parse_args()
     if not (options.bundle / "manifest.json").is_file():
         print(f"No bundle at {options.bundle}: it has no manifest.json", file=sys.stderr)
@@ -120,7 +122,7 @@ def main() -> int:
 
 def report(listener: Listener, recording: Recording, options: argparse.Namespace) -> int:
     """Writes summary, pictures and video. Returns 1 if not one frame was processed."""
-    name = {"real": "visp-images-data mbt/cube"}.get(recording.kind, f"{recording.kind}: {recording.path.name}")
+    name = "visp-images-data mbt/cube" if recording.kind == "real" else recording.path.name
     summary = summarise(listener.records, options.bundle.name, name)
     (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     print(json.dumps(summary, indent=2))

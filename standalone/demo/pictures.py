@@ -11,6 +11,7 @@ from standalone.bag_writer import IMAGE_TOPIC
 from standalone.demo.records import Found, Records
 
 PICTURES = 20
+CODEC = cv2.VideoWriter_fourcc(*"mp4v")
 RATE = 25.0  # frames per second of the video
 CHANNELS = {"mono8": 1, "bgr8": 3, "rgb8": 3}
 SIGNS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
@@ -47,7 +48,10 @@ def to_bgr(message) -> np.ndarray:
 
 
 def draw(image: np.ndarray, camera: np.ndarray, found: list[Found] | None) -> np.ndarray:
-    """Draws boxes and axes onto image (HxWx3) in place and returns it. camera: K. found: None if never processed."""
+    """Draws boxes and axes onto image (HxWx3) in place and returns it.
+
+    camera: K. found: None if the frame was never processed.
+    """
     for one in found or ():
         corners = project(camera, one.box_pose, SIGNS * one.box_size / 2)
         for i, j in EDGES:
@@ -73,20 +77,21 @@ def line(image: np.ndarray, start: np.ndarray, end: np.ndarray, color: tuple, wi
     """Draws a line between two points in pixels; one with a NaN is left out."""
     ends = np.stack([start, end])
     if np.isfinite(ends).all() and np.abs(ends).max() < 1e4:
-        a, b = (tuple(int(round(value)) for value in point) for point in ends)
+        a, b = (tuple(round(float(value)) for value in point) for point in ends)
         cv2.line(image, a, b, color, width, cv2.LINE_AA)
 
 
 def write_pictures(bag: Path, camera: np.ndarray, records: Records, folder: Path) -> None:
     """Writes overlay/frame_0000.png ... (PICTURES of them, evenly spread) and video.mp4 into folder."""
     (folder / "overlay").mkdir(parents=True, exist_ok=True)
-    by_frame = {records.frame_index(stamp): found for stamp, found in records.found.items() if stamp in records.stamps}
+    known = set(records.stamps)
+    by_frame = {records.frame_index(stamp): found for stamp, found in records.found.items() if stamp in known}
     chosen = set(np.linspace(0, records.frames - 1, PICTURES).astype(int).tolist())
     video = None
     for index, image in enumerate(read_images(bag)):
         drawn = draw(image, camera, by_frame.get(index))
         size = drawn.shape[1::-1]
-        video = video or cv2.VideoWriter(str(folder / "video.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), RATE, size)
+        video = video or cv2.VideoWriter(str(folder / "video.mp4"), CODEC, RATE, size)
         video.write(drawn)
         if index in chosen:
             cv2.imwrite(str(folder / "overlay" / f"frame_{index:04d}.png"), drawn)

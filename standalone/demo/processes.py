@@ -15,7 +15,7 @@ class Failed(RuntimeError):
 
 @contextlib.contextmanager
 def running(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
-    """Runs a command for the length of a with block, its output in `log`; then SIGINT, and SIGKILL if it must be."""
+    """Runs a command for the length of a with block, its output in `log`; then ends it."""
     with log.open("w") as stream:
         # a session of its own: Ctrl-C on the terminal goes to the demo, which ends its parts in order
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)

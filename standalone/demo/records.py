@@ -34,8 +34,8 @@ class Records:
     def frame_index(self, stamp: int) -> int:
         """Returns which picture of the recording a stamp belongs to.
 
-        CameraInfo comes reliably and in order, and a listener that was matched late misses only the first ones: so
-        counted from the end.
+        CameraInfo comes reliably and in order, and a listener that was matched late misses only the first
+        ones: so they are counted from the end.
 
         Raises:
             ValueError: no CameraInfo had this stamp.
@@ -49,8 +49,8 @@ def has_pose(status: dict) -> bool:
 
 
 def summarise(records: Records, bundle: str, recording: str) -> dict:
-    """Returns the summary. dropped: frames of the recording that were never processed; latencies in milliseconds."""
-    network = [status["stages_ms"]["network"] for status in records.statuses if "network" in status["stages_ms"]]
+    """Returns the summary. dropped: frames that were never processed; latencies in milliseconds."""
+    stages = [status["stages_ms"] for status in records.statuses]
     processed = len(records.statuses)
     return {
         "frames": records.frames,
@@ -59,7 +59,7 @@ def summarise(records: Records, bundle: str, recording: str) -> dict:
         "dropped": records.frames - processed,
         "latency_ms": percentiles([seconds * 1e3 for seconds in records.latency.values()]),
         "node_latency_ms": percentiles([status["latency_ms"] for status in records.statuses]),
-        "network_ms": percentiles(network),
+        "network_ms": percentiles([stage["network"] for stage in stages if "network" in stage]),
         "transforms": records.transforms,
         "bundle": bundle,
         "recording": recording,

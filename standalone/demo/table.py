@@ -53,7 +53,8 @@ def to_table(records: Records) -> Table:
 def to_line(records: Records) -> str:
     """Returns the newest state as one line of text."""
     objects = "; ".join(
-        f"{found.name} at {position_and_angles(found)[0]} m, score {found.score:.2f}" for found in newest(records)
+        f"{found.name} at {position_and_angles(found)[0]} m, score {found.score:.2f}"
+        for found in newest(records)
     )
     return f"frame {len(records.stamps)}/{records.frames}: {objects or 'no object'} | {counts(records)}"
 
