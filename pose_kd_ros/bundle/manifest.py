@@ -81,8 +81,8 @@ class ObjectSpec:
         """The object as the pipeline knows it."""
         try:
             symmetries = expand_symmetries(self.symmetries_discrete, self.symmetries_continuous)
-            return ObjectModel(self.id, self.class_name, self.diameter, np.array(self.box_center),
-                               np.array(self.box_size), np.array(self.keypoints), symmetries, np.array(self.reference))
+            return ObjectModel(self.id, self.class_name, self.diameter, self.box_center, self.box_size,
+                               self.keypoints, symmetries, self.reference)
         except (ValueError, np.linalg.LinAlgError) as error:
             raise BundleError(f"objects: {error}") from error
 

@@ -67,7 +67,10 @@ class ObjectModel:
             check_pose(symmetry, f"object {self.name!r}, symmetry {index}")
 
     def _set_array(self, name: str, shape: tuple) -> None:
-        array = np.array(getattr(self, name), float)
+        try:
+            array = np.array(getattr(self, name), float)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"object {self.name!r}: {name} wants numbers of one shape ({error})") from error
         fits = array.ndim == len(shape) and all(w in (None, f) for w, f in zip(shape, array.shape))
         if not fits or not np.isfinite(array).all():
             raise ValueError(f"object {self.name!r}: {name} wants finite {shape}, found {array.shape}")

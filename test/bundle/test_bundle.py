@@ -1,0 +1,141 @@
+"""The bundle refuses everything that is not exactly what was written, by file and field."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pose_kd_ros.bundle.manifest import (
+    SCHEMA,
+    BundleError,
+    DecodeSpec,
+    GoldenSpec,
+    InputSpec,
+    Manifest,
+    NetworkSpec,
+    ObjectSpec,
+    TrainingSpec,
+)
+from pose_kd_ros.bundle.store import golden_input, open_bundle, write_bundle
+from pose_kd_ros.core.object_model import box_corners
+
+
+def manifest(**changes):
+    cube = ObjectSpec(1, "cube", 0.1455, [0.0] * 3, [0.084] * 3, box_corners((0, 0, 0), (0.084,) * 3).tolist(), [], [],
+                      np.eye(3).tolist(), "its centre")
+    values = {
+        "schema": SCHEMA, "name": "test", "family": "keypoint",
+        "input": InputSpec(256, 320, 64, 1.5, "rgb", [0.5] * 3, [0.25] * 3),
+        "network": NetworkSpec("network.onnx", ["scores", "offsets"], [8, 16, 32, 64], 1, 0.1), "objects": [cube],
+        "decode": DecodeSpec(0.3, 0.5), "golden": GoldenSpec("golden.npz", 0, 64, 64, 0.01),
+        "training": TrainingSpec("none", "none", "none", 0, 0, "unknown", "2000-01-01", "none"),
+        "files": {"network.onnx": "", "golden.npz": ""}}
+    return Manifest(**{**values, **changes})
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    network, golden = tmp_path / "n", tmp_path / "g.npz"
+    network.write_bytes(b"not a network, but a file")
+    np.savez(golden, scores=np.zeros(3))
+    return write_bundle(tmp_path / "bundle", manifest(), {"network.onnx": network, "golden.npz": golden})
+
+
+def test_what_was_written_is_what_is_opened(bundle):
+    again = open_bundle(bundle.folder)
+    assert again.manifest == bundle.manifest and again.objects[0].name == "cube"
+    image, outputs = again.golden()
+    assert image.shape == (1, 3, 64, 64) and outputs["scores"].tolist() == [0, 0, 0]
+
+
+def test_one_flipped_byte_is_named(bundle):
+    content = bytearray(bundle.network_path.read_bytes())
+    content[3] ^= 1
+    bundle.network_path.write_bytes(bytes(content))
+    with pytest.raises(BundleError, match=r"network\.onnx: damaged or exchanged"):
+        open_bundle(bundle.folder)
+
+
+def test_a_missing_file_is_named(bundle):
+    (bundle.folder / "golden.npz").unlink()
+    with pytest.raises(BundleError, match=r"golden\.npz: missing"):
+        open_bundle(bundle.folder)
+
+
+def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
+    with pytest.raises(BundleError, match=r"not a bundle \(no manifest\.json\)"):
+        open_bundle(tmp_path)
+
+
+def edited(bundle, change):
+    path = bundle.folder / "manifest.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return bundle.folder
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda m: m.update(extra=1), r"unknown keys \['extra'\]"),
+    (lambda m: m["input"].pop("size"), r"manifest\.input: missing keys \['size'\]"),
+    (lambda m: m["input"].update(size="256"), r"manifest\.input\.size: wanted int, found '256'"),
+    (lambda m: m["input"].update(size=True), r"manifest\.input\.size: wanted int"),
+    (lambda m: m["input"].update(size=250), r"input\.size: found 250, wanted a multiple of 64"),
+    (lambda m: m["input"].update(channels="grey"), "input.channels"),
+    (lambda m: m.update(schema=99), "schema: found 99, this package reads 1"),
+    (lambda m: m.update(family="magic"), "family: found 'magic'"),
+    (lambda m: m["objects"][0].update(diameter=-1), "diameter -1.0 m"),
+    (lambda m: m["objects"][0].update(diameter=float("nan")), r"objects\[0\]\.diameter: wanted a finite number"),
+    (lambda m: m["objects"].append(m["objects"][0]), "ids unique"),
+    (lambda m: m["objects"][0]["keypoints"][2].pop(), "object 'cube': keypoints"),
+    (lambda m: m["files"].update({"../secret": "00"}), "outside the bundle"),
+    (lambda m: m["files"].pop("network.onnx"), "no hash for 'network.onnx'"),
+])
+def test_a_wrong_field_is_named(bundle, change, message):
+    with pytest.raises(BundleError, match=message):
+        open_bundle(edited(bundle, change))
+
+
+def test_a_link_out_of_the_bundle_is_refused(bundle, tmp_path):
+    content = bundle.network_path.read_bytes()
+    bundle.network_path.unlink()
+    (tmp_path / "elsewhere").write_bytes(content)
+    bundle.network_path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match="outside the bundle"):
+        open_bundle(bundle.folder)
+
+
+def test_pickles_are_not_read(bundle):
+    np.savez(bundle.folder / "golden.npz", scores=np.array([{}], dtype=object))
+    from pose_kd_ros.bundle.store import sha256
+
+    edited(bundle, lambda m: m["files"].update({"golden.npz": sha256(bundle.folder / "golden.npz")}))
+    with pytest.raises(BundleError, match="not a plain npz"):
+        open_bundle(bundle.folder).golden()
+
+
+def test_a_failed_write_leaves_the_old_bundle_and_no_debris(bundle, tmp_path, monkeypatch):
+    before = {p.name: p.read_bytes() for p in bundle.folder.iterdir()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pose_kd_ros.bundle.store.shutil.copyfile", full)
+    with pytest.raises(OSError, match="No space"):
+        write_bundle(bundle.folder, manifest(), {"network.onnx": tmp_path / "n", "golden.npz": tmp_path / "g.npz"})
+    assert {p.name: p.read_bytes() for p in bundle.folder.iterdir()} == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "g.npz", "n"]
+
+
+def test_writing_over_a_bundle_replaces_it_whole(bundle, tmp_path):
+    (bundle.folder / "stray").write_text("left from before")
+    again = write_bundle(bundle.folder, manifest(name="new"), {"network.onnx": tmp_path / "n", "golden.npz": tmp_path / "g.npz"})
+    assert again.manifest.name == "new"
+    assert sorted(p.name for p in bundle.folder.iterdir()) == ["golden.npz", "manifest.json", "network.onnx"]
+
+
+def test_the_golden_input_is_the_same_everywhere():
+    image = golden_input(0, 64, 64)
+    assert image.dtype == np.float32 and image.shape == (1, 3, 64, 64)
+    # written down once; a NumPy that draws otherwise would make every bundle fail its replay
+    assert image[0, :, 5, 7] == pytest.approx([1.51849, 1.12325, 0.40164], abs=1e-4)

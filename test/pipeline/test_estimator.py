@@ -1,0 +1,117 @@
+"""The whole path on a network that votes perfectly: every crop, scale, distortion and symmetry must come out right."""
+
+import numpy as np
+import pytest
+
+from pose_kd_ros.bundle.manifest import InputSpec
+from pose_kd_ros.bundle.store import Bundle
+from pose_kd_ros.core.camera import Camera, Crop
+from pose_kd_ros.core.cells import cell_grid
+from pose_kd_ros.core.metrics import mssd
+from pose_kd_ros.core.object_model import ObjectModel, box_corners
+from pose_kd_ros.core.pose import from_rotation_vector, make_pose, transform
+from pose_kd_ros.pipeline.estimator import Estimator
+from pose_kd_ros.pipeline.region import Region, projected_box
+from test.bundle.test_bundle import manifest
+
+STRIDES = [8, 16, 32, 64]
+MODEL = ObjectModel(1, "cube", 0.1455, np.zeros(3), np.full(3, 0.084), box_corners((0, 0, 0), (0.084,) * 3))
+POSE = make_pose(from_rotation_vector((2.0, 0.3, -0.4)), (0.05, 0.02, 0.6))
+SECOND = make_pose(from_rotation_vector((1.8, -0.5, 0.2)), (-0.14, 0.03, 0.7))
+PINHOLE = Camera(np.array([[550.0, 0, 320], [0, 545, 240], [0, 0, 1]]), np.zeros(0), "plumb_bob", 640, 480)
+FISHEYE = Camera(PINHOLE.K, np.array([0.05, -0.02, 0.01, 0.0]), "equidistant", 640, 480)
+BENT = Camera(PINHOLE.K, np.array([0.12, -0.2, 0.001, -0.002, 0.05]), "plumb_bob", 640, 480)
+
+
+class Oracle:
+    """Knows the true poses; recovers from the pixels which crop it is shown, and votes as a perfect network would.
+
+    The image encodes u in its red and v in its green channel, so the crop is read off the input, not told.
+    """
+
+    def __init__(self, camera, poses, noise_px=0.0):
+        self.camera, self.poses, self.noise = camera, poses, np.random.RandomState(0)
+        self.noise_px, self.sizes = noise_px, []
+
+    def image(self):
+        v, u = np.mgrid[0:480, 0:640]
+        return np.stack([u * 255 / 640, v * 255 / 480, np.full(u.shape, 200)], -1).astype(np.uint8)
+
+    def crop_of(self, pixels):
+        inside = pixels[2] > 150
+        v, u = np.nonzero(inside)
+        x, y = pixels[0][inside] * 640 / 255, pixels[1][inside] * 480 / 255
+        scale = 1 / np.polyfit(u, x, 1)[0]
+        return scale, np.median(x - u / scale), np.median(y - v / scale)
+
+    def __call__(self, image):
+        pixels = image[0] * 255
+        self.sizes.append(image.shape[2:])
+        scale, left, top = self.crop_of(pixels)
+        centers, _ = cell_grid(*image.shape[2:], STRIDES)
+        scores, offsets = np.zeros((1, len(centers), 1)), np.zeros((1, len(centers), 1, 8, 2))
+        for pose in self.poses:
+            votes = (self.camera.project(transform(pose, MODEL.keypoints)) - (left, top)) * scale
+            cells = np.linalg.norm(centers - votes.mean(0), axis=1) < 0.3 * np.ptp(votes, axis=0).max()
+            scores[0, cells, 0] = 0.95
+            offsets[0, cells, 0] = votes - centers[cells, None] + self.noise.normal(0, self.noise_px, (cells.sum(), 8, 2))
+        return {"scores": scores, "offsets": offsets}
+
+
+def estimator(oracle, **options):
+    spec = InputSpec(256, 640, 64, 1.5, "rgb", [0.0] * 3, [1.0] * 3)
+    return Estimator(Bundle(None, manifest(input=spec), (MODEL,)), oracle, **options)
+
+
+@pytest.mark.parametrize("camera", [PINHOLE, BENT, FISHEYE], ids=["pinhole", "plumb_bob", "equidistant"])
+def test_a_perfect_network_gives_the_pose_through_search_and_zoom(camera):
+    oracle = Oracle(camera, [POSE], noise_px=0.5)
+    found = estimator(oracle).estimate(oracle.image(), camera)
+    assert len(found.poses) == 1 and oracle.sizes == [(512, 640), (256, 256)]
+    # the oracle reads its crop off 8-bit pixels, which blurs every vote by up to a pixel
+    assert mssd(found.poses[0].pose, POSE, MODEL.corners(), MODEL.symmetries) < 0.02 * MODEL.diameter
+    assert set(found.stages_ms) == {"preprocess", "network", "decode", "pnp"}
+
+
+def test_a_region_is_enough_and_carries_its_track():
+    oracle = Oracle(PINHOLE, [POSE, SECOND])
+    region = Region(projected_box(SECOND, MODEL, PINHOLE), 1, track_id=7)
+    found = estimator(oracle).estimate(oracle.image(), PINHOLE, [region], search=False)
+    assert [p.track_id for p in found.poses] == [7] and oracle.sizes == [(256, 256)]
+    assert mssd(found.poses[0].pose, SECOND, MODEL.corners(), MODEL.symmetries) < 0.02 * MODEL.diameter
+
+
+def test_two_instances_are_two_poses_and_a_known_one_is_not_found_again():
+    oracle = Oracle(PINHOLE, [POSE, SECOND])
+    assert len(estimator(oracle).estimate(oracle.image(), PINHOLE).poses) == 2
+    region = Region(projected_box(POSE, MODEL, PINHOLE), 1, track_id=3)
+    found = estimator(oracle).estimate(oracle.image(), PINHOLE, [region], search=True)
+    assert sorted(str(p.track_id) for p in found.poses) == ["3", "None"]
+
+
+def test_an_empty_image_gives_no_pose():
+    oracle = Oracle(PINHOLE, [])
+    assert estimator(oracle).estimate(oracle.image(), PINHOLE).poses == []
+
+
+def test_poses_below_the_score_are_kept_back():
+    oracle = Oracle(PINHOLE, [POSE])
+    assert estimator(oracle, pose_score=0.99).estimate(oracle.image(), PINHOLE).poses == []
+
+
+def test_a_larger_object_is_farther_away():
+    oracle = Oracle(PINHOLE, [POSE])
+    found = estimator(oracle).scaled({1: 1.25}).estimate(oracle.image(), PINHOLE)
+    assert found.poses[0].pose[2, 3] == pytest.approx(1.25 * POSE[2, 3], rel=0.01)
+
+
+def test_image_and_camera_of_unlike_size_are_refused_with_both():
+    with pytest.raises(ValueError, match="image is 320x240, its camera_info says 640x480"):
+        estimator(Oracle(PINHOLE, [])).estimate(np.zeros((240, 320, 3), np.uint8), PINHOLE)
+
+
+def test_a_box_that_leaves_the_view_is_none():
+    behind = make_pose(np.eye(3), (0, 0, -1.0))
+    beside = make_pose(np.eye(3), (5.0, 0, 1.0))
+    assert projected_box(behind, MODEL, PINHOLE) is None and projected_box(beside, MODEL, PINHOLE) is None
+    assert Crop.around(projected_box(POSE, MODEL, PINHOLE), 256).width == 256

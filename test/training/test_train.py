@@ -1,0 +1,126 @@
+"""The loop: a stopped run ends where an uninterrupted one does, and what comes out runs on the robot."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
+from pose_kd_ros.pipeline.network import load_network  # noqa: E402
+from training import checkpoint  # noqa: E402
+from training.config import RunConfig, load_config  # noqa: E402
+from training.export import export_run  # noqa: E402
+from training.models.network import NetworkConfig  # noqa: E402
+from training.train import one_cycle, train  # noqa: E402
+
+SMALL = NetworkConfig(width=16, depth=1, groups=4)
+
+
+def settings(data, runs, **changes):
+    return dataclasses.replace(RunConfig("run", data=data, runs=runs, network=SMALL, steps=6, batch_size=2, workers=0,
+                                         precision="32-true", accelerator="cpu", checkpoint_every=2, log_every=2,
+                                         val_every=6), **changes)
+
+
+def weights(path):
+    return checkpoint.load(path)["network"]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_data, tmp_path_factory):
+    """A finished, uninterrupted run."""
+    config = settings(tiny_data, tmp_path_factory.mktemp("runs"))
+    train(config)
+    return config
+
+
+def test_same_seed_same_weights_and_another_seed_others(trained, tiny_data, tmp_path):
+    expected = weights(trained.folder / "last.ckpt")
+    again = weights(train(settings(tiny_data, tmp_path)))
+    assert all(torch.equal(expected[name], again[name]) for name in expected)
+    other = weights(train(settings(tiny_data, tmp_path, name="other", seed=1)))
+    assert not all(torch.equal(expected[name], other[name]) for name in expected)
+
+
+COMMAND = "from test.training.test_train import *; import pathlib; train(settings(pathlib.Path({!r}), pathlib.Path({!r}), {}))"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_goes_on_to_the_same_weights(sent, tiny_data, tmp_path):
+    changes = "steps=60, val_split=''"
+    code = COMMAND.format(str(tiny_data), str(tmp_path), changes)
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    last = tmp_path / "run" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(sent)
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode != 0, "the run ended before it could be stopped"
+    if sent == signal.SIGINT:
+        assert "the same command goes on from there" in stderr
+    stopped_at = checkpoint.load(last)["step"]
+    assert 0 < stopped_at < 60
+
+    resumed = weights(train(settings(tiny_data, tmp_path, steps=60, val_split="")))
+    whole = weights(train(settings(tiny_data, tmp_path / "whole", steps=60, val_split="")))
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_a_folder_with_other_settings_is_refused_by_field(trained):
+    with pytest.raises(ValueError, match="batch_size: was 2, now 4"):
+        train(dataclasses.replace(trained, batch_size=4))
+
+
+def test_settings_survive_the_disk(trained):
+    assert load_config(trained.folder) == trained
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match=r"last\.ckpt"):
+        checkpoint.load(path)
+
+
+def test_a_failed_write_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    checkpoint.save(path, {"step": 1})
+
+    def full(_state, temporary):
+        temporary.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(path, {"step": 2})
+    assert checkpoint.load(path) == {"step": 1}
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+def test_learning_rate_rises_and_falls():
+    config = RunConfig("x", steps=100, lr=1.0, warmup=0.1)
+    rates = [one_cycle(config, step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0) and rates[9] == pytest.approx(1.0)
+    assert rates[-1] < 0.01 and all(a >= b for a, b in zip(rates[10:], rates[11:]))
+
+
+def test_the_exported_bundle_opens_and_replays(trained, tmp_path):
+    line = export_run(trained.folder, tmp_path / "tiny", {1: "tiny"}, 320, 2)
+    assert "GFLOP" in line
+    bundle = open_bundle(tmp_path / "tiny")
+    assert bundle.manifest.training.steps == 6 and bundle.objects[0].name == "tiny"
+    load_network(bundle)
+
+
+def test_a_run_without_a_checkpoint_is_not_exported(tiny_data, tmp_path):
+    config = settings(tiny_data, tmp_path)
+    config.folder.mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"config\.json: missing"):
+        export_run(config.folder, tmp_path / "none", {}, 320, 0)
