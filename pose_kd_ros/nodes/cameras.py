@@ -21,18 +21,27 @@ class CameraLatch:
             self._info, self._camera = info, _convert(info)
 
     def camera_for(self, frame_id: str, width: int, height: int) -> Camera:
-        """Return the camera of an image. Raises UnusableMessage: none came, of another frame or size, uncalibrated."""
+        """Return the camera of an image.
+
+        Raises UnusableMessage: no camera_info came, it is of another frame or size, or it is not calibrated.
+        """
         info, camera = self._info, self._camera
         if info is None:
             raise UnusableMessage("camera_info_missing", "no camera_info has arrived")
         if info.header.frame_id != frame_id:
-            raise UnusableMessage("camera_info_frame", f"the image is of frame {frame_id!r}, camera_info of "
-                                  f"{info.header.frame_id!r}: they are not of one camera")
+            raise UnusableMessage(
+                "camera_info_frame",
+                f"the image is of frame {frame_id!r}, camera_info of "
+                f"{info.header.frame_id!r}: they are not of one camera",
+            )
         if isinstance(camera, UnusableMessage):
             raise camera
         if (camera.width, camera.height) != (width, height):
-            raise UnusableMessage("camera_info_size", f"the image is {width}x{height}, camera_info says "
-                                  f"{camera.width}x{camera.height}: waiting for one of the image's size")
+            raise UnusableMessage(
+                "camera_info_size",
+                f"the image is {width}x{height}, camera_info says "
+                f"{camera.width}x{camera.height}: waiting for one of the image's size",
+            )
         return camera
 
 
@@ -45,5 +54,8 @@ def _convert(info: CameraInfo) -> Camera | UnusableMessage:
 
 def _same(a: CameraInfo, b: CameraInfo) -> bool:
     names = ("width", "height", "distortion_model", "d", "binning_x", "binning_y", "roi")
-    return (a.header.frame_id == b.header.frame_id and (a.k == b.k).all()
-            and all(getattr(a, name) == getattr(b, name) for name in names))
+    return (
+        a.header.frame_id == b.header.frame_id
+        and (a.k == b.k).all()
+        and all(getattr(a, name) == getattr(b, name) for name in names)
+    )

@@ -1,7 +1,8 @@
-"""ROS messages to arrays and cameras, and arrays to Image messages. Pixels are not copied where that can be helped.
+"""ROS messages to arrays and cameras, and arrays to Image messages; pixels are copied only if need be.
 
-Accepted as colour input: rgb8, bgr8, rgba8, bgra8, mono8 (8UC1), mono16 (its high byte is used), and JPEG or PNG as
-CompressedImage; other encodings go to cv_bridge where it is installed. Depth: 16UC1 (millimetres), 32FC1 (metres).
+Accepted as colour input: rgb8, bgr8, rgba8, bgra8, mono8 (8UC1), mono16 (its high byte is used), and JPEG or
+PNG as CompressedImage; other encodings go to cv_bridge where it is installed. Depth: 16UC1 (millimetres),
+32FC1 (metres).
 """
 
 from __future__ import annotations
@@ -18,19 +19,32 @@ from ..pipeline.preprocess import to_rgb
 from ..pipeline.region import Region
 
 LAYOUTS = {  # encoding: (type, channels)
-    "rgb8": ("u1", 3), "bgr8": ("u1", 3), "rgba8": ("u1", 4), "bgra8": ("u1", 4), "mono8": ("u1", 1),
-    "8UC1": ("u1", 1), "mono16": ("u2", 1), "16UC1": ("u2", 1), "32FC1": ("f4", 1),
+    "rgb8": ("u1", 3),
+    "bgr8": ("u1", 3),
+    "rgba8": ("u1", 4),
+    "bgra8": ("u1", 4),
+    "mono8": ("u1", 1),
+    "8UC1": ("u1", 1),
+    "mono16": ("u2", 1),
+    "16UC1": ("u2", 1),
+    "32FC1": ("f4", 1),
 }
 DEPTH = ("16UC1", "32FC1")
 NAMES = {  # sensor_msgs/distortion_models.hpp to core.camera
-    "plumb_bob": "plumb_bob", "rational_polynomial": "rational_polynomial", "equidistant": "equidistant",
-    "fisheye": "equidistant", "": "plumb_bob",
+    "plumb_bob": "plumb_bob",
+    "rational_polynomial": "rational_polynomial",
+    "equidistant": "equidistant",
+    "fisheye": "equidistant",
+    "": "plumb_bob",
 }
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}  # first bytes of a file to its last
 
 
 class UnusableMessage(ValueError):
-    """A message that cannot be used; the text says what was found and what was wanted. reason: a word to count by."""
+    """A message that cannot be used; the text says what was found and what was wanted.
+
+    reason: a word to count by.
+    """
 
     def __init__(self, reason: str, text: str):
         super().__init__(text)
@@ -47,8 +61,11 @@ def image_to_array(message: Image) -> np.ndarray:
     height, width, step = message.height, message.width, message.step
     used = width * channels * kind.itemsize
     if height == 0 or width == 0 or step < used or len(message.data) < height * step:
-        raise UnusableMessage("image_size", f"image: {width}x{height} {message.encoding} wants step >= {used} and "
-                              f"{height} x step bytes, found step {step} and {len(message.data)} bytes")
+        raise UnusableMessage(
+            "image_size",
+            f"image: {width}x{height} {message.encoding} wants step >= {used} and "
+            f"{height} x step bytes, found step {step} and {len(message.data)} bytes",
+        )
     rows = np.frombuffer(message.data, np.uint8, height * step).reshape(height, step)[:, :used]
     shape = (height, width, channels) if channels > 1 else (height, width)
     if step % kind.itemsize:
@@ -60,7 +77,9 @@ def image_to_rgb(message: Image) -> np.ndarray:
     """Return an Image as (H, W, 3) uint8 RGB; a view where it is rgb8. Raises UnusableMessage."""
     encoding = message.encoding
     if encoding in DEPTH:
-        raise UnusableMessage("encoding", f"image encoding {encoding!r} is depth; the image topic wants colour or grey")
+        raise UnusableMessage(
+            "encoding", f"image encoding {encoding!r} is depth; the image topic wants colour or grey"
+        )
     if encoding not in LAYOUTS:
         return _by_cv_bridge(message)
     array = image_to_array(message)
@@ -75,39 +94,52 @@ def _by_cv_bridge(message: Image) -> np.ndarray:
         from cv_bridge import CvBridge
     except ImportError as error:
         known = ", ".join(name for name in LAYOUTS if name not in DEPTH)
-        raise UnusableMessage("encoding", f"image encoding {message.encoding!r}: wanted one of {known}; others need "
-                              f"cv_bridge (apt install ros-$ROS_DISTRO-cv-bridge; {error})") from error
+        raise UnusableMessage(
+            "encoding",
+            f"image encoding {message.encoding!r}: wanted one of {known}; others need "
+            f"cv_bridge (apt install ros-$ROS_DISTRO-cv-bridge; {error})",
+        ) from error
     try:
         return np.asarray(CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8"))
     except Exception as error:  # CvBridgeError and cv2.error share no base class but this
-        raise UnusableMessage("encoding", f"image encoding {message.encoding!r}: cv_bridge: {error}") from error
+        raise UnusableMessage(
+            "encoding", f"image encoding {message.encoding!r}: cv_bridge: {error}"
+        ) from error
 
 
 def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     """Return a JPEG or PNG CompressedImage as (H, W, 3) uint8 RGB. Raises UnusableMessage.
 
-    OpenCV fills the rest of a truncated file with grey and says nothing, so the file's end is looked for first.
+    OpenCV fills the rest of a truncated file with grey and says nothing, so its end is looked for first.
     """
     data = np.frombuffer(message.data, np.uint8)
     head, tail = data[:4].tobytes(), data[-32:].tobytes()
     end = next((end for start, end in ENDS.items() if head.startswith(start)), None)
     if end is None:
-        raise UnusableMessage("encoding", f"compressed image of format {message.format!r}: wanted JPEG or PNG data, "
-                              f"found {len(data)} bytes that begin with {head!r}")
+        raise UnusableMessage(
+            "encoding",
+            f"compressed image of format {message.format!r}: wanted JPEG or PNG data, "
+            f"found {len(data)} bytes that begin with {head!r}",
+        )
     if end not in tail:
-        raise UnusableMessage("truncated", f"compressed image of format {message.format!r} is truncated: "
-                              f"its {len(data)} bytes lack the end mark {end!r}")
+        raise UnusableMessage(
+            "truncated",
+            f"compressed image of format {message.format!r} is truncated: "
+            f"its {len(data)} bytes lack the end mark {end!r}",
+        )
     image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     if image is None:
-        raise UnusableMessage("truncated", f"compressed image of format {message.format!r}, {len(data)} bytes: "
-                              "OpenCV cannot decode it")
+        raise UnusableMessage(
+            "truncated",
+            f"compressed image of format {message.format!r}, {len(data)} bytes: OpenCV cannot decode it",
+        )
     return to_rgb(image, "bgr8")
 
 
 def array_to_image(array: np.ndarray, encoding: str, header) -> Image:
     """Return pixels (H, W[, C]) as an Image message in this machine's byte order.
 
-    Assigning an array to ``data`` takes 75 ms at 640x480 or fails; filling the message's own array takes 0.02 ms.
+    Assigning an array to ``data`` takes 75 ms at 640x480 or fails; filling the message's own takes 0.02 ms.
     """
     array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
     message = Image(header=header, encoding=encoding, height=array.shape[0], width=array.shape[1])
@@ -120,30 +152,36 @@ def array_to_image(array: np.ndarray, encoding: str, header) -> Image:
 def info_to_camera(info: CameraInfo) -> Camera:
     """Return the camera of a raw image (K and D, not P). Raises UnusableMessage.
 
-    Convention (REP-104): K[0] = 0 or empty means not calibrated. Binning and regions of interest are refused: with
-    them the image's pixels are not the ones that K speaks of.
+    Convention (REP-104): K[0] = 0 or empty means not calibrated. Binning and regions of interest are refused:
+    with them the image's pixels are not the ones that K speaks of.
     """
     if info.k[0] == 0:
-        raise UnusableMessage("uncalibrated", "camera_info: the camera is not calibrated (K[0] = 0); calibrate it and "
-                              "give its driver the result (camera_info_url)")
-    if info.distortion_model not in NAMES:
-        raise UnusableMessage("distortion_model", f"camera_info: distortion model {info.distortion_model!r}, wanted "
-                              f"one of {', '.join(name for name in NAMES if name)}, or rectify the image and empty D")
-    if max(info.binning_x, info.binning_y) > 1 or (info.roi.width and (info.roi.width, info.roi.height) != (
-            info.width, info.height)):
-        raise UnusableMessage("binning", f"camera_info: binning {info.binning_x}x{info.binning_y} and region of "
-                              f"interest {info.roi.width}x{info.roi.height} are not supported; wanted the full sensor")
+        raise UnusableMessage(
+            "uncalibrated",
+            "camera_info: the camera is not calibrated (K[0] = 0); calibrate it and "
+            "give its driver the result (camera_info_url)",
+        )
+    coefficients = np.array(info.d, float)
+    if coefficients.any() and info.distortion_model not in NAMES:
+        raise UnusableMessage(
+            "distortion_model",
+            f"camera_info: distortion model {info.distortion_model!r}, wanted "
+            f"one of {', '.join(name for name in NAMES if name)}, or rectify the image and empty D",
+        )
+    if max(info.binning_x, info.binning_y) > 1 or (
+        info.roi.width and (info.roi.width, info.roi.height) != (info.width, info.height)
+    ):
+        raise UnusableMessage(
+            "binning",
+            f"camera_info: binning {info.binning_x}x{info.binning_y} and region of "
+            f"interest {info.roi.width}x{info.roi.height} are not supported; wanted the full sensor",
+        )
     try:
-        return Camera(np.array(info.k).reshape(3, 3), _coefficients(info), NAMES[info.distortion_model],
-                      info.width, info.height)
+        if not coefficients.any():  # an ideal pinhole, whatever the model is called
+            return Camera(info.k, (), "plumb_bob", info.width, info.height)
+        return Camera(info.k, coefficients, NAMES[info.distortion_model], info.width, info.height)
     except ValueError as error:
         raise UnusableMessage("camera_info", f"camera_info: {error}") from error
-
-
-def _coefficients(info: CameraInfo) -> np.ndarray:
-    """D, or nothing where all of it is zero: an ideal pinhole costs less."""
-    coefficients = np.array(info.d, float)
-    return coefficients if coefficients.any() else coefficients[:0]
 
 
 def to_seconds(stamp) -> float:
@@ -152,9 +190,9 @@ def to_seconds(stamp) -> float:
 
 
 def to_regions(message: Detection2DArray, ids: dict[str, int]) -> list[Region]:
-    """Return the boxes of a Detection2DArray as regions; those of classes that the bundle does not know are left out.
+    """Return the boxes of a Detection2DArray as regions; unknown classes are left out.
 
-    ids: object ids by class name. A box without a class is a region for any. Rotation of a box is not looked at.
+    ids: object ids by class name. A box without a class is a region for any. A box's rotation is ignored.
     """
     regions = []
     for detection in message.detections:
@@ -162,6 +200,8 @@ def to_regions(message: Detection2DArray, ids: dict[str, int]) -> list[Region]:
         known = [ids[name] for name in names if name in ids]
         center, width, height = detection.bbox.center.position, detection.bbox.size_x, detection.bbox.size_y
         if (known or not names) and width > 0 and height > 0:
-            box = np.array([center.x - width / 2, center.y - height / 2, center.x + width / 2, center.y + height / 2])
+            box = np.array(
+                [center.x - width / 2, center.y - height / 2, center.x + width / 2, center.y + height / 2]
+            )
             regions.append(Region(box, known[0] if known else None))
     return regions

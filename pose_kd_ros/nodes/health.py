@@ -1,7 +1,7 @@
 """How the node is doing: counts, latencies and what is wrong, as /diagnostics and ~/status say it.
 
-Percentiles are over the last WINDOW frames. ``diagnostic_updater`` is not used: its Python half has a clock of its own
-and misjudges rates under simulated time.
+Percentiles are over the last WINDOW frames. ``diagnostic_updater`` is not used: its Python half has a clock
+of its own and misjudges rates under simulated time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ QUIET_S = 3.0  # without a frame for so long, the watchdog speaks
 class Health:
     """Counts and timings; the callback thread and the worker both write to it.
 
-    frames_received = frames_processed + dropped + refused (+ one or two under way). lost: sent, but never arrived here.
+    frames_received = frames_processed + dropped + refused (+ one or two under way). lost: sent, but never
+    arrived here.
     """
 
     def __init__(self):
@@ -70,30 +71,54 @@ class Health:
     def counts(self, dropped: int) -> dict[str, int]:
         """The counts by name; dropped: frames replaced by a newer one before the worker was free."""
         with self._lock:
-            return {"frames_received": self.received, "frames_processed": self.processed, "dropped": dropped,
-                    "lost": self.lost, **{f"refused_{reason}": n for reason, n in sorted(self.refused.items())}}
+            return {
+                "frames_received": self.received,
+                "frames_processed": self.processed,
+                "dropped": dropped,
+                "lost": self.lost,
+                **{f"refused_{reason}": n for reason, n in sorted(self.refused.items())},
+            }
 
     def percentiles(self) -> dict[str, float]:
         """p50 and p95 of the latency from image stamp to publication, and of every stage, in milliseconds."""
         with self._lock:
             series = {"latency": list(self._latency_ms), **{k: list(v) for k, v in self._stages_ms.items()}}
-        return {f"{name}_ms_p{p}": round(float(np.percentile(values, p)), 2)
-                for name, values in series.items() if values for p in (50, 95)}
+        return {
+            f"{name}_ms_p{p}": round(float(np.percentile(values, p)), 2)
+            for name, values in series.items()
+            if values
+            for p in (50, 95)
+        }
 
 
-def status_message(stamp: float, counts: dict[str, int], latency_ms: float, stages_ms: dict[str, float],
-                   tracks: list[dict]) -> String:
+def status_message(
+    stamp: float, counts: dict[str, int], latency_ms: float, stages_ms: dict[str, float], tracks: list[dict]
+) -> String:
     """One frame's ~/status as JSON."""
     stages = {name: round(value, 3) for name, value in stages_ms.items()}
-    return String(data=json.dumps({"stamp": stamp, **counts, "latency_ms": round(latency_ms, 3), "stages_ms": stages,
-                                   "tracks": tracks}))
+    return String(
+        data=json.dumps(
+            {
+                "stamp": stamp,
+                **counts,
+                "latency_ms": round(latency_ms, 3),
+                "stages_ms": stages,
+                "tracks": tracks,
+            }
+        )
+    )
 
 
 def diagnostic_array(stamp, node_name: str, verdict: tuple[bytes, str], values: dict) -> DiagnosticArray:
     """Return a DiagnosticArray with one status. verdict: (DiagnosticStatus.OK | WARN | ERROR, message)."""
     level, text = verdict
-    status = DiagnosticStatus(level=level, name=f"{node_name}: pose estimation", hardware_id="", message=text,
-                              values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
+    status = DiagnosticStatus(
+        level=level,
+        name=f"{node_name}: pose estimation",
+        hardware_id="",
+        message=text,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )
     array = DiagnosticArray(status=[status])
     array.header.stamp = stamp
     return array
@@ -113,7 +138,10 @@ def judge(active: bool, fault: str, problem: str, quiet: str) -> tuple[bytes, st
 
 
 def explain_silence(topic: str, kind: type, seconds: float, wanted_reliable: bool, publishers: list) -> str:
-    """Say why no frame may have come. kind: the wanted message class. publishers: the topic's TopicEndpointInfo."""
+    """Say why no frame may have come.
+
+    kind: the wanted message class. publishers: the topic's TopicEndpointInfo.
+    """
     said = f"no image on {topic} for {seconds:.0f} s: "
     if not publishers:
         return said + "nobody publishes there (is the topic remapped? is ROS_DOMAIN_ID the same?)"
@@ -121,13 +149,20 @@ def explain_silence(topic: str, kind: type, seconds: float, wanted_reliable: boo
     if all(not info.topic_type.endswith(f"/{kind.__name__}") for info in publishers):
         return said + f"{names}, this node wants {kind.__name__}; set the parameter image_transport"
     if wanted_reliable and any(info.qos_profile.reliability.name == "BEST_EFFORT" for info in publishers):
-        return said + f"this node asks for reliable images, but {names}; set the parameter reliability to best_effort"
-    return said + (f"{names}. If it does publish, its images may not fit Fast DDS's default shared-memory segment "
-                   "(0.5 MB): use a profile with a 64 MB segment on both sides (FASTDDS_DEFAULT_PROFILES_FILE)")
+        return (
+            said
+            + f"this node asks for reliable images, but {names}; set the parameter reliability to best_effort"
+        )
+    return said + (
+        f"{names}. If it does publish, its images may not fit Fast DDS's default shared-memory segment "
+        "(0.5 MB): use a profile with a 64 MB segment on both sides (FASTDDS_DEFAULT_PROFILES_FILE)"
+    )
 
 
 def describe(info) -> str:
     """One publisher in words: node, type and QoS."""
     qos = info.qos_profile
-    return (f"{info.node_namespace.rstrip('/')}/{info.node_name} publishes {info.topic_type} "
-            f"({qos.reliability.name.lower()}, {qos.durability.name.lower()})")
+    return (
+        f"{info.node_namespace.rstrip('/')}/{info.node_name} publishes {info.topic_type} "
+        f"({qos.reliability.name.lower()}, {qos.durability.name.lower()})"
+    )

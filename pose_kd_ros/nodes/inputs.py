@@ -36,7 +36,10 @@ class Arrival:
 
 
 class Inputs:
-    """Subscriptions of image, camera_info and regions. Images go to ``latest``; the newest of the others is kept."""
+    """Subscriptions of image, camera_info and regions.
+
+    Images go to ``latest``; of the others the newest is kept.
+    """
 
     def __init__(self, node, settings: Settings, latest: Latest, health: Health):
         self._node, self._latest, self._health = node, latest, health
@@ -51,10 +54,11 @@ class Inputs:
             self._others.append(self._subscribe(Detection2DArray, "regions", self._on_regions))
 
     def _subscribe(self, kind, topic: str, callback, reliability: str = "best_effort"):
-        """Depth 1, so that a slow moment costs frames and not age; every policy can be overridden by parameters."""
+        """Depth 1, so that a slow moment costs frames and not age; parameters can override every policy."""
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability.upper()])
-        return self._node.create_subscription(kind, topic, callback, qos,
-                                              qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        return self._node.create_subscription(
+            kind, topic, callback, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies()
+        )
 
     def destroy(self) -> None:
         """Take the subscriptions down."""
@@ -63,8 +67,10 @@ class Inputs:
 
     def _image_callback(self) -> Callable:
         """rclpy hands over sequence numbers from Iron on."""
+
         def with_info(message, info):
             self._on_image(message, info["publication_sequence_number"])
+
         has_info = hasattr(rclpy.subscription.Subscription, "CallbackType")
         return with_info if has_info else lambda message: self._on_image(message, None)
 
@@ -79,13 +85,15 @@ class Inputs:
         """Return the RGB image and its Camera. Raises UnusableMessage."""
         image = self._decode(arrival.message)
         try:
-            camera: Camera = self._cameras.camera_for(arrival.message.header.frame_id, image.shape[1], image.shape[0])
+            camera: Camera = self._cameras.camera_for(
+                arrival.message.header.frame_id, image.shape[1], image.shape[0]
+            )
         except UnusableMessage as error:
             raise UnusableMessage(error.reason, f"{error} ({self._camera_info_sources()})") from None
         return image, camera
 
     def regions_for(self, stamp: float, ids: dict[str, int]) -> list[Region]:
-        """Return the newest regions, once, if they are about an image of ``stamp``. ids: object ids by class name."""
+        """Return the newest regions, once, if they are about an image of ``stamp``. ids: by class name."""
         message, self._regions = self._regions, None
         if message is None or abs(to_seconds(message.header.stamp) - stamp) > REGIONS_AGE_S:
             return []

@@ -1,4 +1,7 @@
-"""The newest frame and the thread that works on it: nothing queues up, every drop is counted, no death is silent."""
+"""The newest frame and the thread that works on it.
+
+Nothing queues up, every drop is counted, no death is silent.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +34,11 @@ class Latest:
 
 
 class Worker:
-    """A thread that calls ``work`` with every item it gets from ``latest``, until it is stopped or ``work`` raises.
+    """A thread that calls ``work`` with every item it gets from ``latest``, until it is stopped or ``work``
+    raises.
 
-    error: the reason it died of, with the traceback; None while it lives or after a stop. Somebody must look at it.
+    error: the reason it died of, with the traceback; None while it lives or after a stop. Somebody must look
+    at it.
     """
 
     def __init__(self, latest: Latest, work: Callable[[Any], None]):

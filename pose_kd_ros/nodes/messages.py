@@ -1,7 +1,8 @@
 """Tracks to messages: detections, frames, markers, class table, status.
 
-Convention: a pose is T_camera_object, metres, the object's origin in the image's optical frame (x right, y down,
-z forward); quaternions are x, y, z, w; a covariance is row-major over (x, y, z, rotation about x, y, z).
+Convention: a pose is T_camera_object, metres, the object's origin in the image's optical frame (x right, y
+down, z forward); quaternions are x, y, z, w; a covariance is row-major over (x, y, z, rotation about x, y,
+z).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ AXES = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
 class FrameNames:
-    """Gives each track a child frame, ``<prefix><class>[_<n>]``, that it keeps for life; numbers are reused later.
+    """Gives each track a child frame, ``<prefix><class>[_<n>]``, that it keeps for life; numbers are reused
+    later.
 
     Convention: the first cube is ``cube``, one seen beside it ``cube_2``.
     """
@@ -51,7 +53,9 @@ def to_pose(matrix: np.ndarray) -> Pose:
     pose = Pose()
     pose.position.x, pose.position.y, pose.position.z = (float(v) for v in matrix[:3, 3])
     quaternion = to_quaternion(matrix[:3, :3])
-    pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w = (float(v) for v in quaternion)
+    pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w = (
+        float(v) for v in quaternion
+    )
     return pose
 
 
@@ -79,7 +83,9 @@ def to_detection(track, model: ObjectModel, header: Header) -> Detection3D:
 
 def to_detections(tracks, models: dict[int, ObjectModel], header: Header) -> Detection3DArray:
     """Return the tracks' detections under the image's header; an empty array says that nothing was seen."""
-    return Detection3DArray(header=header, detections=[to_detection(t, models[t.object_id], header) for t in tracks])
+    return Detection3DArray(
+        header=header, detections=[to_detection(t, models[t.object_id], header) for t in tracks]
+    )
 
 
 def to_tf(tracks, children: list[str], header: Header) -> TFMessage:
@@ -88,20 +94,28 @@ def to_tf(tracks, children: list[str], header: Header) -> TFMessage:
     for track, child in zip(tracks, children):
         message = TransformStamped(header=header, child_frame_id=child)
         pose, to = to_pose(track.pose), message.transform
-        to.translation.x, to.translation.y, to.translation.z = pose.position.x, pose.position.y, pose.position.z
+        to.translation.x, to.translation.y, to.translation.z = (
+            pose.position.x,
+            pose.position.y,
+            pose.position.z,
+        )
         to.rotation = pose.orientation
         transforms.append(message)
     return TFMessage(transforms=transforms)
 
 
 class MarkerBoard:
-    """What RViz shows: a box and axes per track, and DELETE for those that were shown before and are not now."""
+    """What RViz shows: a box and axes per track; DELETE for those that were shown before and are not now."""
 
     def __init__(self):
         self._shown: set[int] = set()
 
     def update(self, tracks, models: dict[int, ObjectModel], header: Header) -> MarkerArray:
-        markers = [m for t in tracks for m in (_box(t, models[t.object_id], header), _axes(t, models[t.object_id], header))]
+        markers = [
+            m
+            for t in tracks
+            for m in (_box(t, models[t.object_id], header), _axes(t, models[t.object_id], header))
+        ]
         now = {t.id for t in tracks}
         for gone in sorted(self._shown - now):
             markers += [Marker(header=header, ns=ns, id=gone, action=Marker.DELETE) for ns in ("box", "axes")]
@@ -140,15 +154,27 @@ def to_label_info(models: dict[int, ObjectModel], threshold: float, header: Head
 
 
 def to_object_table(bundle, models: dict[int, ObjectModel], prefix: str) -> String:
-    """Return what a user of the poses must know of the objects, as JSON: sizes in metres, where the origin is."""
+    """Return what a user of the poses must know of the objects, as JSON: sizes in metres, origin in words."""
     origins = {spec.id: spec.origin for spec in bundle.manifest.objects}
-    rows = [{"id": m.id, "class": m.name, "frame": f"{prefix}{m.name}", "diameter": m.diameter,
-             "box_center": m.box_center.tolist(), "box_size": m.box_size.tolist(), "symmetries": len(m.symmetries),
-             "origin": origins[m.id]} for m in models.values()]
+    rows = [
+        {
+            "id": m.id,
+            "class": m.name,
+            "frame": f"{prefix}{m.name}",
+            "diameter": m.diameter,
+            "box_center": m.box_center.tolist(),
+            "box_size": m.box_size.tolist(),
+            "symmetries": len(m.symmetries),
+            "origin": origins[m.id],
+        }
+        for m in models.values()
+    ]
     return String(data=json.dumps({"bundle": bundle.manifest.name, "units": "metres", "objects": rows}))
 
 
 def track_rows(tracks, models: dict[int, ObjectModel]) -> list[dict]:
     """Return what ~/status says of each track."""
-    return [{"id": t.id, "class": models[t.object_id].name, "state": t.state, "score": round(float(t.score), 4)}
-            for t in tracks]
+    return [
+        {"id": t.id, "class": models[t.object_id].name, "state": t.state, "score": round(float(t.score), 4)}
+        for t in tracks
+    ]

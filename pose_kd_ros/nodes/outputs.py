@@ -47,11 +47,17 @@ class Outputs:
         self.label_info.publish(to_label_info(models, threshold, header))
 
     def publish(self, tracks, models, header: Header, settings: Settings) -> None:
-        """Publish a frame's tracks under the image's header: those measured in it, on wish the predicted ones too.
+        """Publish a frame's tracks under the image's header: those measured in it, on wish the predicted ones
+        too.
 
-        Convention: a lost object is absent from detections, its markers are deleted and its frame is no longer sent.
+        Convention: a lost object is absent from detections, its markers are deleted and its frame is no
+        longer sent.
         """
-        shown = [t for t in tracks if t.state in MEASURED or (settings.publish_predicted and t.state == "predicted")]
+        shown = [
+            t
+            for t in tracks
+            if t.state in MEASURED or (settings.publish_predicted and t.state == "predicted")
+        ]
         children = [self._names.name(t, models[t.object_id], settings.tf_prefix) for t in shown]
         if settings.publish_tf and shown and header.frame_id:
             self.tf.publish(to_tf(shown, children, header))

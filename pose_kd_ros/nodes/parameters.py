@@ -1,7 +1,7 @@
 """The node's parameters: declared with type, range and description, and read into one checked value.
 
-``ros2 param describe /pose_node <name>`` shows what stands here. Those in FROZEN take effect when the node configures
-and cannot be changed while it is configured; all others can be changed at any time.
+``ros2 param describe /pose_node <name>`` shows what stands here. Those in FROZEN take effect when the node
+configures and cannot be changed while it is configured; all others can be changed at any time.
 """
 
 from __future__ import annotations
@@ -12,15 +12,27 @@ from pathlib import Path
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 
 PACKAGE = "pose_kd_ros"
-FROZEN = ("bundle", "provider", "threads", "image_transport", "reliability", "object_scale", "track_ttl",
-          "use_regions")
+FROZEN = (
+    "bundle",
+    "provider",
+    "threads",
+    "image_transport",
+    "reliability",
+    "object_scale",
+    "track_ttl",
+    "use_regions",
+)
 CHOICES = {
     "image_transport": ("raw", "compressed"),
     "reliability": ("best_effort", "reliable"),
     "provider": ("cpu", "cuda", "tensorrt", "openvino"),
 }
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider",
-             "openvino": "OpenVINOExecutionProvider"}
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
 
 
 class UnusableParameter(ValueError):
@@ -29,7 +41,7 @@ class UnusableParameter(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """The parameters' values; the defaults are the parameters' defaults. -1 as a threshold means the bundle's own."""
+    """The parameters' values; the defaults are the parameters' own. -1 for a threshold: the bundle's."""
 
     autostart: bool = True
     bundle: str = ""
@@ -51,38 +63,46 @@ class Settings:
     def __post_init__(self):
         for name, wanted in CHOICES.items():
             if getattr(self, name) not in wanted:
-                raise UnusableParameter(f"{name}: found {getattr(self, name)!r}, wanted one of {', '.join(wanted)}")
+                raise UnusableParameter(
+                    f"{name}: found {getattr(self, name)!r}, wanted one of {', '.join(wanted)}"
+                )
 
 
 DESCRIPTIONS = {
     "autostart": "Configure and activate at start. False: leave that to a lifecycle manager.",
     "bundle": "Folder of the bundle to run, or the name of one that is installed with this package.",
-    "provider": "ONNX Runtime's execution provider: cpu, cuda, tensorrt or openvino. There is no silent fall-back.",
+    "provider": "ONNX Runtime's execution provider: cpu, cuda, tensorrt or openvino. No silent fall-back.",
     "threads": "Threads of one inference; 0 = as many as cores.",
-    "image_transport": "raw: sensor_msgs/Image on image. compressed: sensor_msgs/CompressedImage on image/compressed.",
+    "image_transport": "raw: Image on the topic image. compressed: CompressedImage on image/compressed.",
     "reliability": "Reliability asked of the image publisher: best_effort (matches any) or reliable.",
     "use_regions": "Look for new objects in the boxes that arrive on regions, instead of in the whole frame.",
     "score_threshold": "Poses under this score are dropped; -1 = the bundle's own.",
     "cell_threshold": "Cells of the network vote above this score; -1 = the bundle's own.",
     "max_instances": "At most this many objects are tracked, the best first; all classes together.",
-    "search_period": "Seconds between searches of the whole frame while something is tracked; 0 = every frame.",
+    "search_period": "Seconds between searches of the whole frame while all is tracked; 0 = every frame.",
     "track_ttl": "Seconds that an object may go unseen and still keep its id.",
-    "object_scale": "The real object's size over the bundle's: 1.0119 for a cube of 85 mm and a bundle of 84 mm.",
+    "object_scale": "The real object's size over the bundle's: 1.0119 for a cube of 85 mm, bundle of 84 mm.",
     "publish_tf": "Publish the objects' frames on /tf.",
     "tf_prefix": "Put before the class name to make the child frame: <prefix><class>[_<n>].",
     "publish_predicted": "Also publish poses of tracks that were not measured in this frame, only predicted.",
 }
 RANGES = {
-    "threads": (0, 256), "score_threshold": (-1.0, 1.0), "cell_threshold": (-1.0, 1.0), "max_instances": (1, 100),
-    "search_period": (0.0, 3600.0), "track_ttl": (0.0, 60.0), "object_scale": (0.001, 1000.0),
+    "threads": (0, 256),
+    "score_threshold": (-1.0, 1.0),
+    "cell_threshold": (-1.0, 1.0),
+    "max_instances": (1, 100),
+    "search_period": (0.0, 3600.0),
+    "track_ttl": (0.0, 60.0),
+    "object_scale": (0.001, 1000.0),
 }
 
 
 def declare(node) -> None:
     """Declare every field of Settings on a node; ``autostart`` is read-only: it is looked at once."""
     for field in fields(Settings):
-        descriptor = ParameterDescriptor(name=field.name, description=DESCRIPTIONS[field.name],
-                                         read_only=field.name == "autostart")
+        descriptor = ParameterDescriptor(
+            name=field.name, description=DESCRIPTIONS[field.name], read_only=field.name == "autostart"
+        )
         if field.name in CHOICES:
             descriptor.additional_constraints = "one of " + ", ".join(CHOICES[field.name])
         if field.name in RANGES:
@@ -104,10 +124,15 @@ def judge(changes, configured: bool) -> SetParametersResult:
     for change in changes:
         if change.name in CHOICES and change.value not in CHOICES[change.name]:
             wanted = ", ".join(CHOICES[change.name])
-            return SetParametersResult(successful=False, reason=f"{change.name}: found {change.value!r}, wanted {wanted}")
+            return SetParametersResult(
+                successful=False, reason=f"{change.name}: found {change.value!r}, wanted {wanted}"
+            )
         if configured and change.name in FROZEN:
-            return SetParametersResult(successful=False, reason=f"{change.name} takes effect when the node configures: "
-                                       "deactivate and clean it up, set the parameter, configure and activate")
+            return SetParametersResult(
+                successful=False,
+                reason=f"{change.name} takes effect when the node configures: "
+                "deactivate and clean it up, set the parameter, configure and activate",
+            )
     return SetParametersResult(successful=True)
 
 
@@ -124,7 +149,9 @@ def bundle_folder(name: str) -> Path:
     shipped = _share() / "bundles" / name
     if Path(name).name == name and shipped.is_dir():
         return shipped
-    raise UnusableParameter(f"bundle: {name!r} is neither a folder nor one of the installed {installed_bundles()}")
+    raise UnusableParameter(
+        f"bundle: {name!r} is neither a folder nor one of the installed {installed_bundles()}"
+    )
 
 
 def installed_bundles() -> list[str]:
@@ -135,6 +162,7 @@ def installed_bundles() -> list[str]:
 def _share() -> Path:
     """share/pose_kd_ros, or the source tree where the package is not installed."""
     from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+
     try:
         return Path(get_package_share_directory(PACKAGE))
     except PackageNotFoundError:

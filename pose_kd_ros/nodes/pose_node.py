@@ -1,10 +1,12 @@
 """Camera frames in, 6D object poses out: detections, TF, markers, status.
 
-    ros2 run pose_kd_ros pose_node --ros-args -p bundle:=cube -r image:=/camera/image_raw -r camera_info:=/camera/camera_info
+    ros2 run pose_kd_ros pose_node --ros-args -p bundle:=cube -r image:=/camera/image_raw -r
+    camera_info:=/camera/camera_info
 
-A lifecycle node. It loads, checks and warms the network in configure and subscribes in activate; with ``autostart``
-(the default) it takes both steps by itself. The subscription's callback only puts the newest frame into a slot; a
-worker thread does the rest. If that dies, the node goes through its error transition to unconfigured and says why.
+A lifecycle node. It loads, checks and warms the network in configure and subscribes in activate; with
+``autostart`` (the default) it takes both steps by itself. The subscription's callback only puts the newest
+frame into a slot; a worker thread does the rest. If that dies, the node goes through its error transition to
+unconfigured and says why.
 """
 
 from __future__ import annotations
@@ -30,8 +32,11 @@ from . import health, parameters
 from .outputs import Outputs
 from .processing import Processing
 
-SUCCESS, FAILURE, ERROR = (TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE,
-                           TransitionCallbackReturn.ERROR)
+SUCCESS, FAILURE, ERROR = (
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
+)
 
 
 class PoseNode(LifecycleNode):
@@ -45,7 +50,9 @@ class PoseNode(LifecycleNode):
         self.processing: Processing | None = None
         self._fault = ""  # why the node is not in the state that was asked of it
         parameters.declare(self)
-        self.add_on_set_parameters_callback(lambda changes: parameters.judge(changes, self._bundle is not None))
+        self.add_on_set_parameters_callback(
+            lambda changes: parameters.judge(changes, self._bundle is not None)
+        )
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._report, clock=steady)
@@ -55,7 +62,7 @@ class PoseNode(LifecycleNode):
         self._jump = self.get_clock().create_jump_callback(back, post_callback=self._on_jump)
 
     def start(self) -> None:
-        """Configure and activate, if the parameter ``autostart`` says so; a failure is in the log and /diagnostics."""
+        """Configure and activate, if ``autostart`` says so; the log and /diagnostics tell a failure."""
         if self.get_parameter("autostart").value and self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
@@ -94,7 +101,9 @@ class PoseNode(LifecycleNode):
             action()
         except Exception as error:
             self._fault = f"cannot {name}: {error}"
-            detail = "" if isinstance(error, ValueError) else "\n" + traceback.format_exc()  # refusals speak for themselves
+            detail = (
+                "" if isinstance(error, ValueError) else "\n" + traceback.format_exc()
+            )  # refusals speak for themselves
             self.get_logger().error(self._fault + detail)
             return FAILURE
         if name in ("configure", "activate"):
@@ -109,7 +118,9 @@ class PoseNode(LifecycleNode):
         network(np.zeros((1, 3, size, size), np.float32))  # the first run of a size is slower by far
         self._bundle, self._network, self._outputs = bundle, network, Outputs(self)
         names = ", ".join(model.name for model in bundle.objects)
-        self.get_logger().info(f"bundle {bundle.manifest.name!r} ({names}): files verified, golden sample replayed")
+        self.get_logger().info(
+            f"bundle {bundle.manifest.name!r} ({names}): files verified, golden sample replayed"
+        )
 
     def _begin(self) -> None:
         self.processing = Processing(self, self._bundle, self._network, self._outputs)

@@ -44,7 +44,7 @@ class Processing:
         self.worker = Worker(self.latest, self._work)
 
     def stop(self) -> None:
-        """End subscriptions and worker, delete the markers. Raises RuntimeError if the worker is stuck in a frame."""
+        """End subscriptions and worker, delete the markers. Raises RuntimeError if the worker is stuck."""
         self.inputs.destroy()
         if not self.worker.stop(STOP_S):
             raise RuntimeError(f"the worker did not end within {STOP_S:g} s")
@@ -73,7 +73,7 @@ class Processing:
         self._outputs.clear()
 
     def _work(self, arrival: Arrival) -> None:
-        """One frame. A message that cannot be used is counted and told; anything else that is raised ends the worker."""
+        """One frame. An unusable message is counted and told; any other exception ends the worker."""
         with self._busy:
             self._silent = False
             try:
@@ -111,8 +111,11 @@ class Processing:
         if order == "jumped":
             self._forget("image stamps went back")
         if order == "late":
-            raise UnusableMessage("stamp", f"image stamp {stamp:.6f} s is not after the last one: frames out of order, "
-                                  "sent twice or not stamped by their driver are not used")
+            raise UnusableMessage(
+                "stamp",
+                f"image stamp {stamp:.6f} s is not after the last one: frames out of order, "
+                "sent twice or not stamped by their driver are not used",
+            )
 
     def _apply(self, settings: Settings) -> None:
         """Take over parameters that were changed while running."""
@@ -130,7 +133,9 @@ class Processing:
 
 def make_follower(bundle: Bundle, network: Network, settings: Settings) -> Follower:
     """Return the pipeline, set up as the parameters say."""
-    estimator = Estimator(bundle, network).scaled({model.id: settings.object_scale for model in bundle.objects})
+    estimator = Estimator(bundle, network).scaled(
+        {model.id: settings.object_scale for model in bundle.objects}
+    )
     tracker = Tracker(estimator.objects, ttl=settings.track_ttl)
     follower = Follower(estimator, tracker, search=not settings.use_regions)
     configure_follower(follower, settings)
@@ -141,5 +146,9 @@ def configure_follower(follower: Follower, settings: Settings) -> None:
     """Set what may change between two frames."""
     decode = follower.estimator.bundle.manifest.decode
     follower.search_period, follower.max_instances = settings.search_period, settings.max_instances
-    follower.estimator.cell_score = settings.cell_threshold if settings.cell_threshold >= 0 else decode.cell_score
-    follower.estimator.pose_score = settings.score_threshold if settings.score_threshold >= 0 else decode.pose_score
+    follower.estimator.cell_score = (
+        settings.cell_threshold if settings.cell_threshold >= 0 else decode.cell_score
+    )
+    follower.estimator.pose_score = (
+        settings.score_threshold if settings.score_threshold >= 0 else decode.pose_score
+    )

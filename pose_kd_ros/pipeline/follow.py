@@ -1,4 +1,4 @@
-"""Frames to tracks: where to look in each frame, and what was found. The one place that keeps state between frames."""
+"""Frames to tracks: where to look in each frame, and what was found there."""
 
 from __future__ import annotations
 
@@ -14,26 +14,33 @@ from .estimator import Estimator
 from .region import Region, overlap, projected_box
 
 KNOWN = 0.3  # a given region that overlaps a track's by more adds nothing
-JUMP_S = 0.2  # stamps that go back by more are a bag that loops or a clock that jumped; by less, frames out of order
+JUMP_S = 0.2  # stamps that go back by more are a bag that loops; by less, frames out of order
 
 
 @dataclass(frozen=True)
 class Followed:
-    """One frame's outcome. tracks: also those that were lost just now. stages_ms: the estimator's, and "track"."""
+    """One frame's outcome. tracks: also those lost just now. stages_ms: the estimator's, and "track"."""
 
     tracks: list[Track]
     stages_ms: dict[str, float]
 
 
 class Follower:
-    """Estimator and tracker in a loop: each track says where its object is to be looked for in the next frame.
+    """Estimator and tracker in a loop: each track says where to look for its object in the next frame.
 
-    search_period: seconds between searches of the whole frame while every track is being measured; otherwise each
-    frame is searched. search: False leaves new objects to the given regions. max_instances: tracks are cut to so many.
+    search_period: seconds between searches of the whole frame while every track is being measured; otherwise
+    each frame is searched. search: False leaves new objects to the given regions. max_instances: tracks are
+    cut to so many.
     """
 
-    def __init__(self, estimator: Estimator, tracker: Tracker, search_period: float = 1.0, max_instances: int = 10,
-                 search: bool = True):
+    def __init__(
+        self,
+        estimator: Estimator,
+        tracker: Tracker,
+        search_period: float = 1.0,
+        max_instances: int = 10,
+        search: bool = True,
+    ):
         self.estimator, self.tracker = estimator, tracker
         self.search_period, self.max_instances, self.search = search_period, max_instances, search
         self.reset()
@@ -45,16 +52,18 @@ class Follower:
         self._all_measured = False
 
     def order(self, stamp: float) -> str:
-        """Where a frame stands against the last one: "next", "late" (not to be used) or "jumped" back (reset first)."""
+        """Where a frame stands against the last: "next", "late" (unusable) or "jumped" back (reset first)."""
         if stamp > self._stamp:
             return "next"
         return "jumped" if stamp < self._stamp - JUMP_S else "late"
 
-    def process(self, stamp: float, image: np.ndarray, camera: Camera, regions: Sequence[Region] = ()) -> Followed:
+    def process(
+        self, stamp: float, image: np.ndarray, camera: Camera, regions: Sequence[Region] = ()
+    ) -> Followed:
         """Return the tracks after an RGB image (H, W, 3) uint8, taken at ``stamp`` seconds.
 
-        regions: where new objects are expected. Raises ValueError as ``Estimator.estimate`` does, and for a stamp
-        that is not "next".
+        regions: where new objects are expected. Raises ValueError as ``Estimator.estimate`` does, and for a
+        stamp that is not "next".
         """
         if self.order(stamp) != "next":
             raise ValueError(f"follow: stamp {stamp:.6f} s does not follow {self._stamp:.6f} s")

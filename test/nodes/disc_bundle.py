@@ -1,7 +1,7 @@
-"""A bundle whose network is written by hand: it sees a red or a green disc as a ball and votes for its keypoints.
+"""A bundle whose network is written by hand: a red or a green disc is a ball, whose keypoints it votes for.
 
-The ball's pose is known: a disc of radius r pixels about (u, v) is a ball of RADIUS metres at depth fx * RADIUS / r,
-turned by TURN as seen along its ray. Nothing else in a picture makes it answer.
+The ball's pose is known: a disc of radius r pixels about (u, v) is a ball of RADIUS metres at depth
+fx * RADIUS / r, turned by TURN as seen along its ray. Nothing else in a picture makes it answer.
 """
 
 from pathlib import Path
@@ -33,10 +33,10 @@ MODEL = """
 <ir_version: 8, opset_import: ["" : 17]>
 discs (float[1, 3, H, W] image) => (float[1, N, 2] scores, float[1, N, 2, 8, 2] offsets)
 <float half = {0.5}, int64[4] from_ = {0, 0, 0, 0}, int64[4] to_ = {1, 2, 100000, 100000},
- int64[2] plane = {2, 3}, float tiny = {0.000001}, float pi = {3.14159265}, float zero = {0.0}, float one = {1.0},
- int64[1] two = {2}, int64[1] three = {3}, int64[1] four = {4}, int64[4] as_u = {1, 1, 1, -1}, int64[4] as_v = {1, 1, -1, 1},
- int64[3] flat = {1, 2, -1}, int64[5] as_cells = {1, -1, 1, 1, 2}, int64[5] as_votes = {1, 1, 2, 8, 2},
- int64[4] as_center = {1, 2, 1, 2}, int64[4] as_radius = {1, 2, 1, 1}, float most = {0.95}>
+ int64[2] plane = {2, 3}, float tiny = {0.000001}, float pi = {3.14159265}, float zero = {0.0}, float one =
+ {1.0}, int64[1] two = {2}, int64[1] three = {3}, int64[1] four = {4}, int64[4] as_u = {1, 1, 1, -1}, int64[4]
+ as_v = {1, 1, -1, 1}, int64[3] flat = {1, 2, -1}, int64[5] as_cells = {1, -1, 1, 1, 2}, int64[5] as_votes =
+ {1, 1, 2, 8, 2}, int64[4] as_center = {1, 2, 1, 2}, int64[4] as_radius = {1, 2, 1, 1}, float most = {0.95}>
 {
     colors = Slice(image, from_, to_)
     lit = Greater(colors, half)
@@ -87,7 +87,7 @@ discs (float[1, 3, H, W] image) => (float[1, N, 2] scores, float[1, N, 2, 8, 2] 
 
 
 def pattern() -> np.ndarray:
-    """Where the keypoints project (8, 2), relative to the disc's centre, in disc radii; for a ball 0.6 m away."""
+    """Where the keypoints project (8, 2), from the disc's centre, in disc radii; for a ball 0.6 m away."""
     depth = 0.6
     seen = KEYPOINTS @ TURN.T + (0, 0, depth)
     return seen[:, :2] / seen[:, 2:] * depth / RADIUS
@@ -102,9 +102,18 @@ def write_network(path: Path) -> None:
 
 
 def ball(number: int, name: str) -> ObjectSpec:
-    return ObjectSpec(id=number, class_name=name, diameter=2 * RADIUS * 3**0.5, box_center=[0.0] * 3,
-                      box_size=[2 * RADIUS] * 3, keypoints=KEYPOINTS.tolist(), symmetries_discrete=[],
-                      symmetries_continuous=[], reference=np.eye(3).tolist(), origin="the centre")
+    return ObjectSpec(
+        id=number,
+        class_name=name,
+        diameter=2 * RADIUS * 3**0.5,
+        box_center=[0.0] * 3,
+        box_size=[2 * RADIUS] * 3,
+        keypoints=KEYPOINTS.tolist(),
+        symmetries_discrete=[],
+        symmetries_continuous=[],
+        reference=np.eye(3).tolist(),
+        origin="the centre",
+    )
 
 
 def write_disc_bundle(folder: Path) -> Path:
@@ -116,8 +125,15 @@ def write_disc_bundle(folder: Path) -> Path:
     np.savez(sources / "golden.npz", **outputs)
     files = {name: sources / name for name in ("network.onnx", "golden.npz")}
     manifest = Manifest(
-        SCHEMA, "discs", "keypoint", InputSpec(128, 320, STRIDE, 1.5, "rgb", [0.0] * 3, [1.0] * 3),
+        SCHEMA,
+        "discs",
+        "keypoint",
+        InputSpec(128, 320, STRIDE, 1.5, "rgb", [0.0] * 3, [1.0] * 3),
         NetworkSpec("network.onnx", ["scores", "offsets"], [STRIDE], 16, 0.001),
-        [ball(1, "red_ball"), ball(2, "green_ball")], DecodeSpec(0.3, 0.3), GoldenSpec("golden.npz", 1, 64, 64, 1e-3),
-        TrainingSpec("by hand", "none", "none", 0, 0, "none", "none", "none"), dict.fromkeys(files, ""))
+        [ball(1, "red_ball"), ball(2, "green_ball")],
+        DecodeSpec(0.3, 0.3),
+        GoldenSpec("golden.npz", 1, 64, 64, 1e-3),
+        TrainingSpec("by hand", "none", "none", 0, 0, "none", "none", "none"),
+        dict.fromkeys(files, ""),
+    )
     return write_bundle(folder, manifest, files).folder

@@ -49,7 +49,9 @@ class Camera:
     def __init__(self, ros, name="camera"):
         self.node = ros.node(name)
         self.images = self.node.create_publisher(Image, "image", qos_profile_sensor_data)
-        self.compressed = self.node.create_publisher(CompressedImage, "image/compressed", qos_profile_sensor_data)
+        self.compressed = self.node.create_publisher(
+            CompressedImage, "image/compressed", qos_profile_sensor_data
+        )
         self.infos = self.node.create_publisher(CameraInfo, "camera_info", qos_profile_sensor_data)
         self.regions = self.node.create_publisher(Detection2DArray, "regions", 10)
 
@@ -70,11 +72,13 @@ class Camera:
 
 
 class Rig:
-    """The node under test, a camera, and lists of what arrived. The node is configured and active unless told not."""
+    """The node under test, a camera, and lists of what arrived."""
 
     def __init__(self, ros, autostart=True, camera=True, **parameters):
         self.ros = ros
-        values = [Parameter(name, value=value) for name, value in {"autostart": autostart, **parameters}.items()]
+        values = [
+            Parameter(name, value=value) for name, value in {"autostart": autostart, **parameters}.items()
+        ]
         self.pose_node = PoseNode(parameter_overrides=values)
         ros.add(self.pose_node)
         self.listener = ros.node("listener")
@@ -99,23 +103,32 @@ class Rig:
     def connect(self):
         """Wait until the camera's topics and the listener's have found each other."""
         camera, node = self.camera, self.pose_node
-        assert self.ros.until(lambda: camera.images.get_subscription_count() + camera.compressed.get_subscription_count()
-                              and camera.infos.get_subscription_count() and self._heard_of(node))
+        assert self.ros.until(
+            lambda: (
+                camera.images.get_subscription_count() + camera.compressed.get_subscription_count()
+                and camera.infos.get_subscription_count()
+                and self._heard_of(node)
+            )
+        )
         return self
 
     def _heard_of(self, node):
         topics = ("/tf", "/pose_node/detections", "/pose_node/markers", "/pose_node/status")
-        return all(node.count_subscribers(topic) and self.listener.count_publishers(topic) for topic in topics)
+        return all(
+            node.count_subscribers(topic) and self.listener.count_publishers(topic) for topic in topics
+        )
 
     def show(self, array, encoding="rgb8", step=0.04, info=True, **changes):
-        """Send one frame and wait for what the node makes of it: its status message, or None for a refusal."""
+        """Send one frame and wait for what the node makes of it: its status, or None for a refusal."""
         self.stamp += step
         before, refused = len(self.statuses), self.refusals()
         if info is True:
             self.camera.info(width=array.shape[1], height=array.shape[0])
             self.pause(0.03)
         self.camera.image(self.stamp, array, encoding, **changes)
-        assert self.ros.until(lambda: len(self.statuses) > before or self.refusals() > refused, 10), "frame vanished"
+        assert self.ros.until(lambda: len(self.statuses) > before or self.refusals() > refused, 10), (
+            "frame vanished"
+        )
         self.pause(0.05)
         return self.status() if len(self.statuses) > before else None
 

@@ -72,8 +72,12 @@ def test_two_classes_are_tracked_with_ids_that_stay(rig):
 
 
 def test_the_class_table_is_latched(ros, rig):
-    late = ros.collect(ros.node("latecomer"), type(rig.objects[0]) if rig.objects else _string(), "/pose_node/objects",
-                       _latched())
+    late = ros.collect(
+        ros.node("latecomer"),
+        type(rig.objects[0]) if rig.objects else _string(),
+        "/pose_node/objects",
+        _latched(),
+    )
     assert ros.until(lambda: late, 10)
     table = json.loads(late[0].data)
     assert [row["class"] for row in table["objects"]] == ["red_ball", "green_ball"]
@@ -83,11 +87,13 @@ def test_the_class_table_is_latched(ros, rig):
 
 def _string():
     from std_msgs.msg import String
+
     return String
 
 
 def _latched():
     from rig import LATCHED
+
     return LATCHED
 
 
@@ -117,7 +123,9 @@ def test_a_stamp_that_does_not_advance_is_refused(rig):
 def test_latency_and_stages_are_reported(rig):
     for _ in range(3):
         status = rig.show(picture((*DISC, RED)))
-    assert {"wait", "read", "preprocess", "network", "decode", "pnp", "track", "publish", "total"} <= set(status["stages_ms"])
+    assert {"wait", "read", "preprocess", "network", "decode", "pnp", "track", "publish", "total"} <= set(
+        status["stages_ms"]
+    )
     level, message, values = rig.diagnosis()
     assert level == b"\x00" and message == "estimating poses"
     assert int(values["frames_processed"]) == 3 and float(values["network_ms_p95"]) > 0

@@ -1,0 +1,140 @@
+"""Draws detections into the images they were found in.
+
+    ros2 launch pose_kd_ros pose.launch.py overlay:=true ...
+
+Images (topic image) wait for detections (topic detections) of the same stamp; frames that the pose node
+dropped are never drawn. Publishes ~/overlay, rgb8, best effort.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import rclpy
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, Image
+from vision_msgs.msg import Detection3D, Detection3DArray
+
+from ..core.camera import Camera
+from ..core.object_model import box_corners
+from ..core.pose import from_quaternion, inverse, make_pose, transform
+from ..pipeline.draw import draw_pose
+from .cameras import CameraLatch
+from .conversions import UnusableMessage, array_to_image, image_to_rgb
+
+KEPT = 30  # images that wait for their detections: one second, about 28 MB at 640x480
+
+
+class StampMatcher:
+    """Pairs two streams by equal stamps; at most ``kept`` messages of each wait, the newest.
+
+    A stamp that goes back empties it, so a bag that loops cannot pair its rounds.
+    """
+
+    def __init__(self, kept: int = KEPT):
+        self._kept = kept
+        self._waiting: tuple[dict, dict] = ({}, {})  # dicts keep their order
+
+    def put(self, stream: int, stamp: tuple[int, int], message):
+        """Return the message of the other stream with this stamp, or None and let this one wait.
+
+        stream: 0 or 1. stamp: (seconds, nanoseconds).
+        """
+        own, other = self._waiting[stream], self._waiting[1 - stream]
+        if own and stamp < next(reversed(own)):
+            self._clear(before=None)
+        if stamp in other:
+            partner = other[stamp]
+            self._clear(before=stamp)
+            return partner
+        own[stamp] = message
+        if len(own) > self._kept:
+            del own[next(iter(own))]
+        return None
+
+    def _clear(self, before: tuple[int, int] | None) -> None:
+        """Let go of all that waits, or of what is not newer than a stamp."""
+        for waiting in self._waiting:
+            for key in [key for key in waiting if before is None or key <= before]:
+                del waiting[key]
+
+
+class OverlayNode(Node):
+    """See the module's text."""
+
+    def __init__(self, **kwargs):
+        super().__init__("overlay_node", **kwargs)
+        text = "Reliability asked of the image publisher: best_effort (matches any) or reliable."
+        self.declare_parameter(
+            "reliability", "best_effort", ParameterDescriptor(description=text, read_only=True)
+        )
+        reliability = ReliabilityPolicy[self.get_parameter("reliability").value.upper()]
+        qos = QoSProfile(depth=5, reliability=reliability)
+        self._matcher, self._cameras = StampMatcher(), CameraLatch()
+        self._overlay = self.create_publisher(Image, "~/overlay", qos_profile_sensor_data)
+        self.create_subscription(Image, "image", self._on_image, qos)
+        self.create_subscription(CameraInfo, "camera_info", self._cameras.put, qos)
+        self.create_subscription(Detection3DArray, "detections", self._on_detections, 10)
+
+    def _on_image(self, image: Image) -> None:
+        detections = self._matcher.put(0, _key(image), image)
+        if detections is not None:
+            self._draw(image, detections)
+
+    def _on_detections(self, detections: Detection3DArray) -> None:
+        image = self._matcher.put(1, _key(detections), detections)
+        if image is not None:
+            self._draw(image, detections)
+
+    def _draw(self, image: Image, detections: Detection3DArray) -> None:
+        if not self._overlay.get_subscription_count():
+            return
+        try:
+            camera = self._cameras.camera_for(image.header.frame_id, image.width, image.height)
+            picture = np.array(image_to_rgb(image))
+        except UnusableMessage as error:
+            self.get_logger().warning(f"nothing drawn: {error}", throttle_duration_sec=5.0)
+            return
+        for detection in detections.detections:
+            draw_detection(picture, camera, detection)
+        self._overlay.publish(array_to_image(picture, "rgb8", image.header))
+
+
+def draw_detection(image: np.ndarray, camera: Camera, detection: Detection3D) -> None:
+    """Draw a Detection3D's box, axes, class, id and score into an RGB image (H, W, 3) uint8, in place."""
+    result = detection.results[0]
+    pose, center = to_matrix(result.pose.pose), to_matrix(detection.bbox.center)
+    size = detection.bbox.size
+    corners = transform(inverse(pose) @ center, box_corners((0, 0, 0), (size.x, size.y, size.z)))
+    label = f"{result.hypothesis.class_id} {detection.id}  {result.hypothesis.score:.2f}"
+    draw_pose(image, camera, pose, corners, label)
+
+
+def to_matrix(pose) -> np.ndarray:
+    """Return a geometry_msgs/Pose as a (4, 4) transform."""
+    q, p = pose.orientation, pose.position
+    return make_pose(from_quaternion([q.x, q.y, q.z, q.w]), [p.x, p.y, p.z])
+
+
+def _key(message) -> tuple[int, int]:
+    return message.header.stamp.sec, message.header.stamp.nanosec
+
+
+def main(args=None) -> int:
+    """Entry point."""
+    rclpy.init(args=args)
+    try:
+        rclpy.spin(OverlayNode())
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
