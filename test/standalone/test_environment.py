@@ -108,7 +108,7 @@ def test_a_failing_command_shows_its_end_and_names_its_log(layout):
 def test_two_set_ups_do_not_run_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "LOCK_SECONDS", 0.1)
     code = (
-        "import sys; from pathlib import Path; from standalone import environment as e; e.LOCK_SECONDS = 0.1\n"
+        "import sys; from pathlib import Path; import standalone.environment as e; e.LOCK_SECONDS = 0.1\n"
         "with e.locked(Path(sys.argv[1])): pass"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "lock")]

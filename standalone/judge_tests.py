@@ -1,6 +1,6 @@
 """Judges a pytest run by its junit file: enough tests ran, and only those skipped that may.
 
-python -m standalone.test_report REPORT --at-least N
+python -m standalone.judge_tests REPORT --at-least N
 """
 
 import argparse
@@ -18,7 +18,10 @@ DATA = re.compile(r"\bshared data\b")
 
 
 def judge(report: Path, at_least: int, with_data: bool) -> list[str]:
-    """Returns what is wrong with a run, one sentence each; none if all is well. with_data: ../shared is there."""
+    """Returns what is wrong with a run, one sentence each; none if all is well.
+
+    with_data: ../shared is there.
+    """
     cases = list(ElementTree.parse(report).getroot().iter("testcase"))
     skipped = {name(case): reason(case) for case in cases if case.find("skipped") is not None}
     bad = {
@@ -45,7 +48,9 @@ def reason(case: ElementTree.Element) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path)
-    parser.add_argument("--at-least", type=int, required=True, metavar="N", help="so many tests must have run")
+    parser.add_argument(
+        "--at-least", type=int, required=True, metavar="N", help="so many tests must have run"
+    )
     options = parser.parse_args()
     wrong = judge(options.report, options.at_least, (ROOT.parent / "shared" / "data").is_dir())
     print("\n".join(wrong), file=sys.stderr, end="\n" if wrong else "")
