@@ -129,11 +129,11 @@ def match(errors, scores, threshold: float) -> np.ndarray:
     """Match estimates to instances greedily, best score first; returns each one's instance (E,) or -1.
 
     errors: (E, G) of each estimate to each true instance of the same object and image. scores: (E,).
-    Each takes the free instance of least error below the threshold. Source: bop_toolkit's pose_matching.
+    Each takes the free instance of least error below the threshold. Source: bop_toolkit.
     """
     errors = np.array(errors, float)
     if errors.ndim != 2 or len(errors) != len(scores):
-        raise ValueError(f"match: wanted errors ({len(scores)}, G) for that many scores, found {errors.shape}")
+        raise ValueError(f"match: wanted errors ({len(scores)}, G) for the scores, found {errors.shape}")
     matches = np.full(len(scores), -1)
     for estimate in np.argsort(-np.asarray(scores, float), kind="stable"):
         if errors.shape[1] and errors[estimate].min() < threshold:

@@ -68,6 +68,18 @@ def moved(pose, step) -> np.ndarray:
     return make_pose(project_to_so3(from_rotation_vector(step[3:]) @ pose[:3, :3]), pose[:3, 3] + step[:3])
 
 
+def with_origin_moved(covariance, shift) -> np.ndarray:
+    """The covariance (6, 6) of the pose about another point of the object, ``shift`` (3,) away in camera axes.
+
+    Convention: turning by w moves that point by w x shift, so a rotation about z that is uncertain by 0.01 rad
+    adds 1 mm across to a point 0.1 m aside.
+    """
+    x, y, z = shift
+    jacobian = np.eye(6)
+    jacobian[:3, 3:] = [[0, z, -y], [-z, 0, x], [y, -x, 0]]
+    return jacobian @ covariance @ jacobian.T
+
+
 def residuals(pose, image, points, K) -> tuple[np.ndarray, np.ndarray]:
     """Projected minus voted pixels (M, 2), and their derivative (M, 2, 6) by a small change of the pose."""
     turned = points @ pose[:3, :3].T

@@ -132,9 +132,41 @@ def test_too_little_gives_none():
     far_off = Correspondences(1, c.image + 100, c.object, c.weight, 1.0)
     line = Correspondences(1, np.tile(K[:2, 2], (8, 1)), np.linspace(-1, 1, 8)[:, None] * [0, 0, 0.1],
                            np.ones(8), 1.0)
+    askew_points = np.linspace(-1, 1, 8)[:, None] * [0.05, 0.02, 0.01]
+    askew_image = project_pinhole(K, transform(pose, askew_points))
+    askew = Correspondences(1, askew_image, askew_points, np.ones(8), 1.0)
     nowhere = Correspondences(1, c.image * np.nan, c.object, c.weight, 1.0)
-    for hopeless in (far_off, line, nowhere):
+    for hopeless in (far_off, line, askew, nowhere):
         assert refine_pose(pose, hopeless, K) is None
+
+
+def test_a_minority_within_the_threshold_hardly_pulls():
+    """Two of eight cells are 5 px off; least squares would follow by 1.25 px."""
+    pose = make_pose(np.eye(3), [0, 0, 0.5])
+    c = votes(np.random.default_rng(10), [pose] * 8, noise=0.3)
+    c.image[c.cell >= 6, 0] += 5
+    result = refine_pose(pose, c, K, threshold_px=8)
+    shift = project_pinhole(K, result.pose[:3, 3]) - project_pinhole(K, pose[:3, 3])
+    assert np.abs(shift).max() < 0.25
+
+
+def test_perfect_votes_are_not_perfectly_sure():
+    pose = make_pose(np.eye(3), [0, 0, 0.5])
+    result = refine_pose(pose, shared_noise(np.random.default_rng(11), pose, 4, sigma=0.0), K)
+    assert result.sigma_px == SIGMA_FLOOR
+    sideways = SIGMA_FLOOR / K[0, 0] * 0.5 / np.sqrt(8)
+    assert np.sqrt(result.covariance[0, 0]) == pytest.approx(sideways, rel=0.3)
+
+
+def test_dense_votes_count_as_64_at_most():
+    pose, random = make_pose(np.eye(3), [0, 0, 0.5]), np.random.default_rng(12)
+    spread = []
+    for count in (1000, 4000):
+        points = random.uniform(-0.04, 0.04, (count, 3))
+        image = project_pinhole(K, transform(pose, points)) + random.normal(size=(count, 2))
+        covariance = refine_pose(pose, Correspondences(1, image, points, np.ones(count), 1.0), K).covariance
+        spread.append(np.sqrt(np.diag(covariance)))
+    np.testing.assert_allclose(spread[0], spread[1], rtol=0.1)
 
 
 def test_pose_stays_rigid():

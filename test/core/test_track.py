@@ -1,0 +1,228 @@
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from pose_kd_ros.core.object_model import ObjectModel, box_corners, expand_symmetries
+from pose_kd_ros.core.pose import make_pose, rotation_angle
+from pose_kd_ros.core.refine import with_origin_moved
+from pose_kd_ros.core.track import Tracker
+
+EDGE = 0.084
+STEP = 0.04
+
+
+def model(identity=1, symmetries=None):
+    symmetries = np.eye(4)[None] if symmetries is None else symmetries
+    center, size = np.zeros(3), np.full(3, EDGE)
+    corners = box_corners(center, size)
+    return ObjectModel(identity, f"cube{identity}", EDGE * 3**0.5, center, size, corners, symmetries)
+
+
+QUARTERS = expand_symmetries((), [([0, 0, 1], [0, 0, 0])], 4)
+OBJECTS = {1: model(1), 2: model(2), 3: model(3, QUARTERS)}
+
+
+@dataclass
+class Seen:
+    pose: np.ndarray
+    object_id: int = 1
+    score: float = 0.9
+    covariance: np.ndarray = field(default_factory=lambda: np.diag([1e-6, 1e-6, 1e-5, 1e-4, 1e-4, 1e-4]))
+
+
+def at(x, y=0.0, z=0.6, rotation=None):
+    return make_pose(np.eye(3) if rotation is None else rotation, [x, y, z])
+
+
+def states(tracks):
+    return {t.id: t.state for t in tracks}
+
+
+def test_states_from_new_to_lost_once():
+    tracker = Tracker(OBJECTS, ttl=0.1)
+    assert states(tracker.update(0.0, [])) == {}
+    assert states(tracker.update(0.04, [Seen(at(0))])) == {1: "new"}
+    assert states(tracker.update(0.08, [Seen(at(0.001))])) == {1: "tracked"}
+    assert states(tracker.update(0.12, [])) == {1: "predicted"}
+    assert states(tracker.update(0.18, [])) == {1: "predicted"}
+    assert states(tracker.update(0.19, [])) == {1: "lost"}
+    assert tracker.update(0.23, []) == []
+    assert states(tracker.update(0.27, [Seen(at(0))])) == {2: "new"}
+
+
+def test_seen_again_within_ttl_keeps_the_id():
+    tracker = Tracker(OBJECTS, ttl=0.5)
+    tracker.update(0.0, [Seen(at(0))])
+    tracker.update(0.2, [])
+    track, = tracker.update(0.4, [Seen(at(0.02), score=0.7)])
+    assert (track.id, track.state, track.hits, track.score) == (1, "tracked", 2, 0.7)
+    assert track.age == pytest.approx(0.4) and track.stamp == 0.4
+    np.testing.assert_array_equal(track.pose, at(0.02))
+    np.testing.assert_array_equal(track.covariance, Seen(at(0)).covariance)
+
+
+def test_ttl_zero_still_tracks_what_is_seen():
+    tracker = Tracker(OBJECTS, ttl=0.0)
+    tracker.update(0.0, [Seen(at(0))])
+    assert states(tracker.update(STEP, [Seen(at(0))])) == {1: "tracked"}
+    assert states(tracker.update(2 * STEP, [])) == {1: "lost"}
+
+
+def test_touching_cubes_keep_their_ids_in_any_order():
+    tracker, random = Tracker(OBJECTS), np.random.default_rng(0)
+    for frame in range(20):
+        shift = 0.01 * frame
+        seen = [Seen(at(shift)), Seen(at(shift + EDGE))]
+        order = random.permutation(2) if frame else [0, 1]
+        left, right = tracker.update(frame * STEP, [seen[i] for i in order])
+        assert (left.id, right.id) == (1, 2)
+        assert left.pose[0, 3] < right.pose[0, 3]
+
+
+def test_fast_motion_is_followed():
+    """1.5 m/s, 10 diameters per second: beyond a standing object's gate, within a moving one's."""
+    tracker, x, speed = Tracker(OBJECTS), 0.0, 0.0
+    for frame in range(30):
+        track, = tracker.update(frame * STEP, [Seen(at(x))])
+        assert track.id == 1
+        speed = min(speed + 0.3, 1.5)
+        x += speed * STEP
+    expected, = tracker.predict(30 * STEP)
+    assert abs(expected.pose[0, 3] - x) < 0.02
+    assert abs(track.pose[0, 3] - x) > 0.05
+
+
+def test_coming_back_does_not_make_it_race():
+    """After frames unseen, the velocity is what happened since it was last seen, not since the last frame."""
+    tracker = Tracker(OBJECTS, ttl=1.0)
+    tracker.update(0.0, [Seen(at(0))])
+    for frame in range(1, 10):
+        tracker.update(frame * STEP, [])
+    track, = tracker.update(0.4, [Seen(at(0.04))])
+    assert 0 < track.velocity[0] < 0.11
+
+
+def test_another_object_far_off_is_new():
+    tracker = Tracker(OBJECTS)
+    tracker.update(0.0, [Seen(at(0))])
+    assert states(tracker.update(STEP, [Seen(at(0.4))])) == {1: "predicted", 2: "new"}
+
+
+def test_classes_do_not_mix():
+    tracker = Tracker(OBJECTS)
+    tracker.update(0.0, [Seen(at(0), 1)])
+    tracks = tracker.update(STEP, [Seen(at(0), 2)])
+    assert [(t.id, t.object_id, t.state) for t in tracks] == [(1, 1, "predicted"), (2, 2, "new")]
+
+
+def test_uncertain_depth_widens_the_gate_along_it():
+    loose = np.diag([1e-6, 1e-6, 0.05**2, 1e-4, 1e-4, 1e-4])
+    for covariance, same in ((loose, True), (Seen(at(0)).covariance, False)):
+        tracker = Tracker(OBJECTS)
+        tracker.update(0.0, [Seen(at(0), covariance=covariance)])
+        tracks = tracker.update(STEP, [Seen(at(0, z=0.75), covariance=covariance)])
+        assert (len(tracks) == 1) is same
+
+
+def test_prediction_grows_uncertain_and_stops():
+    tracker = Tracker(OBJECTS, ttl=10)
+    for frame in range(10):
+        tracker.update(frame * STEP, [Seen(at(0.02 * frame))])
+    soon, late = tracker.predict(10 * STEP)[0], tracker.predict(60 * STEP)[0]
+    assert soon.state == "predicted" and soon.id == 1
+    assert soon.covariance[0, 0] > Seen(at(0)).covariance[0, 0]
+    assert late.covariance[0, 0] > 50 * soon.covariance[0, 0]
+    assert 0.19 < soon.pose[0, 3] < 0.21 and late.pose[0, 3] < 0.18 + 0.5 * 0.2 + 0.01
+    at_once = tracker.predict(20 * STEP)[0].pose
+    for frame in range(10, 20):
+        tracker.update(frame * STEP, [])
+    np.testing.assert_allclose(tracker.predict(20 * STEP)[0].pose, at_once)
+
+
+def test_predicting_changes_nothing():
+    tracker = Tracker(OBJECTS)
+    tracker.update(0.0, [Seen(at(0))])
+    tracker.predict(5.0)
+    assert states(tracker.update(STEP, [Seen(at(0))])) == {1: "tracked"}
+    assert tracker.predict(0.0) == []
+
+
+def test_symmetric_objects_keep_their_frame():
+    """Detections come as any of four representatives while the object turns slowly through all of them."""
+    tracker, random, last = Tracker(OBJECTS), np.random.default_rng(1), None
+    for frame in range(80):
+        turn = Rotation.from_rotvec([0, 0, np.radians(5.0 * frame)]).as_matrix()
+        seen = at(0, rotation=turn) @ QUARTERS[random.integers(4)]
+        track, = tracker.update(frame * STEP, [Seen(seen, 3)])
+        if last is not None:
+            assert rotation_angle(last, track.pose[:3, :3]) == pytest.approx(np.radians(5), abs=1e-6)
+        last = track.pose[:3, :3]
+
+
+def test_symmetry_with_an_offset_moves_the_covariance_along():
+    around = expand_symmetries((), [([0, 0, 1], [0.05, 0, 0])], 2)
+    covariance = np.diag([1e-6, 1e-6, 1e-6, 0, 0, 1e-4])
+    tracker = Tracker({1: model(1, around)})
+    tracker.update(0.0, [Seen(at(0), covariance=covariance)])
+    track, = tracker.update(STEP, [Seen(at(0) @ around[1], covariance=covariance)])
+    np.testing.assert_allclose(track.pose, at(0), atol=1e-9)
+    assert track.covariance[1, 1] == pytest.approx(1e-6 + (0.1 * 0.01) ** 2)
+
+
+def test_origin_moved_by_hand():
+    covariance = with_origin_moved(np.diag([0, 0, 0, 0, 0, 1e-4]), [0.1, 0, 0])
+    np.testing.assert_allclose(np.diag(covariance), [0, 1e-6, 0, 0, 0, 1e-4])
+    assert covariance[1, 5] == pytest.approx(1e-5)  # turning left moves it up
+
+
+def test_time_that_goes_back_forgets():
+    tracker = Tracker(OBJECTS)
+    for stamp in (5.0, 5.04):
+        tracker.update(stamp, [Seen(at(0))])
+    assert states(tracker.update(1.0, [Seen(at(0))])) == {1: "new"}
+    with pytest.raises(ValueError, match="nan is not a time"):
+        tracker.update(np.nan, [])
+
+
+def test_equal_stamps_are_no_division_by_zero():
+    tracker = Tracker(OBJECTS)
+    for _ in range(3):
+        track, = tracker.update(1.0, [Seen(at(0))])
+    assert np.isfinite(track.velocity).all() and track.hits == 3
+
+
+def test_reset():
+    tracker = Tracker(OBJECTS)
+    tracker.update(1.0, [Seen(at(0))])
+    tracker.reset()
+    assert tracker.predict(2.0) == []
+    assert states(tracker.update(0.0, [Seen(at(0))])) == {1: "new"}
+
+
+def test_same_input_same_tracks():
+    def play():
+        random, tracker, rows = np.random.default_rng(2), Tracker(OBJECTS), []
+        for frame in range(30):
+            classes = random.integers(1, 4, random.integers(4))
+            seen = [Seen(at(*random.normal(size=2) * 0.02), int(k)) for k in classes]
+            rows += [(t.id, t.state, t.pose.tolist()) for t in tracker.update(frame * STEP, seen)]
+        return rows
+
+    assert play() == play()
+
+
+def test_smoothing_is_off_unless_wished():
+    turns = [Rotation.from_rotvec([0, 0, 0.1 * (-1) ** i]).as_matrix() for i in range(40)]
+    shaking = [Seen(at(0.004 * (-1) ** i, rotation=turn)) for i, turn in enumerate(turns)]
+    spread = []
+    for smoothing in (0.0, 0.7):
+        tracker = Tracker(OBJECTS, smoothing=smoothing)
+        poses = np.stack([tracker.update(i * STEP, [seen])[0].pose for i, seen in enumerate(shaking)])
+        spread.append([np.std(poses[10:, 0, 3]), np.std(poses[10:, 1, 0])])
+    np.testing.assert_allclose(spread[0], [0.004, np.sin(0.1)], rtol=1e-6)
+    assert (np.array(spread[1]) < 0.5 * np.array(spread[0])).all()
+    for wrong in (dict(smoothing=1.0), dict(ttl=-1)):
+        with pytest.raises(ValueError, match="ttl >= 0"):
+            Tracker(OBJECTS, **wrong)
