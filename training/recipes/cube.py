@@ -8,7 +8,7 @@ from ..models.network import darknet53, darknet_tiny_h_slim
 
 def student_cube_none() -> RunConfig:
     """DarkNet-tiny-H with a slim head (1.06 GFLOP at 256x256), trained on renders alone, without a teacher."""
-    return RunConfig("student_cube_none", network=darknet_tiny_h_slim(), steps=10_000)
+    return RunConfig("student_cube_none", network=darknet_tiny_h_slim(), steps=11_000)
 
 
 def teacher_cube() -> RunConfig:
