@@ -19,11 +19,12 @@ import cv2
 import numpy as np
 
 from training.render.config import RenderConfig
-from training.render.dataset import ImageMaker, Rendered, write_image
 from training.render.effects import camera_effects
 from training.render.gl import Renderer
 from training.render.labels import uncovered
+from training.render.maker import ImageMaker, Rendered
 from training.render.sampling import sample_scene
+from training.render.writer import write_image
 
 
 def timed(work: Callable[[object], object], items: Iterable[object]) -> tuple[float, list[object]]:

@@ -24,12 +24,16 @@ class RenderConfig:
     """Unit of the numbers in the mesh file."""
     object_id: int = 1
     """Object id in the data set (models/obj_<id>.ply)."""
+    symmetries: Path | None = None
+    """A models_info.json whose entry for `object_id` says how the mesh maps to itself. None: it does not; the
+    procedural cube knows its 24 rotations."""
     cube_edge_mm: float = 84.0
     """Edge of the procedural cube, used when no mesh is given."""
     appearance: Literal["own", "random"] = "random"
     """`own`: the mesh's colours or texture. `random`: new pictures on its surface in every image."""
     pictures: Path | None = None
-    """Folder of photographs for backgrounds and surfaces (searched recursively). None: procedural only."""
+    """Folder of photographs for backgrounds and surfaces, searched recursively. None: procedural only.
+    Leave out those that show the object itself: they would teach that it is background."""
     pictures_split: Literal["all", "train", "val"] = "all"
     """Which photographs: `val` is the held-out 15 % (by a hash of the file name), `train` the rest."""
     distractors: Path | None = None

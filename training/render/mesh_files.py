@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pose_kd_ros.evaluation.bop import load_models_info
 from training.render.config import RenderConfig
 from training.render.shapes import Mesh, box_mapping, cube, face_normals
 
@@ -73,26 +74,40 @@ def _own_colours(loaded: object) -> np.ndarray:
     return np.ones((len(loaded.vertices), 3))
 
 
-def write_models(folder: Path, object_id: int, mesh: Mesh) -> None:
+def symmetry_fields(config: RenderConfig, mesh: Mesh) -> dict[str, list]:
+    """The symmetry fields of models_info.json (mm): the cube's 24 rotations, or those of `config.symmetries`.
+
+    Raises ValueError where that file is wrong or does not know the object's id.
+    """
+    if config.symmetries is None:
+        own = mesh.symmetries
+        return {} if own is None else {"symmetries_discrete": [_in_mm(matrix) for matrix in own[1:]]}
+    if config.object_id not in load_models_info(config.symmetries):
+        raise ValueError(f"{config.symmetries}: has no object {config.object_id}")
+    entry = json.loads(config.symmetries.read_text())[str(config.object_id)]
+    return {name: entry[name] for name in ("symmetries_discrete", "symmetries_continuous") if name in entry}
+
+
+def _in_mm(symmetry: np.ndarray) -> list[float]:
+    scaled = symmetry + 0.0  # no negative zeros in the file
+    scaled[:3, 3] *= 1000
+    return scaled.reshape(-1).tolist()
+
+
+def write_models(folder: Path, object_id: int, mesh: Mesh, symmetry_fields: dict[str, list]) -> None:
     """models/obj_<id>.ply (ASCII, vertices in mm) and models_info.json as BOP defines them."""
     folder.mkdir(parents=True, exist_ok=True)
     corners, index = np.unique(np.round(mesh.positions * 1000, 6), axis=0, return_inverse=True)
     _write_ply(folder / f"obj_{object_id:06d}.ply", corners, index.reshape(-1, 3))
-    info = {str(object_id): model_info(mesh)}
+    info = {str(object_id): _size_fields(mesh) | symmetry_fields}
     (folder / "models_info.json").write_text(json.dumps(info, indent=1) + "\n")
 
 
-def model_info(mesh: Mesh) -> dict[str, object]:
-    """One entry of models_info.json (mm): diameter, box and the symmetries other than the identity."""
+def _size_fields(mesh: Mesh) -> dict[str, float]:
     low, size = (np.round(values * 1000, 6) for values in mesh.box)
-    info: dict[str, object] = {"diameter": round(mesh.diameter * 1000, 6)}
+    info = {"diameter": round(mesh.diameter * 1000, 6)}
     info |= {f"min_{axis}": float(low[k]) for k, axis in enumerate("xyz")}
-    info |= {f"size_{axis}": float(size[k]) for k, axis in enumerate("xyz")}
-    if mesh.symmetries is not None and len(mesh.symmetries) > 1:
-        in_mm = mesh.symmetries[1:].copy()
-        in_mm[:, :3, 3] *= 1000
-        info["symmetries_discrete"] = [(matrix + 0.0).reshape(-1).tolist() for matrix in in_mm]
-    return info
+    return info | {f"size_{axis}": float(size[k]) for k, axis in enumerate("xyz")}
 
 
 def _write_ply(path: Path, corners: np.ndarray, faces: np.ndarray) -> None:

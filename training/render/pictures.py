@@ -24,13 +24,18 @@ def load_photographs(folder: Path | None, split: str) -> list[np.ndarray]:
 
     Raises ValueError where the folder holds no pictures of the wanted split or one cannot be decoded.
     """
+    return [_read(path) for path in photograph_paths(folder, split)]
+
+
+def photograph_paths(folder: Path | None, split: str) -> list[Path]:
+    """The files that load_photographs reads, sorted; ValueError where there are none."""
     if folder is None:
         return []
     paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in _SUFFIXES)
     paths = [p for p in paths if split == "all" or is_held_out(p.name) == (split == "val")]
     if not paths:
         raise ValueError(f"{folder}: no pictures (*.jpg, *.png) of the split {split!r}")
-    return [_read(path) for path in paths]
+    return paths
 
 
 def _read(path: Path) -> np.ndarray:

@@ -3,6 +3,12 @@
 import dataclasses
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,7 +16,8 @@ import pytest
 
 from pose_kd_ros.evaluation.bop import BopDataset, load_models_info, load_ply_vertices
 from training.render.config import RenderConfig
-from training.render.dataset import ImageMaker, render_dataset, scenes_of
+from training.render.dataset import render_dataset, scenes_of
+from training.render.maker import ImageMaker
 
 SMALL = RenderConfig(
     width=160,
@@ -102,9 +109,9 @@ def test_an_interrupted_run_goes_on_with_the_missing_scenes(tmp_path, monkeypatc
 
 
 def stop_after(monkeypatch, images):
-    from training.render import dataset
+    from training.render import workers
 
-    original, done = dataset.write_image, []
+    original, done = workers.write_image, []
 
     def interrupted(*args):
         if len(done) == images:
@@ -112,7 +119,7 @@ def stop_after(monkeypatch, images):
         done.append(1)
         return original(*args)
 
-    monkeypatch.setattr(dataset, "write_image", interrupted)
+    monkeypatch.setattr(workers, "write_image", interrupted)
 
 
 def test_a_shorter_last_scene_is_completed_by_a_longer_run(tmp_path):
@@ -157,3 +164,71 @@ def test_info_file_names_every_bop_field(rendered):
     entries = json.loads((rendered / "train/000000/scene_gt_info.json").read_text())
     wanted = {"bbox_obj", "bbox_visib", "px_count_all", "px_count_valid", "px_count_visib", "visib_fract"}
     assert all(set(entry) == wanted for image in entries.values() for entry in image)
+
+
+def test_symmetries_of_a_mesh_file_come_from_a_models_info(tmp_path, shared_data):
+    lmo = shared_data / "lmo" / "models"
+    config = dataclasses.replace(SMALL, mesh=lmo / "obj_000010.ply", object_id=10, appearance="own")
+    for source, count in ((None, 1), (lmo / "models_info.json", 2)):
+        folder = tmp_path / str(count)
+        render_dataset(dataclasses.replace(config, symmetries=source), folder, "train", 1, SEED)
+        info = load_models_info(folder / "models/models_info.json")[10]
+        assert len(info.symmetries_discrete) == count
+    wanted = load_models_info(lmo / "models_info.json")[10]
+    np.testing.assert_allclose(info.symmetries_discrete, wanted.symmetries_discrete, atol=1e-9)
+    assert info.diameter_m == pytest.approx(wanted.diameter_m, rel=0.01)
+    with pytest.raises(ValueError, match=r"models_info.json: has no object 7"):
+        render_dataset(
+            dataclasses.replace(config, object_id=7, symmetries=lmo / "models_info.json"),
+            tmp_path / "7",
+            "train",
+            1,
+            SEED,
+        )
+
+
+@pytest.mark.parametrize("whole_group, number", [(True, signal.SIGINT), (False, signal.SIGKILL)])
+def test_an_end_ends_all_processes_and_leaves_what_was_complete(tmp_path, whole_group, number):
+    """Ctrl-C reaches the whole group; kill -9 one process."""
+    code = (
+        "from pathlib import Path\nfrom training.render.config import RenderConfig\n"
+        "from training.render.dataset import render_dataset\n"
+        "if __name__ == '__main__':\n"
+        "    config = RenderConfig(width=160, height=120, size_px=(20.0, 70.0), images_per_scene=8)\n"
+        f"    render_dataset(config, Path({str(tmp_path / 'data')!r}), 'train', 100000, 1, workers=2)\n"
+    )
+    (tmp_path / "main.py").write_text(code)
+    root = str(Path(__file__).resolve().parents[3])
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "main.py")],
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": root},
+    ) as process:
+        wait_until(lambda: (tmp_path / "data/train/000001").exists(), 60)
+        (os.killpg if whole_group else os.kill)(process.pid, number)
+        assert process.wait(timeout=30) != 0
+    wait_until(lambda: not running(process.pid), 10)
+    assert len(BopDataset(tmp_path / "data/train").images) % 8 == 0
+
+
+def running(group):
+    """Processes of a group that are not just waiting to be collected."""
+    found = subprocess.run(["ps", "-eo", "pgid,stat"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in found.splitlines()[1:]]
+    return [row for row in rows if row[0] == str(group) and not row[1].startswith("Z")]
+
+
+def wait_until(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def test_a_wrong_folder_of_pictures_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere: no pictures"):
+        render_dataset(
+            dataclasses.replace(SMALL, pictures=tmp_path / "nowhere"), tmp_path / "out", "train", 1, 1
+        )
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,63 @@
+"""One finished image to disk, as BOP wants it (millimetres in the json entries)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from training.render.config import RenderConfig
+from training.render.labels import InstanceLabel
+from training.render.maker import Rendered
+
+Record = tuple[dict, list, list]
+
+
+def write_image(made: Rendered, folder: Path, number: int, config: RenderConfig) -> Record:
+    """Picture and masks to `folder`; returns the entries for scene_camera, scene_gt and scene_gt_info
+    (mm)."""
+    _write(
+        folder / "rgb" / f"{number:06d}.jpg",
+        made.rgb[..., ::-1],
+        cv2.IMWRITE_JPEG_QUALITY,
+        config.jpeg_quality,
+    )
+    if config.depth:
+        tenths = np.clip(made.depth * 10000, 0, 65535).round().astype(np.uint16)
+        _write(folder / "depth" / f"{number:06d}.png", tenths, cv2.IMWRITE_PNG_COMPRESSION, 1)
+    for k, instance in enumerate(made.instances):
+        for part, mask in (("mask", instance.mask), ("mask_visib", instance.mask_visible)):
+            _write(
+                folder / part / f"{number:06d}_{k:06d}.png",
+                mask.astype(np.uint8) * 255,
+                cv2.IMWRITE_PNG_COMPRESSION,
+                1,
+            )
+    camera = {"cam_K": made.K.reshape(-1).tolist(), "depth_scale": 0.1}
+    return camera, [_gt(i, config.object_id) for i in made.instances], [_gt_info(i) for i in made.instances]
+
+
+def _write(path: Path, image: np.ndarray, option: int, value: int) -> None:
+    if not cv2.imwrite(str(path), image, [option, value]):
+        raise OSError(f"{path}: could not be written")
+
+
+def _gt(instance: InstanceLabel, object_id: int) -> dict:
+    pose = instance.T_camera_object
+    return {
+        "cam_R_m2c": pose[:3, :3].reshape(-1).tolist(),
+        "cam_t_m2c": (pose[:3, 3] * 1000).tolist(),
+        "obj_id": object_id,
+    }
+
+
+def _gt_info(instance: InstanceLabel) -> dict:
+    return {
+        "bbox_obj": instance.bbox_obj,
+        "bbox_visib": instance.bbox_visib,
+        "px_count_all": instance.pixels_all,
+        "px_count_valid": instance.pixels_valid,
+        "px_count_visib": instance.pixels_visible,
+        "visib_fract": instance.visible_share,
+    }
