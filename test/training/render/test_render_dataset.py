@@ -208,15 +208,19 @@ def test_an_end_ends_all_processes_and_leaves_what_was_complete(tmp_path, whole_
         wait_until(lambda: (tmp_path / "data/train/000001").exists(), 60)
         (os.killpg if whole_group else os.kill)(process.pid, number)
         assert process.wait(timeout=30) != 0
-    wait_until(lambda: not running(process.pid), 10)
+    try:
+        wait_until(lambda: not running(process.pid), 10)
+    finally:
+        for row in running(process.pid):
+            os.kill(int(row[1]), signal.SIGKILL)
     assert len(BopDataset(tmp_path / "data/train").images) % 8 == 0
 
 
 def running(group):
     """Processes of a group that are not just waiting to be collected."""
-    found = subprocess.run(["ps", "-eo", "pgid,stat"], capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(["ps", "-eo", "pgid,pid,stat"], capture_output=True, text=True, check=True).stdout
     rows = [line.split() for line in found.splitlines()[1:]]
-    return [row for row in rows if row[0] == str(group) and not row[1].startswith("Z")]
+    return [row for row in rows if row[0] == str(group) and not row[2].startswith("Z")]
 
 
 def wait_until(condition, seconds):
