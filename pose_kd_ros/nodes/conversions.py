@@ -38,6 +38,7 @@ NAMES = {  # sensor_msgs/distortion_models.hpp to core.camera
     "": "plumb_bob",
 }
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}  # first bytes of a file to its last
+TAIL = 4096  # bytes: cameras pad their JPEG files with zeros
 
 
 class UnusableMessage(ValueError):
@@ -113,7 +114,7 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     OpenCV fills the rest of a truncated file with grey and says nothing, so its end is looked for first.
     """
     data = np.frombuffer(message.data, np.uint8)
-    head, tail = data[:4].tobytes(), data[-32:].tobytes()
+    head, tail = data[:4].tobytes(), data[-TAIL:].tobytes()
     end = next((end for start, end in ENDS.items() if head.startswith(start)), None)
     if end is None:
         raise UnusableMessage(

@@ -61,8 +61,13 @@ def test_the_overlay_shows_what_the_pose_node_found(ros, tmp_path):
     ros.add(overlay)
     drawn = rig.hear(Image, "/overlay_node/overlay", qos_profile_sensor_data)
     rig.connect()
-    assert ros.until(lambda: overlay.count_subscribers("/overlay_node/overlay") and rig.camera.images.get_subscription_count() == 2
-                     and rig.pose_node.count_subscribers("/pose_node/detections") == 2)
+    assert ros.until(
+        lambda: (
+            overlay.count_subscribers("/overlay_node/overlay")
+            and rig.camera.images.get_subscription_count() == 2
+            and rig.pose_node.count_subscribers("/pose_node/detections") == 2
+        )
+    )
     plain = picture((150, 110, 30, RED))
     rig.show(plain)
     assert ros.until(lambda: drawn, 5)

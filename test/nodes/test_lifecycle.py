@@ -1,0 +1,131 @@
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("onnx")
+from disc_bundle import write_disc_bundle
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import DescribeParameters
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.parameter import Parameter
+from rig import RED, Rig, picture
+
+from pose_kd_ros.nodes.parameters import DESCRIPTIONS, FROZEN, RANGES
+from pose_kd_ros.nodes.pose_node import PoseNode
+
+BALL = picture((150, 110, 30, RED))
+
+
+@pytest.fixture(scope="module")
+def discs(tmp_path_factory):
+    return str(write_disc_bundle(tmp_path_factory.mktemp("bundles") / "discs"))
+
+
+def test_the_node_goes_round_its_transitions_twice(ros, discs):
+    rig = Rig(ros, autostart=False, bundle=discs, threads=1)
+    client = ros.node("manager").create_client(ChangeState, "/pose_node/change_state")
+    assert ros.until(client.service_is_ready, 10)
+
+    def change(name):
+        request = ChangeState.Request(transition=Transition(id=getattr(Transition, f"TRANSITION_{name}")))
+        answer = client.call_async(request)
+        assert ros.until(answer.done, 20)
+        return answer.result().success
+
+    assert rig.state == "unconfigured" and not rig.pose_node.get_subscriptions_info_by_topic("/image")
+    for _ in range(2):
+        assert change("CONFIGURE") and rig.state == "inactive"
+        assert not rig.pose_node.get_subscriptions_info_by_topic("/image")
+        assert change("ACTIVATE") and rig.state == "active"
+        rig.connect()
+        assert rig.show(BALL)["tracks"][0]["class"] == "red_ball"
+        assert change("DEACTIVATE") and rig.state == "inactive"
+        assert not rig.pose_node.get_subscriptions_info_by_topic("/image")
+        assert change("CLEANUP") and rig.state == "unconfigured"
+        assert not rig.pose_node.get_publishers_info_by_topic("/tf")
+    assert change("UNCONFIGURED_SHUTDOWN") and rig.state == "finalized"
+
+
+def test_shutdown_from_active_takes_everything_down(ros, discs):
+    rig = Rig(ros, bundle=discs, threads=1).connect()
+    worker = rig.pose_node.processing.worker
+    rig.pose_node.trigger_shutdown()
+    assert rig.state == "finalized" and not worker._thread.is_alive()
+    assert not rig.pose_node.get_subscriptions_info_by_topic("/image")
+
+
+def test_every_parameter_is_described_and_has_its_range(ros):
+    rig = Rig(ros, autostart=False, camera=False)
+    client = ros.node("reader").create_client(DescribeParameters, "/pose_node/describe_parameters")
+    assert ros.until(client.service_is_ready, 10)
+    answer = client.call_async(DescribeParameters.Request(names=sorted(DESCRIPTIONS)))
+    assert ros.until(answer.done, 10)
+    described = {d.name: d for d in answer.result().descriptors}
+    assert set(described) == set(DESCRIPTIONS)
+    assert all(d.description for d in described.values())
+    for name, (low, high) in RANGES.items():
+        limits = (described[name].floating_point_range or described[name].integer_range)[0]
+        assert (limits.from_value, limits.to_value) == (low, high)
+    assert described["autostart"].read_only
+    assert rig.state == "unconfigured"
+
+
+@pytest.mark.parametrize(("name", "value"), [("threads", -1), ("score_threshold", 1.5), ("max_instances", 0)])
+def test_values_out_of_range_are_refused_at_start_and_later(ros, name, value):
+    with pytest.raises(InvalidParameterValueException, match=name):
+        PoseNode(parameter_overrides=[Parameter(name, value=value)])
+    rig = Rig(ros, autostart=False, camera=False)
+    assert not rig.pose_node.set_parameters([Parameter(name, value=value)])[0].successful
+
+
+def test_values_of_another_type_are_refused(ros):
+    with pytest.raises(InvalidParameterTypeException, match="threads"):
+        PoseNode(parameter_overrides=[Parameter("threads", value="two")])
+
+
+@pytest.mark.parametrize("name", ["image_transport", "reliability", "provider"])
+def test_a_choice_that_does_not_exist_is_refused_at_configure_and_later(ros, discs, name):
+    rig = Rig(ros, bundle=discs, **{name: "magic"})
+    assert rig.state == "unconfigured" and f"{name}: found 'magic', wanted one of" in rig.diagnosis()[1]
+    result = rig.pose_node.set_parameters([Parameter(name, value="other magic")])[0]
+    assert not result.successful and "wanted" in result.reason
+
+
+def test_a_provider_that_is_not_there_is_refused_and_named(ros, discs):
+    rig = Rig(ros, bundle=discs, provider="openvino", camera=False)
+    assert rig.state == "unconfigured" and "no provider ['OpenVINOExecutionProvider']" in rig.diagnosis()[1]
+
+
+def test_parameters_that_need_a_configure_are_refused_while_configured(ros, discs):
+    rig = Rig(ros, bundle=discs, threads=1, camera=False)
+    changes = {"bundle": "x", "threads": 2, "object_scale": 2.0, "track_ttl": 1.0, "use_regions": True}
+    for name, value in changes.items():
+        result = rig.pose_node.set_parameters([Parameter(name, value=value)])[0]
+        assert not result.successful and f"{name} takes effect when the node configures" in result.reason
+    assert set(changes) < set(FROZEN)
+
+
+def test_thresholds_names_and_tf_can_be_changed_while_it_runs(ros, discs):
+    rig = Rig(ros, bundle=discs, threads=1).connect()
+    assert rig.show(BALL)["tracks"]
+    rig.pose_node.set_parameters(
+        [Parameter("tf_prefix", value="seen_"), Parameter("publish_predicted", value=True)]
+    )
+    rig.show(BALL)
+    assert rig.tf[-1].transforms[0].child_frame_id == "seen_red_ball"
+    count = len(rig.tf)
+    assert rig.show(picture())["tracks"][0]["state"] == "predicted"
+    assert len(rig.tf) == count + 1
+    rig.pose_node.set_parameters(
+        [Parameter("publish_tf", value=False), Parameter("score_threshold", value=0.99)]
+    )
+    assert rig.show(BALL)["tracks"][0]["state"] == "predicted"
+    assert len(rig.tf) == count + 1
+
+
+def test_an_object_of_another_size(ros, discs):
+    rig = Rig(ros, bundle=discs, threads=1, object_scale=2.0).connect()
+    rig.show(BALL)
+    detection = rig.detections[-1].detections[0]
+    assert detection.bbox.size.x == pytest.approx(0.2)
+    assert detection.results[0].pose.pose.position.z == pytest.approx(2 * 300 * 0.05 / 30, rel=0.05)
