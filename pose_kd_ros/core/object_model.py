@@ -8,7 +8,7 @@ import numpy as np
 
 from .pose import allocentric, check_pose, from_rotation_vector, make_pose, rotation_angle, transform
 
-CONTINUOUS_STEPS = 315  # BOP's discretisation of a continuous symmetry (a step of about 1/100 of the diameter)
+CONTINUOUS_STEPS = 315  # BOP's discretisation of a continuous symmetry (steps of 1/100 of the diameter)
 
 
 def box_corners(center, size) -> np.ndarray:
@@ -29,7 +29,8 @@ def expand_symmetries(discrete=(), continuous=(), steps: int = CONTINUOUS_STEPS)
 
     ``discrete``: (n, 4, 4), identity optional. ``continuous``: (axis, offset) pairs.
     """
-    base = [np.eye(4)] + [s for s in np.asarray(discrete, float).reshape(-1, 4, 4) if not np.allclose(s, np.eye(4))]
+    discrete = np.asarray(discrete, float).reshape(-1, 4, 4)
+    base = [np.eye(4)] + [s for s in discrete if not np.allclose(s, np.eye(4))]
     turns = [t for axis, offset in continuous for t in rotations_about(axis, offset, steps)] or [np.eye(4)]
     return np.stack([s @ t for s in base for t in turns])
 
@@ -58,7 +59,7 @@ class ObjectModel:
         self._set_array("keypoints", (None, 3))
         self._set_array("symmetries", (None, 4, 4))
         if not (np.isfinite(self.diameter) and 0.001 < self.diameter < 100):
-            raise ValueError(f"object {self.name!r}: diameter {self.diameter} m is not between 1 mm and 100 m")
+            raise ValueError(f"object {self.name!r}: diameter {self.diameter} m, wanted 1 mm to 100 m")
         if len(self.keypoints) < 4:
             raise ValueError(f"object {self.name!r}: {len(self.keypoints)} keypoints, PnP wants at least 4")
         if not np.allclose(self.symmetries[0], np.eye(4)):
@@ -90,19 +91,20 @@ class ObjectModel:
 
 
 def symmetric_angles(pose, model: ObjectModel) -> np.ndarray:
-    """Angle in radians (S,) of every symmetric representative's allocentric rotation to the model's reference."""
-    seen = allocentric(pose) @ model.symmetries[:, :3, :3]
+    """Angles in radians (S,) of all symmetric representatives' allocentric rotations to the reference."""
+    center = model.symmetries[:, :3, 3].mean(0)  # no symmetry moves it, as some do the origin
+    seen = allocentric(np.asarray(pose, float) @ make_pose(np.eye(3), center)) @ model.symmetries[:, :3, :3]
     cosine = (np.einsum("ij,sij->s", model.reference, seen) - 1) / 2
     return np.arccos(np.clip(cosine, -1, 1))
 
 
 def representatives(pose, model: ObjectModel, margin: float = np.radians(5.0),
                     apart: float = np.radians(20.0)) -> np.ndarray:
-    """Return the (R, 4, 4) equivalent poses of ``T_camera_object`` that training may aim at, the nearest first.
+    """Return the (R, 4, 4) equivalent poses of ``T_camera_object`` that training may aim at, nearest first.
 
-    R = 1 except within ``margin`` radians of a boundary, where the tied ones follow; neighbours on a continuous
-    symmetry, closer than ``apart`` radians to one already taken, are the same choice and left out. Source: the
-    symmetric representative is the one whose allocentric rotation is nearest to a fixed reference.
+    R = 1 except within ``margin`` radians of a boundary, where the tied ones follow; neighbours on a
+    continuous symmetry, closer than ``apart`` radians to one already taken, are the same choice and left out.
+    Source: the symmetric representative is the one whose allocentric rotation is nearest to a fixed reference.
     """
     angles = symmetric_angles(pose, model)
     rotations, kept = model.symmetries[:, :3, :3], []
@@ -125,6 +127,5 @@ def canonical(pose, model: ObjectModel, previous=None) -> np.ndarray:
     if previous is None:
         return np.asarray(pose, float) @ model.symmetries[int(np.argmin(symmetric_angles(pose, model)))]
     candidates = np.asarray(pose, float) @ model.symmetries
-    corners = model.corners()
-    distances = np.linalg.norm(transform(candidates, corners) - transform(previous, corners), axis=-1).mean(-1)
-    return candidates[int(np.argmin(distances))]
+    gaps = transform(candidates, model.corners()) - transform(previous, model.corners())
+    return candidates[int(np.argmin(np.linalg.norm(gaps, axis=-1).mean(-1)))]

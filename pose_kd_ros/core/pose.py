@@ -1,8 +1,8 @@
 """Rigid transforms as 4x4 matrices.
 
-Convention: ``T_a_b`` maps coordinates in frame b to frame a, so inner letters meet: ``T_a_c = T_a_b @ T_b_c``.
-A point 1 m in front of a camera that sits 2 m above the world origin, looking down: ``T_world_camera`` carries
-(0, 0, 1) to (0, 0, 1), since camera z points to world -z.
+Convention: ``T_a_b`` maps coordinates in frame b to frame a, inner letters meet: ``T_a_c = T_a_b @ T_b_c``.
+A point 1 m in front of a camera that sits 2 m above the world origin, looking down: ``T_world_camera``
+carries (0, 0, 1) to (0, 0, 1), since camera z points to world -z.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def rotation_between(a, b) -> np.ndarray:
 
 
 def allocentric(pose) -> np.ndarray:
-    """Return the rotation (3, 3) of ``T_camera_object`` as a camera aimed at the object's origin would see it.
+    """Return the rotation (3, 3) of ``T_camera_object`` as a camera aimed at its origin would see it.
 
     Two objects that look alike at different places of an image have the same allocentric rotation.
     """

@@ -26,7 +26,8 @@ class LocalPredictions:
         n = len(self.points)
         for name, shape in (("scores", (n,)), ("object_index", (n,)), ("cells", (n, 2)), ("scale", (n,))):
             if getattr(self, name).shape != shape:
-                raise ValueError(f"LocalPredictions.{name}: wanted {shape}, found {getattr(self, name).shape}")
+                found = getattr(self, name).shape
+                raise ValueError(f"LocalPredictions.{name}: wanted {shape}, found {found}")
 
     def select(self, index) -> LocalPredictions:
         """The same predictions for a subset of cells (boolean mask or indices)."""
@@ -41,8 +42,8 @@ class LocalPredictions:
 class Correspondences:
     """One instance: pixels of the full image (undistorted with K and D) against points of the object.
 
-    image: (M, 2) pixels. object: (M, 3) metres. weight: (M,) >= 0. score: the instance's confidence in [0, 1].
-    cell: (M,) integers, equal for the rows that one local prediction voted for; by default each row is its own.
+    image: (M, 2) pixels. object: (M, 3) metres. weight: (M,) >= 0. score: the instance's confidence, 0 to 1.
+    cell: (M,) integers, equal for the rows that one local prediction voted for; by default each its own.
     """
 
     object_id: int

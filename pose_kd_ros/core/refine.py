@@ -69,10 +69,10 @@ def moved(pose, step) -> np.ndarray:
 
 
 def with_origin_moved(covariance, shift) -> np.ndarray:
-    """The covariance (6, 6) of the pose about another point of the object, ``shift`` (3,) away in camera axes.
+    """The covariance (6, 6) of the pose about another point of the object, ``shift`` (3,) off in camera axes.
 
-    Convention: turning by w moves that point by w x shift, so a rotation about z that is uncertain by 0.01 rad
-    adds 1 mm across to a point 0.1 m aside.
+    Convention: turning by w moves that point by w x shift, so a rotation about z uncertain by 0.01 rad adds
+    1 mm across to a point 0.1 m aside.
     """
     x, y, z = shift
     jacobian = np.eye(6)

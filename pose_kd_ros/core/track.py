@@ -42,9 +42,9 @@ class Track:
 
     id: counts up over all classes and is not used again until a reset. state: "new" (seen for the first
     time), "tracked" (seen again), "predicted" (not seen in this frame), "lost" (given up; said once).
-    pose: ``T_camera_object`` (4, 4) and its covariance (6, 6), in this frame, measured or predicted; a symmetric
-    object keeps the representative it began with. score, stamp: of the last detection. age: seconds since the
-    first. hits: detections so far. velocity: (3,) m/s of the origin in the camera frame.
+    pose: ``T_camera_object`` (4, 4) with its covariance (6, 6), in this frame, measured or predicted; a
+    symmetric object keeps the representative it began with. score, stamp: of the last detection. age: seconds
+    since the first. hits: detections so far. velocity: (3,) m/s of the origin in the camera frame.
     """
 
     id: int

@@ -110,6 +110,28 @@ def test_another_object_far_off_is_new():
     assert states(tracker.update(STEP, [Seen(at(0.4))])) == {1: "predicted", 2: "new"}
 
 
+def test_an_uncertain_track_takes_a_sure_detection():
+    loose = np.diag([0.08**2] * 3 + [1e-4] * 3)
+    tracker = Tracker(OBJECTS)
+    tracker.update(0.0, [Seen(at(0), covariance=loose)])
+    assert states(tracker.update(STEP, [Seen(at(0.2))])) == {1: "tracked"}
+    tracker.reset()
+    tracker.update(0.0, [Seen(at(0))])
+    assert states(tracker.update(STEP, [Seen(at(0.2), covariance=loose)])) == {1: "tracked"}
+
+
+def test_a_long_gap_does_not_open_the_gate_for_ever():
+    tracker = Tracker(OBJECTS)
+    tracker.update(0.0, [Seen(at(0))])
+    assert states(tracker.update(60.0, [Seen(at(1.5))])) == {1: "lost", 2: "new"}
+
+
+def test_tracks_come_by_id():
+    tracker = Tracker(OBJECTS)
+    tracker.update(0.0, [Seen(at(0)), Seen(at(0.3))])
+    assert [t.id for t in tracker.update(STEP, [Seen(at(0.3)), Seen(at(-0.3))])] == [1, 2, 3]
+
+
 def test_classes_do_not_mix():
     tracker = Tracker(OBJECTS)
     tracker.update(0.0, [Seen(at(0), 1)])
