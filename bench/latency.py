@@ -1,0 +1,80 @@
+"""How long from an image's stamp to its transform on /tf, and where the time goes.
+
+    python bench/latency.py bundles/cube [--recording BAG] [--frames 500] [--rate 25]
+
+The node runs in a process of its own; images travel over DDS. Without a recording a painted disc is shown,
+which only a bundle made for it answers. "node overhead" is everything from the message's arrival in the node to the end of
+publication that is not the network. Prints milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+
+from bench.live import live, painted, recorded
+
+WARM = 20  # first frames, which are not counted
+
+
+def row(name: str, values) -> dict:
+    values = np.asarray(values, float)
+    p50, p95, worst = (np.percentile(values, p) for p in (50, 95, 100)) if len(values) else (np.nan,) * 3
+    print(f"{name:28s} p50 {p50:8.2f}   p95 {p95:8.2f}   max {worst:8.2f}   n {len(values)}")
+    return {f"{name.replace(' ', '_')}_ms_p50": p50, f"{name.replace(' ', '_')}_ms_p95": p95}
+
+
+def report(bench, sent: int) -> dict:
+    statuses = [s for s in bench.statuses[WARM:] if "network" in s["stages_ms"]]
+    stages = [s["stages_ms"] for s in statuses]
+    figures = row("stamp to tf", bench.tf_ms[WARM:]) | row(
+        "stamp to published", [s["latency_ms"] for s in statuses]
+    )
+    figures |= row("arrival to published", [s["total"] for s in stages])
+    figures |= row("network", [s["network"] for s in stages])
+    figures |= row("node overhead", [s["total"] - s["network"] for s in stages])
+    for name in ("wait", "read", "preprocess", "decode", "pnp", "track", "publish"):
+        figures |= row(f"  {name}", [s.get(name, 0.0) for s in stages])
+    share = np.mean([s["network"] / s["total"] for s in stages])
+    last = bench.statuses[-1]
+    print(f"network's share of arrival to published: {share:.0%}")
+    print(
+        f"sent {sent}, processed {last['frames_processed']}, dropped {last['dropped']}, lost {last['lost']}, "
+        f"with a pose {sum(bool(s['tracks']) for s in statuses)}/{len(statuses)}"
+    )
+    return {
+        **figures,
+        "network_share": share,
+        **{k: last[k] for k in ("frames_processed", "dropped", "lost")},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bundle")
+    parser.add_argument("--recording", type=Path)
+    parser.add_argument("--frames", type=int, default=500)
+    parser.add_argument("--rate", type=float, default=25.0)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    options = parser.parse_args()
+    frames = recorded(options.recording, 300) if options.recording else painted(300, 640, 480)
+    with live(options.bundle, f"threads:={options.threads}") as (bench, _):
+        for _ in bench.play(frames, options.frames + WARM, options.rate):
+            pass
+        bench.listen(2.0)
+        figures = report(bench, options.frames + WARM)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
