@@ -104,7 +104,7 @@ def representatives(pose, model: ObjectModel, margin: float = np.radians(5.0),
 
     R = 1 except within ``margin`` radians of a boundary, where the tied ones follow; neighbours on a
     continuous symmetry, closer than ``apart`` radians to one already taken, are the same choice and left out.
-    Source: the symmetric representative is the one whose allocentric rotation is nearest to a fixed reference.
+    Source: the symmetric representative has the allocentric rotation nearest to a fixed reference.
     """
     angles = symmetric_angles(pose, model)
     rotations, kept = model.symmetries[:, :3, :3], []
