@@ -59,7 +59,11 @@ def look_at_scene(direction: np.ndarray, centre: np.ndarray, radius: float) -> n
 
 
 class Renderer:
-    """Holds the graphics context, the meshes and the buffers; every call draws one whole scene."""
+    """Holds a graphics context, the meshes and the buffers; every call draws one whole scene.
+
+    A process has one current context: each call makes its own the current one, so several renderers may live
+    side by side (in one thread).
+    """
 
     def __init__(self, stock: Stock, width: int, height: int, samples: int = 4, shadows: bool = True) -> None:
         """Raises RuntimeError, saying which packages are needed, where EGL gives no context."""
@@ -70,9 +74,10 @@ class Renderer:
                 f"no OpenGL 3.3 through EGL ({error}); on Debian/Ubuntu: apt install libegl1 libgl1-mesa-dri"
             ) from error
         self.width, self.height, self.shadows = width, height, shadows
-        self._programs()
-        self._buffers(min(samples, self.ctx.max_samples))
-        self._meshes(stock)
+        with self.ctx:
+            self._programs()
+            self._buffers(min(samples, self.ctx.max_samples))
+            self._meshes(stock)
 
     def _programs(self) -> None:
         ctx = self.ctx
@@ -134,13 +139,15 @@ class Renderer:
         """Who is seen in each pixel and how far; exact at pixel centres, no antialiasing."""
         clip = clip_from_camera(scene.K, self.width, self.height) @ scene.T_camera_world
         everything = scene.bodies + ((scene.table,) if scene.table else ()) if bodies is None else bodies
-        return self._draw_labels(self.labels_fbo, clip, everything)
+        with self.ctx:
+            return self._draw_labels(self.labels_fbo, clip, everything)
 
     def silhouette(self, scene: Scene, body: Body) -> np.ndarray:
         """(3 H, 3 W) bool: the body alone, on a canvas with a whole picture's margin on each side."""
         shift = (float(self.width), float(self.height))
         clip = clip_from_camera(scene.K, 3 * self.width, 3 * self.height, shift) @ scene.T_camera_world
-        return self._draw_labels(self.large_fbo, clip, (body,)).instance > 0
+        with self.ctx:
+            return self._draw_labels(self.large_fbo, clip, (body,)).instance > 0
 
     def _draw_labels(
         self, target: moderngl.Framebuffer, clip: np.ndarray, bodies: tuple[Body, ...]
@@ -162,6 +169,10 @@ class Renderer:
 
     def image(self, scene: Scene) -> np.ndarray:
         """(H, W, 3) uint8 RGB, antialiased."""
+        with self.ctx:
+            return self._draw_image(scene)
+
+    def _draw_image(self, scene: Scene) -> np.ndarray:
         self.ctx.enable_only(moderngl.DEPTH_TEST)
         drawn = scene.bodies + ((scene.table,) if scene.table else ())
         skins = [self.own_skins[b.mesh] if b.pictures is None else self._skin(b.pictures) for b in drawn]

@@ -159,3 +159,16 @@ def test_light_makes_faces_differ(renderer):
     mask = renderer.labels(scene).instance > 0
     lit = renderer.image(dataclasses.replace(scene, lights=(lamp,)))[..., 0][mask]
     assert np.percentile(lit, 95) > 2 * np.percentile(lit, 5)
+
+
+def test_two_renderers_in_one_process_do_not_mix(renderer):
+    scene = scene_of(target(*POSES[0]))
+    image, labels = renderer.image(scene), renderer.labels(scene)
+    other = Renderer(Stock({TARGET: cube(2 * EDGE)}, [], (), np.eye(3)[None]), WIDTH, HEIGHT, samples=1)
+    large = other.labels(scene).instance > 0
+    np.testing.assert_array_equal(renderer.image(scene), image)
+    np.testing.assert_array_equal(renderer.labels(scene).depth, labels.depth)
+    np.testing.assert_array_equal(other.labels(scene).instance > 0, large)
+    assert large.sum() > 3 * (labels.instance > 0).sum()
+    other.release()
+    np.testing.assert_array_equal(renderer.image(scene), image)
