@@ -57,7 +57,8 @@ def main() -> None:
     config = RenderConfig(pictures=args.pictures)
     maker = ImageMaker(config, 1)
     rows = dict(measure(maker, args.images))
-    print(f"{maker.renderer.ctx.info['GL_RENDERER']}, {config.width}x{config.height}, {args.images} scenes")
+    with maker.renderer.ctx as context:
+        print(f"{context.info['GL_RENDERER']}, {config.width}x{config.height}, {args.images} scenes")
     first = next(iter(rows.values()))
     for name, rate in rows.items():
         times = rate.cpu_ms / first.cpu_ms
