@@ -32,7 +32,7 @@ from standalone.layout import ROOT
 from standalone.recording import Recording, get_recording, make_synthetic
 
 RECORDINGS = ROOT / ".state" / "recordings"
-START_SECONDS = 60.0  # for the node to load its bundle and become active
+START_SECONDS = 120.0  # for the node to load its bundle and become active
 SILENCE_SECONDS = 3.0  # after the player's end nothing more is expected then
 
 
@@ -55,7 +55,7 @@ def wait_until_active(node: Node, process: subprocess.Popen, log: Path) -> None:
         if not client.wait_for_service(timeout_sec=0.2):
             continue
         asked = client.call_async(GetState.Request())
-        rclpy.spin_until_future_complete(node, asked, timeout_sec=1.0)
+        rclpy.spin_until_future_complete(node, asked, timeout_sec=10.0)
         if asked.done() and asked.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
             return
         time.sleep(0.1)

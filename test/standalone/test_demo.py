@@ -103,7 +103,7 @@ def run_demo(tmp_path, node_source, *extra):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
 
 
