@@ -1,0 +1,86 @@
+import importlib.util
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy")
+from pose_kd_ros.nodes.parameters import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH_FILE = ROOT / "launch" / "pose.launch.py"
+
+
+def test_the_parameters_file_states_the_defaults():
+    given = yaml.safe_load((ROOT / "config" / "pose.yaml").read_text())["/**/pose_node"]["ros__parameters"]
+    defaults = vars(Settings())
+    assert given == {name: defaults[name] for name in given}
+    assert set(defaults) - set(given) == {"autostart", "bundle", "image_transport"}  # the launch file's
+
+
+def test_the_rviz_view_shows_what_the_node_publishes():
+    view = yaml.safe_load((ROOT / "rviz" / "pose.rviz").read_text())["Visualization Manager"]
+    topics = [display["Topic"]["Value"] for display in view["Displays"] if "Topic" in display]
+    assert topics == ["/pose_node/markers", "/pose_node/overlay"]
+
+
+def description():
+    pytest.importorskip("launch_ros", reason="launch is not installed")
+    spec = importlib.util.spec_from_file_location("pose_launch", LAUNCH_FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.generate_launch_description()
+
+
+def test_every_launch_argument_has_a_default_and_a_description():
+    declared = {argument.name: argument for argument in description().get_launch_arguments()}
+    wanted = {
+        "bundle",
+        "image",
+        "camera_info",
+        "namespace",
+        "use_sim_time",
+        "params_file",
+        "autostart",
+        "log_level",
+    }
+    assert wanted <= set(declared)
+    assert all(a.default_value is not None and a.description for a in declared.values())
+
+
+def test_the_launched_node_is_where_it_was_asked_to_be(ros):
+    """Needs the package to be installed, as colcon test has it."""
+    launch = pytest.importorskip("launch", reason="launch is not installed")
+    from launch.actions import IncludeLaunchDescription
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    if not installed():
+        pytest.skip("pose_kd_ros is not installed")
+    values = {"namespace": "robot", "autostart": "false", "image": "/eye"}
+    service = launch.LaunchService()
+    source = PythonLaunchDescriptionSource(str(LAUNCH_FILE))
+    service.include_launch_description(
+        launch.LaunchDescription([IncludeLaunchDescription(source, launch_arguments=values.items())])
+    )
+    listener, found = ros.node("listener"), []
+
+    def look():
+        wanted = "/robot/pose_node/get_state"
+        found.append(ros.until(lambda: wanted in dict(listener.get_service_names_and_types()), 60))
+        service.shutdown()
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    assert service.run() == 0
+    watcher.join(10)
+    assert found == [True]
+
+
+def installed():
+    from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+
+    try:
+        return bool(get_package_prefix("pose_kd_ros"))
+    except PackageNotFoundError:
+        return False
