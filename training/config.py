@@ -40,6 +40,10 @@ class RunConfig:
     crops: CropConfig = field(default_factory=CropConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     weights: LossWeights = field(default_factory=LossWeights)
+    init: Path | None = None
+    """Checkpoint of another run whose weights this one starts from."""
+    tile_px: int = 0
+    """Side of tiles that the data set is cut into and kept in memory (about 200 kB each at 256); 0 reads files."""
     steps: int = 10_000
     """Optimiser steps."""
     batch_size: int = 16
@@ -98,7 +102,7 @@ def _build(kind: typing.Any, data: typing.Any):
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         return kind(**{name: _build(hints.get(name), value) for name, value in data.items()})
-    if kind is Path:
+    if kind is Path or (Path in typing.get_args(kind) and data is not None):
         return Path(data)
     return tuple(data) if typing.get_origin(kind) is tuple else data
 

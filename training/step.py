@@ -28,6 +28,6 @@ def losses(network: nn.Module, strides: tuple[int, ...], batch: dict[str, torch.
             images = augmentation(images).clamp(0, 1)
     logits, offsets = network(normalise(images))
     centers, _ = cell_grid(*images.shape[-2:], strides)
-    terms = keypoint_losses(logits, offsets, torch.from_numpy(centers).to(offsets.device, torch.float32), batch)
+    terms = keypoint_losses(logits, offsets, torch.tensor(centers, dtype=torch.float32, device=offsets.device), batch)
     terms["total"] = sum(getattr(weights, name) * term for name, term in terms.items())
     return terms

@@ -23,6 +23,7 @@ from .data.augment import make_augmentation
 from .data.crops import CropDataset
 from .data.objects import load_objects
 from .data.targets import collate
+from .data.tiles import make_tiles
 from .models.network import KeypointNetwork
 from .step import losses
 
@@ -123,11 +124,13 @@ def make_dataset(config: RunConfig, split: str) -> CropDataset | None:
     if len(objects) != config.network.classes:
         raise ValueError(f"{config.data}: {len(objects)} objects, but network.classes is {config.network.classes}")
     images = BopDataset(config.data / split).images
+    if config.tile_px and split == config.split:
+        images = make_tiles(images, objects, config.tile_px, config.seed)
     return CropDataset(images, objects, config.network.strides, config.crops, config.seed)
 
 
 def resume(config: RunConfig, fabric: Fabric, network, optimizer) -> int:
-    """Load the run's last checkpoint, if any, and return the step to go on from."""
+    """Load the run's last checkpoint, else the weights it starts from, if any; return the step to go on from."""
     config.folder.mkdir(parents=True, exist_ok=True)
     kept, last = config.folder / "config.json", config.folder / "last.ckpt"
     if kept.exists():
@@ -135,6 +138,8 @@ def resume(config: RunConfig, fabric: Fabric, network, optimizer) -> int:
     elif fabric.global_rank == 0:
         kept.write_text(to_json(config))
     if not last.exists():
+        if config.init:
+            network.load_state_dict(checkpoint.load(config.init)["network"])
         return 0
     state = checkpoint.load(last)
     network.load_state_dict(state["network"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 ANCHOR_PER_STRIDE = 4  # WDRNet: anchors of 32..512 px at strides 8..128
@@ -13,6 +15,11 @@ def cell_grid(height: int, width: int, strides) -> tuple[np.ndarray, np.ndarray]
     Returns centres (N, 2), pixels (u, v), and anchors (N,), pixels. Raises ValueError unless every stride divides
     both sides. Convention: pixel centres at integers, so the first cell of stride 8 is centred at (3.5, 3.5).
     """
+    return _cell_grid(height, width, tuple(strides))
+
+
+@lru_cache(maxsize=16)
+def _cell_grid(height: int, width: int, strides: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     centers, anchors = [], []
     for stride in strides:
         if height % stride or width % stride:
@@ -20,7 +27,10 @@ def cell_grid(height: int, width: int, strides) -> tuple[np.ndarray, np.ndarray]
         v, u = np.meshgrid(np.arange(height // stride), np.arange(width // stride), indexing="ij")
         centers.append((np.stack([u.ravel(), v.ravel()], -1) + 0.5) * stride - 0.5)
         anchors.append(np.full(u.size, float(stride * ANCHOR_PER_STRIDE)))
-    return np.concatenate(centers), np.concatenate(anchors)
+    grid = np.concatenate(centers), np.concatenate(anchors)
+    for array in grid:
+        array.setflags(write=False)  # shared by all who ask
+    return grid
 
 
 def cells_per_level(box_size: float, anchors, total: int = 10) -> np.ndarray:

@@ -41,12 +41,12 @@ def perfect(batch):
     offsets = torch.zeros(count, len(CENTERS), 1, 8, 2)
     for image, cell, instance in zip(batch["vote_image"], batch["vote_cell"], batch["vote_instance"]):
         pixels = batch["keypoints"][instance, 0].double() @ torch.from_numpy(K).T
-        offsets[image, cell, 0] = (pixels[:, :2] / pixels[:, 2:] - torch.from_numpy(CENTERS[cell])).float()
+        offsets[image, cell, 0] = (pixels[:, :2] / pixels[:, 2:] - torch.tensor(CENTERS[cell])).float()
     return offsets
 
 
 def losses_of(batch, offsets):
-    return keypoint_losses(torch.zeros(len(offsets), len(CENTERS), 1), offsets, torch.from_numpy(CENTERS).float(), batch)
+    return keypoint_losses(torch.zeros(len(offsets), len(CENTERS), 1), offsets, torch.tensor(CENTERS).float(), batch)
 
 
 def a_pose(seed):
@@ -103,7 +103,7 @@ def test_a_batch_without_objects_gives_zero_vote_loss_and_finite_gradients():
              **make_targets([], [CUBE], K, (256, 256), STRIDES, np.random.default_rng(0))}
     logits = torch.zeros(1, len(CENTERS), 1, requires_grad=True)
     offsets = torch.zeros(1, len(CENTERS), 1, 8, 2, requires_grad=True)
-    terms = keypoint_losses(logits, offsets, torch.from_numpy(CENTERS).float(), collate([empty]))
+    terms = keypoint_losses(logits, offsets, torch.tensor(CENTERS).float(), collate([empty]))
     (terms["score"] + terms["vote"]).backward()
     assert terms["vote"].item() == 0 and torch.isfinite(terms["score"])
     assert torch.isfinite(logits.grad).all() and (offsets.grad == 0).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,6 +16,7 @@ from pose_kd_ros.core.object_model import ObjectModel
 from pose_kd_ros.evaluation.bop import BopImage
 
 from .targets import Instance, make_targets
+from .tiles import Tile, TileInstance, model_box, read_tile
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,21 @@ def around_object(box: np.ndarray, config: CropConfig, rng: np.random.Generator)
     return Crop(*(center - side / 2 + 0.5), config.size / side, config.size, config.size)
 
 
-def anywhere(width: int, height: int, config: CropConfig, rng: np.random.Generator) -> Crop:
-    """A wide square that overlaps the image, its sides free."""
-    side = np.exp(rng.uniform(*np.log(config.search_px)))
+def anywhere(tile: Tile, config: CropConfig, rng: np.random.Generator) -> Crop:
+    """A wide square that overlaps the image, its sides free; of a tile, a large part of it."""
+    height, width = tile.labels.shape
+    side = np.exp(rng.uniform(*np.log(config.search_px))) if tile.wide is None else width * rng.uniform(0.6, 1.05)
     left, top = (rng.uniform(min(0.0, extent - side), max(0.0, extent - side)) for extent in (width, height))
     return Crop(left, top, config.size / side, config.size, config.size)
 
 
 class CropDataset(Dataset):
-    """Crops of BOP images with their targets; ``dataset[i]`` for any i >= 0, epoch after epoch, each shuffled anew."""
+    """Crops of images with their targets; ``dataset[i]`` for any i >= 0, epoch after epoch, each shuffled anew.
 
-    def __init__(self, images: list[BopImage], models: list[ObjectModel], strides: tuple[int, ...],
+    images: BOP images, read when they are needed, or tiles of them that are in memory already (``data.tiles``).
+    """
+
+    def __init__(self, images: Sequence[BopImage | Tile], models: list[ObjectModel], strides: tuple[int, ...],
                  config: CropConfig, seed: int):
         if not images:
             raise ValueError("no images: the data set's split is empty")
@@ -69,43 +75,24 @@ class CropDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         epoch, position = divmod(index, len(self.images))
         image = self.images[self._order(epoch)[position]]
-        return self.sample(image, np.random.default_rng((self.seed, 1, index)))
+        tile = image if isinstance(image, Tile) else read_tile(image)
+        return self.sample(tile, np.random.default_rng((self.seed, 1, index)))
 
-    def sample(self, image: BopImage, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    def sample(self, tile: Tile, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Return ``image`` (3, size, size) uint8 RGB and the targets of ``make_targets`` for one random crop."""
-        pixels = image.load_rgb()
-        known = [i for i in image.instances if i.object_id in self.class_of and i.visib_fract > 0]
-        crop = self._choose(image, known, pixels.shape, rng)
-        instances = [self._instance(i, crop) for i in known]
-        targets = make_targets(instances, self.models, crop.camera(image.K), (crop.height, crop.width),
+        known = [i for i in tile.instances if i.object_id in self.class_of]
+        crop = self._choose(tile, known, rng)
+        labels = cv2.warpAffine(tile.labels, crop.matrix()[:2], (crop.width, crop.height), flags=cv2.INTER_NEAREST)
+        instances = [Instance(self.class_of[i.object_id], i.T_camera_object, labels == i.label, i.box_size * crop.scale,
+                              i.visib_fract >= self.config.min_visibility) for i in known]
+        targets = make_targets(instances, self.models, crop.camera(tile.K), (crop.height, crop.width),
                                self.strides, rng)
-        return {"image": torch.from_numpy(crop.apply(pixels).transpose(2, 0, 1).copy()), **targets}
+        return {"image": torch.from_numpy(crop.apply(tile.pixels).transpose(2, 0, 1).copy()), **targets}
 
-    def _choose(self, image: BopImage, known: list, shape: tuple, rng: np.random.Generator) -> Crop:
+    def _choose(self, tile: Tile, known: list[TileInstance], rng: np.random.Generator) -> Crop:
         visible = [i for i in known if i.visib_fract >= self.config.min_visibility]
-        if not visible or rng.random() < self.config.search_share:
-            return anywhere(shape[1], shape[0], self.config, rng)
-        return around_object(self._box(visible[rng.integers(len(visible))], image.K), self.config, rng)
-
-    def _box(self, instance, K: np.ndarray) -> np.ndarray:
-        """The projected model box (x0, y0, x1, y1): what the track predicts at run time, hidden parts included."""
-        corners = instance.T_camera_object[:3, :3] @ self.models[self.class_of[instance.object_id]].corners().T
-        corners = K @ (corners + instance.T_camera_object[:3, 3:])
-        pixels = (corners[:2] / np.maximum(corners[2], 1e-6)).T
-        return np.concatenate([pixels.min(0), pixels.max(0)])
-
-    def _instance(self, instance, crop: Crop) -> Instance:
-        mask = cv2.warpAffine(read_mask(instance), crop.matrix()[:2], (crop.width, crop.height), flags=cv2.INTER_NEAREST) > 127
-        x, y, w, h = instance.bbox_obj
-        use = instance.visib_fract >= self.config.min_visibility
-        return Instance(self.class_of[instance.object_id], instance.T_camera_object, mask, max(w, h) * crop.scale, use)
-
-
-def read_mask(instance) -> np.ndarray:
-    """Return an instance's visible mask (H, W) uint8; raises ValueError where there is none, or it cannot be decoded."""
-    if instance.mask_visib_path is None:
-        raise ValueError(f"object {instance.object_id}: no mask_visib file, which training needs to choose its cells")
-    mask = cv2.imread(str(instance.mask_visib_path), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise ValueError(f"{instance.mask_visib_path}: not an image that OpenCV can decode")
-    return mask
+        if tile.wide is True or not visible or (tile.wide is None and rng.random() < self.config.search_share):
+            return anywhere(tile, self.config, rng)
+        chosen = visible[rng.integers(len(visible))]
+        model = self.models[self.class_of[chosen.object_id]]
+        return around_object(model_box(chosen.T_camera_object, model, tile.K), self.config, rng)

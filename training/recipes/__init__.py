@@ -1,5 +1,5 @@
 """Named runs: functions that return a RunConfig."""
 
-from .cube import student_cube_none, teacher_cube
+from .cube import student_cube_none, student_cube_small, teacher_cube
 
-RECIPES = {recipe.__name__: recipe for recipe in (student_cube_none, teacher_cube)}
+RECIPES = {recipe.__name__: recipe for recipe in (student_cube_none, student_cube_small, teacher_cube)}

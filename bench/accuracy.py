@@ -1,0 +1,170 @@
+"""Figures of a cube bundle on renders, on two real recordings, and on images without a cube; writes docs/results/cube.json.
+
+    python -m bench.accuracy bundles/cube --renders data/cube/val --shared ../shared/data --frames FOLDER --out docs/results/cube.json
+
+FOLDER holds the 218 frames image0000.pgm ... of the package visp-images-data. What is not given is left "not run".
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from bench.cube_tracking import CORNERS, FIRST, edge_error, follow, mask_of
+from pose_kd_ros.bundle.store import open_bundle
+from pose_kd_ros.core.camera import Camera
+from pose_kd_ros.core.metrics import mssd, pose_error
+from pose_kd_ros.core.track import Tracker
+from pose_kd_ros.evaluation.bop import BopDataset
+from pose_kd_ros.pipeline.estimator import Estimator
+from pose_kd_ros.pipeline.follow import Follower
+from pose_kd_ros.pipeline.network import load_network
+
+RECORDING_K = np.array([[547.7367575, 0, 338.7036994], [0, 542.0744058, 234.5083345], [0, 0, 1]])
+RIGHT = 0.1  # of the diameter
+
+
+def camera_of(K, image) -> Camera:
+    return Camera(K, np.zeros(0), "plumb_bob", image.shape[1], image.shape[0])
+
+
+def errors(pose, true, model, points) -> tuple[float, float, float]:
+    """MSSD over the diameter, rotation error (rad) and translation error (m), up to symmetry."""
+    shift, turn = pose_error(pose, true, model.symmetries)
+    return float(mssd(pose, true, points, model.symmetries)) / model.diameter, float(turn), float(shift)
+
+
+def summary(rows: list[tuple[float, float, float]], frames: int) -> dict[str, float]:
+    """Figures over all frames; medians over those with a pose."""
+    values = np.array(rows).reshape(-1, 3)
+    return {"frames": frames, "found": len(values) / frames, "mssd_01d": float((values[:, 0] < RIGHT).sum() / frames),
+            "right_of_found": float((values[:, 0] < RIGHT).mean()) if len(values) else float("nan"),
+            "median_mssd_d": float(np.median(values[:, 0])), "median_rotation_rad": float(np.median(values[:, 1])),
+            "median_translation_m": float(np.median(values[:, 2]))} if len(values) else {"frames": frames, "found": 0.0}
+
+
+def recording_frames(folder: Path) -> list[np.ndarray]:
+    return [cv2.imread(str(p), cv2.IMREAD_GRAYSCALE) for p in sorted(folder.glob("image*.pgm"))]
+
+
+def on_recording(estimator: Estimator, frames, tracked: bool) -> dict:
+    """The 218 frames, each by itself or followed as the node does; truth is ``cube_tracking``'s, not the recording's."""
+    truth, model = follow(frames, RECORDING_K), estimator.order[0]
+    follower = Follower(estimator, Tracker(estimator.objects))
+    rows, edges, first = [], [], None
+    for index, (grey, true) in enumerate(zip(frames, truth)):
+        image, camera = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), camera_of(RECORDING_K, grey)
+        if tracked:
+            poses = [t for t in follower.process(index / 25, image, camera).tracks if t.state in ("new", "tracked")]
+        else:
+            poses = estimator.estimate(image, camera).poses
+        if poses:
+            pose = max(poses, key=lambda p: p.score).pose
+            rows.append(errors(pose, true, model, CORNERS))
+            edges.append(edge_error(grey, pose, RECORDING_K))
+            first = errors(pose, FIRST, model, CORNERS) if index == 0 else first
+    near = [median <= 2 and share >= 0.6 for median, share in edges]
+    return summary(rows, len(frames)) | {
+        "right_by_edges": float(np.mean(near)) if near else float("nan"),
+        "first_frame_mssd_d": first[0] if first else float("nan")}
+
+
+def painted_out(frames) -> list[np.ndarray]:
+    """The recording without its cube: the silhouette, grown by 12 px, filled from its surroundings, with noise."""
+    random = np.random.RandomState(0)
+    result = []
+    for grey, pose in zip(frames, follow(frames, RECORDING_K)):
+        mask = mask_of(pose, RECORDING_K, grey.shape, -12)
+        filled = cv2.inpaint(grey, mask, 5, cv2.INPAINT_TELEA).astype(float)
+        filled[mask > 0] += random.normal(0, 2, int((mask > 0).sum()))
+        result.append(np.clip(filled, 0, 255).astype(np.uint8))
+    return result
+
+
+def false_positives(estimator: Estimator, images) -> dict:
+    """Poses per image where there is no cube."""
+    found = [len(estimator.estimate(image, camera_of(K, image)).poses) for image, K in images]
+    return {"frames": len(found), "false_positives_per_image": float(np.mean(found)),
+            "share_of_frames_with_one": float(np.mean(np.array(found) > 0))}
+
+
+def on_visp_rbt(estimator: Estimator, folder: Path) -> dict:
+    """The real 85 mm cube with pseudo ground truth; the object scaled by 85/84."""
+    estimator = estimator.scaled({estimator.order[0].id: 85 / 84})
+    content = json.loads((folder / "poses_checked.json").read_text())
+    model, rows, frames = estimator.order[0], [], content["tracked_cube_frames"]
+    records = {f["index"]: f for f in content["frames"]}
+    for index in frames:
+        image = cv2.imread(str(folder / records[index]["rgb"]))[..., ::-1].copy()
+        true = np.array(records[index]["objects"]["cube"]["T_cam_objfile_tracked"])
+        poses = estimator.estimate(image, camera_of(np.array(content["K"]), image)).poses
+        if poses:
+            rows.append(errors(max(poses, key=lambda p: p.score).pose, true, model, CORNERS * 85 / 84))
+    return summary(rows, len(frames))
+
+
+def commit() -> str:
+    return subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True,
+                          timeout=10, cwd=Path(__file__).parent).stdout.strip()
+
+
+def row(bundle, name: str, dataset: str, split: str, figures: dict | None) -> dict:
+    """One row with the keys that all of docs/results share; figures None = not run."""
+    training = bundle.manifest.training
+    return {"name": name, "method": training.method, "network": "darknet-tiny-h slim", "family": bundle.manifest.family,
+            "dataset": dataset, "split": split, "seed": training.seed, "steps": training.steps,
+            "status": "measured" if figures else "not run", "date": datetime.date.today().isoformat(), "commit": commit(),
+            "hardware": f"{platform.machine()} CPU, 2 cores", **{k: float(f"{v:.5g}") for k, v in (figures or {}).items()}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--renders", type=Path, help="held-out split of rendered images")
+    parser.add_argument("--shared", type=Path, help="folder with visp_rbt/ and lmo/")
+    parser.add_argument("--frames", type=Path, help="folder with the recording's frames")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--pose-score", type=float, help="instead of the bundle's")
+    parser.add_argument("--cell-score", type=float, help="instead of the bundle's")
+    parser.add_argument("--search-size", type=int, help="instead of the bundle's")
+    parser.add_argument("--limit", type=int, default=2000)
+    options = parser.parse_args()
+    bundle = open_bundle(options.bundle)
+    estimator = Estimator(bundle, load_network(bundle, threads=1), pose_score=options.pose_score,
+                          cell_score=options.cell_score, search_size=options.search_size)
+    rows = []
+
+    def add(name, dataset, split, figures):
+        rows.append(row(bundle, name, dataset, split, figures))
+        print(name, {k: v for k, v in rows[-1].items() if isinstance(v, float) or k == "status"}, flush=True)
+
+    frames = recording_frames(options.frames) if options.frames else None
+    add("recording, followed", "visp-images mbt/cube", "real", frames and on_recording(estimator, frames, True))
+    add("recording, frame by frame", "visp-images mbt/cube", "real", frames and on_recording(estimator, frames, False))
+    add("recording, cube painted out", "visp-images mbt/cube", "real, edited", frames and false_positives(
+        estimator, [(cv2.cvtColor(f, cv2.COLOR_GRAY2RGB), RECORDING_K) for f in painted_out(frames)]))
+    shared = options.shared
+    add("visp_rbt cube", "visp_rbt", "47 tracked frames, real", shared and on_visp_rbt(estimator, shared / "visp_rbt"))
+    add("images without a cube", "lmo", "lmo-dev100, real", shared and false_positives(
+        estimator, [(i.load_rgb(), i.K) for i in BopDataset(shared / "lmo" / "test").images]))
+    if options.renders:
+        from training.evaluate import measure
+        from pose_kd_ros.evaluation.bop_run import figures
+
+        add("held-out renders", "cube renders", "val, synthetic", figures(*measure(estimator, options.renders, options.limit)))
+    else:
+        add("held-out renders", "cube renders", "val, synthetic", None)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
