@@ -107,6 +107,7 @@ def files_below(top: Path) -> list[Path]:
 def make_venv(layout: Layout) -> None:
     check_prerequisites()
     shutil.rmtree(layout.venv, ignore_errors=True)
+    layout.env_file.unlink(missing_ok=True)  # until the new one is complete, nothing may run in half of it
     run(
         layout,
         "venv",
@@ -136,6 +137,7 @@ def install(layout: Layout, files: tuple[Path, ...]) -> None:
 
 
 def build_overlay(layout: Layout) -> None:
+    shutil.rmtree(layout.overlay, ignore_errors=True)  # CMake's cache names the Python and cmake it was made with
     colcon(layout, layout.overlay, sorted(INTERFACES.iterdir()), ("--cmake-args", "-DBUILD_TESTING=OFF"))
 
 

@@ -105,6 +105,13 @@ def test_a_failing_command_shows_its_end_and_names_its_log(layout):
     assert "reason" in str(caught.value) and str(layout.logs / "pip.log") in str(caught.value)
 
 
+def test_what_another_python_built_is_not_built_upon(layout, monkeypatch):
+    (layout.overlay / "build").mkdir(parents=True)
+    monkeypatch.setattr(environment, "colcon", lambda *_: None)
+    environment.build_overlay(layout)
+    assert not layout.overlay.exists()
+
+
 def test_two_set_ups_do_not_run_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "LOCK_SECONDS", 0.1)
     code = (
