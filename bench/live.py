@@ -90,12 +90,12 @@ class Bench(Node):
         self._images.publish(image)
 
     def play(self, frames: list, count: int, rate: float) -> Iterator[int]:
-        """Send ``count`` frames, over and over the list, at ``rate`` Hz; yields after each while listening."""
+        """Send ``count`` frames, over and over the list, at ``rate`` Hz; yields after each, and listens."""
         due = time.monotonic()
         for index in range(count):
             self.send(*frames[index % len(frames)])
             yield index
-            due = max(due + 1 / rate, time.monotonic() - 1.0)
+            due = max(due + 1 / rate, time.monotonic())  # never a burst to catch up
             self.listen(due - time.monotonic())
 
     def listen(self, seconds: float) -> None:

@@ -28,9 +28,9 @@ class Followed:
 class Follower:
     """Estimator and tracker in a loop: each track says where to look for its object in the next frame.
 
-    search_period: seconds between searches of the whole frame while every track is being measured; otherwise
-    each frame is searched. search: False leaves new objects to the given regions. max_instances: tracks are
-    cut to so many.
+    search_period: seconds between searches of the whole frame while something is being measured; while
+    nothing is, each frame is searched. search: False leaves new objects to the given regions. max_instances: so many
+    objects are looked at, and as many poses taken, in one frame.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Follower:
         """Forget all tracks."""
         self.tracker.reset()
         self._stamp = self._searched = -np.inf
-        self._all_measured = False
+        self._measured = False
 
     def order(self, stamp: float) -> str:
         """Where a frame stands against the last: "next", "late" (unusable) or "jumped" back (reset first)."""
@@ -69,18 +69,18 @@ class Follower:
             raise ValueError(f"follow: stamp {stamp:.6f} s does not follow {self._stamp:.6f} s")
         expected = self._expected(stamp, camera)
         given = [r for r in regions if all(overlap(r.box, e.box) < KNOWN for e in expected)]
-        search = self.search and (not self._all_measured or stamp - self._searched >= self.search_period)
+        search = self.search and (not self._measured or stamp - self._searched >= self.search_period)
         found = self.estimator.estimate(image, camera, expected + given, search)
         started = time.perf_counter()
         poses = sorted(found.poses, key=lambda p: p.track_id is None)[: self.max_instances]
         tracks = self.tracker.update(stamp, poses)
         self._stamp, self._searched = stamp, stamp if search else self._searched
-        self._all_measured = bool(tracks) and all(t.state in ("new", "tracked") for t in tracks)
+        self._measured = any(t.state in ("new", "tracked") for t in tracks)
         return Followed(tracks, {**found.stages_ms, "track": 1e3 * (time.perf_counter() - started)})
 
     def _expected(self, stamp: float, camera: Camera) -> list[Region]:
         regions = []
-        for track in self.tracker.predict(stamp):
+        for track in self.tracker.predict(stamp)[: self.max_instances]:  # the oldest first
             box = projected_box(track.pose, self.estimator.objects[track.object_id], camera)
             if box is not None:
                 regions.append(Region(box, track.object_id, track.id))
