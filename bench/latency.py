@@ -3,8 +3,8 @@
     python bench/latency.py bundles/cube [--recording BAG] [--frames 500] [--rate 25]
 
 The node runs in a process of its own; images travel over DDS. Without a recording a painted disc is shown,
-which only a bundle made for it answers. "node overhead" is everything from the message's arrival in the node to the end of
-publication that is not the network. Prints milliseconds.
+which only a bundle made for it answers. "node overhead" is everything from the message's arrival in the node
+to the end of publication that is not the network. Prints milliseconds.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def report(bench, sent: int) -> dict:
         figures |= row(f"  {name}", [s.get(name, 0.0) for s in stages])
     share = np.mean([s["network"] / s["total"] for s in stages])
     last = bench.statuses[-1]
+    print(f"tracks in a frame: {np.mean([len(s['tracks']) for s in statuses]):.1f}")
     print(f"network's share of arrival to published: {share:.0%}")
     print(
         f"sent {sent}, processed {last['frames_processed']}, dropped {last['dropped']}, lost {last['lost']}, "
@@ -64,10 +65,11 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=500)
     parser.add_argument("--rate", type=float, default=25.0)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("-p", action="append", default=[], metavar="NAME:=VALUE", help="for the node")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
     frames = recorded(options.recording, 300) if options.recording else painted(300, 640, 480)
-    with live(options.bundle, f"threads:={options.threads}") as (bench, _):
+    with live(options.bundle, f"threads:={options.threads}", *options.p) as (bench, _):
         for _ in bench.play(frames, options.frames + WARM, options.rate):
             pass
         bench.listen(2.0)

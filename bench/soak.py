@@ -2,7 +2,8 @@
 
     python bench/soak.py bundles/cube [--frames 10000] [--rate 100] [--recording BAG]
 
-Prints the node's resident memory as it goes; exits with 1 if it grew by more than LIMIT_MB after the first tenth.
+Prints the node's own memory as it goes; exits with 1 if that grew by more than LIMIT_MB after the first
+tenth.
 """
 
 from __future__ import annotations
