@@ -1,4 +1,4 @@
-"""The offline side's one command: ``python -m training render | train | evaluate | export | recipes``."""
+"""The offline side's one command: ``python -m training render | train | evaluate | export``."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Render:
     split: str = "train"
     """Name of the part, a folder in --out: train, val, ..."""
     count: int = 10_000
-    """Number of images."""
+    """Images in the split; a run that was stopped goes on, complete scenes of it are kept."""
     seed: int = 1
-    """Two splits want two seeds."""
+    """Image i depends on the settings, this and i alone; two splits want two seeds."""
     workers: int = 1
     """Processes; more than one gives each a single thread."""
     render: tyro.conf.OmitArgPrefixes[RenderConfig] = field(default_factory=RenderConfig)
@@ -38,7 +38,7 @@ class Render:
 class Export:
     """Turn a run's last checkpoint into a bundle that the node runs.
 
-    Example: python -m training export runs/student_cube_none --out bundles/mine --names.1 mine
+    Example: python -m training export runs/student_cube_none --out bundles/mine --names 1 mine
     """
 
     run: tyro.conf.Positional[Path]
@@ -48,9 +48,11 @@ class Export:
     names: dict[int, str] = field(default_factory=dict)
     """Class name of each object id, as TF frames and detections show it: --names 1 cube."""
     search_size: int = 320
-    """Longer side, pixels, of the whole frame when nothing is tracked; larger finds smaller objects and costs more."""
+    """Longer side, pixels, of the whole frame when nothing is tracked; larger finds smaller objects and costs
+    more. A multiple of the network's largest stride: 64, with five levels (teacher) 128."""
     val_images: int = 300
-    """Held-out renders on which thresholds are chosen and figures for the manifest measured."""
+    """Images of the run's validation split on which pose_score is chosen and the manifest's figures are
+    measured. 0, or a run with an empty val_split: pose_score is 0, so that every pose is kept."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Evaluate:
     bundle: tyro.conf.Positional[Path]
     """Folder of the bundle."""
     data: Path
-    """Split folder of a BOP data set; models_info.json is looked for in ../models."""
+    """Split folder of a BOP data set; meshes and models_info.json come from ../models_eval, else ../models."""
     limit: int = 0
     """Only the first N images; 0 for all."""
     out: Path | None = None
@@ -104,10 +106,12 @@ HELP = """
 From a mesh to a bundle, in four commands:
   python -m training render --out data/mine --split train --mesh part.ply
   python -m training render --out data/mine --split val --count 1000 --seed 2 --mesh part.ply
-  python -m training train student-cube-none --name mine --data data/mine
+  python -m training train student-cube-none --name mine --data data/mine --init None --lr 1e-3 --steps 10000
   python -m training export runs/mine --out bundles/mine --names 1 part
+
 Then: ros2 launch pose_kd_ros pose.launch.py bundle:=bundles/mine
-`python -m training train --help` lists the recipes; heavy imports wait until a command needs them."""
+
+`python -m training train --help` lists the recipes, `python -m training render --help` the options."""
 
 
 def run_train(config: RunConfig) -> None:

@@ -33,7 +33,7 @@ class RunConfig:
     split: str = "train"
     """Split to train on."""
     val_split: str = "val"
-    """Split whose losses are watched (never trained on); empty for none."""
+    """Split whose losses are watched and on which export chooses pose_score (never trained on); "" for none."""
     runs: Path = Path("runs")
     """Folder that holds all runs."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -41,9 +41,10 @@ class RunConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     weights: LossWeights = field(default_factory=LossWeights)
     init: Path | None = None
-    """Checkpoint of another run whose weights this one starts from."""
+    """Checkpoint (last.ckpt) of another run with the same network, whose weights this one starts from."""
     tile_px: int = 0
-    """Side of tiles that the data set is cut into and kept in memory (about 200 kB each at 256); 0 reads files."""
+    """Side of tiles that the data set is cut into and kept in memory, one or two an image, 0.26 MB each at 256;
+    0 reads files."""
     steps: int = 10_000
     """Optimiser steps."""
     batch_size: int = 16
@@ -64,7 +65,7 @@ class RunConfig:
     threads: int = 1
     """CPU threads of torch; one is fastest while anything else runs."""
     workers: int = 1
-    """Loader processes."""
+    """Loader processes, of each device."""
     checkpoint_every: int = 500
     """Steps between checkpoints, what a kill -9 can cost at most."""
     log_every: int = 50
