@@ -65,7 +65,7 @@ class Evaluate:
     bundle: tyro.conf.Positional[Path]
     """Folder of the bundle."""
     data: Path
-    """Split folder of a BOP data set; meshes and models_info.json come from ../models_eval, else ../models."""
+    """Split folder of a BOP data set; meshes and models_info.json are in ../models_eval or ../models."""
     limit: int = 0
     """Only the first N images; 0 for all."""
     out: Path | None = None

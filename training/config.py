@@ -33,7 +33,7 @@ class RunConfig:
     split: str = "train"
     """Split to train on."""
     val_split: str = "val"
-    """Split whose losses are watched and on which export chooses pose_score (never trained on); "" for none."""
+    """Split whose losses are watched and on which export chooses pose_score (not trained on); "" for none."""
     runs: Path = Path("runs")
     """Folder that holds all runs."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -43,7 +43,7 @@ class RunConfig:
     init: Path | None = None
     """Checkpoint (last.ckpt) of another run with the same network, whose weights this one starts from."""
     tile_px: int = 0
-    """Side of tiles that the data set is cut into and kept in memory, one or two an image, 0.26 MB each at 256;
+    """Side of tiles that the data set is cut into and kept in memory: one or two an image, of 0.26 MB at 256;
     0 reads files."""
     steps: int = 10_000
     """Optimiser steps."""
