@@ -13,7 +13,7 @@ from ..core.camera import Camera, Crop
 from ..core.object_model import ObjectModel, canonical
 from ..core.pnp import solve_pnp
 from ..core.predictions import Correspondences, LocalPredictions
-from ..core.refine import refine_pose
+from ..core.refine import refine_pose, with_origin_moved
 from .decode import decode_cells, group_cells, voted_boxes
 from .network import Network
 from .preprocess import network_input
@@ -27,7 +27,8 @@ SAME_OBJECT = 0.5  # poses of a class whose projected boxes overlap by more are 
 class ObjectPose:
     """One estimate. pose: T_camera_object (4, 4), metres. covariance: (6, 6), as ``core.refine`` states it.
 
-    score: in [0, 1], see ``confidence``. box: (x0, y0, x1, y1) raw pixels. cells, support: how many cells voted, and
+    score: in [0, 1], the cells' class score (mean of the best five) times ``support``; thresholds for it are chosen on
+    held-out renders. box: (x0, y0, x1, y1) raw pixels. cells, support: how many cells voted, and
     the share of their weight that agrees. sigma_px: scatter of the agreeing votes in full-image pixels.
     """
 
@@ -149,8 +150,9 @@ class Estimator:
         if box is None:
             return None
         score = correspondences.score * result.support
-        return ObjectPose(model.id, canonical(refined.pose, model), refined.covariance, score, box, len(votes),
-                          result.support, refined.sigma_px)
+        pose = canonical(refined.pose, model)
+        covariance = with_origin_moved(refined.covariance, pose[:3, 3] - refined.pose[:3, 3])
+        return ObjectPose(model.id, pose, covariance, score, box, len(votes), result.support, refined.sigma_px)
 
 
 def to_correspondences(votes: LocalPredictions, model: ObjectModel, crop: Crop, camera: Camera) -> Correspondences:
