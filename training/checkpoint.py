@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import torch
@@ -22,5 +23,5 @@ def load(path: Path) -> dict:
     """Read what ``save`` wrote, onto the CPU; raises ValueError naming the file if it is not a checkpoint."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path}: not a readable checkpoint ({error})") from error

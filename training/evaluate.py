@@ -46,8 +46,8 @@ def choose(bundle: Bundle, split: Path, limit: int) -> tuple[float, dict[str, fl
 
 
 def rounded(values: dict[str, float]) -> dict[str, float]:
-    """Six digits say all a measurement can."""
-    return {name: float(f"{value:.6g}") for name, value in values.items()}
+    """Six digits say all a measurement can; what is not a number (a median of nothing) is left out."""
+    return {name: float(f"{value:.6g}") for name, value in values.items() if np.isfinite(value)}
 
 
 def evaluate_command(bundle: Path, split: Path, limit: int, out: Path | None) -> None:
