@@ -1,6 +1,6 @@
 """Does the node's memory stay flat? Ten thousand frames, over DDS, with objects that come and go.
 
-    python bench/soak.py bundles/cube [--frames 10000] [--rate 100] [--recording BAG]
+    python bench/soak.py bundles/cube [--frames 10000] [--rate 50] [--recording BAG]
 
 Prints the node's own memory as it goes; exits with 1 if that grew by more than LIMIT_MB after the first
 tenth.
@@ -30,19 +30,22 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bundle")
-    parser.add_argument("--frames", type=int, default=10000)
-    parser.add_argument("--rate", type=float, default=100.0)
+    parser.add_argument("--frames", type=int, default=10000, help="to be processed")
+    parser.add_argument("--rate", type=float, default=50.0)
     parser.add_argument("--recording", type=Path)
     options = parser.parse_args()
     frames = recorded(options.recording, 300) if options.recording else painted(300, 320, 240)
-    sizes = []
+    sizes, step = [], max(1, options.frames // 20)
     with live(options.bundle, "threads:=1") as (bench, process):
-        for index in bench.play(frames, options.frames, options.rate):
-            if (index + 1) % max(1, options.frames // 20) == 0:
+        for sent in bench.play(frames, 100 * options.frames, options.rate):
+            done = bench.statuses[-1]["frames_processed"] if bench.statuses else 0
+            if done >= step * (len(sizes) + 1):
                 sizes.append(resident_mb(process.pid))
-                last = bench.statuses[-1] if bench.statuses else {}
-                counts = ", ".join(f"{k} {last.get(k)}" for k in ("frames_processed", "dropped", "lost"))
-                print(f"sent {index + 1:6d}: {sizes[-1]:7.1f} MB; {counts}", flush=True)
+                counts = ", ".join(f"{name} {bench.statuses[-1][name]}" for name in ("dropped", "lost"))
+                print(f"sent {sent + 1}, processed {done}, {counts}: {sizes[-1]:.1f} MB", flush=True)
+                bench.statuses, bench.tf_ms = bench.statuses[-1:], []
+            if done >= options.frames:
+                break
     grown = max(sizes[-3:]) - sizes[1]
     print(f"grown by {grown:.1f} MB after the first tenth, allowed {LIMIT_MB:g} MB")
     return int(grown > LIMIT_MB)

@@ -15,7 +15,7 @@ from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
-from pose_kd_ros.nodes.conversions import array_to_image
+from pose_kd_ros.nodes.conversions import array_to_image, to_seconds
 from pose_kd_ros.nodes.pose_node import PoseNode
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -143,8 +143,12 @@ class Rig:
         return json.loads(self.statuses[index].data)
 
     def diagnosis(self):
-        """The next /diagnostics: (level, message, values)."""
-        before = len(self.diagnostics)
-        assert self.ros.until(lambda: len(self.diagnostics) > before, 5)
+        """What /diagnostics says of a moment after this one: (level, message, values)."""
+        now = self.listener.get_clock().now().nanoseconds * 1e-9
+        assert self.ros.until(lambda: self.diagnostics and self.said_at(self.diagnostics[-1]) > now, 10)
         status = self.diagnostics[-1].status[0]
         return status.level, status.message, {v.key: v.value for v in status.values}
+
+    @staticmethod
+    def said_at(message):
+        return to_seconds(message.header.stamp)

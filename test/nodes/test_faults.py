@@ -34,11 +34,14 @@ def rig(ros, discs):
 
 
 def recovers(rig):
-    """A good frame after the trouble gives a pose, and the diagnosis is clean again."""
-    status = rig.show(BALL)
-    assert status and status["tracks"][0]["class"] == "red_ball"
-    assert rig.diagnosis()[:2] == (OK, "estimating poses")
-    return status
+    """Good frames after the trouble give poses, and the diagnosis is clean again; returns the first status."""
+    statuses = []
+    for _ in range(5):  # a machine that stands still for 3 s makes the node complain of silence
+        statuses.append(rig.show(BALL))
+        assert statuses[-1]["tracks"][0]["class"] == "red_ball"
+        if rig.diagnosis()[:2] == (OK, "estimating poses"):
+            return statuses[0]
+    raise AssertionError(rig.diagnosis()[1])
 
 
 def test_images_without_camera_info(rig):
