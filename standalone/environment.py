@@ -137,7 +137,7 @@ def install(layout: Layout, files: tuple[Path, ...]) -> None:
 
 
 def build_overlay(layout: Layout) -> None:
-    shutil.rmtree(layout.overlay, ignore_errors=True)  # CMake's cache names the Python and cmake it was made with
+    shutil.rmtree(layout.overlay, ignore_errors=True)  # CMake's cache names the Python of before
     colcon(layout, layout.overlay, sorted(INTERFACES.iterdir()), ("--cmake-args", "-DBUILD_TESTING=OFF"))
 
 

@@ -61,7 +61,7 @@ def draw(image: np.ndarray, camera: np.ndarray, found: list[Found] | None) -> np
             line(image, tips[0], tip, color, 2)
     names = ", ".join(f"{one.name} {one.score:.2f}" for one in found or ())
     label = "dropped" if found is None else names or "no pose"
-    for corner, color in (((9, 21), (0, 0, 0)), ((8, 20), (255, 255, 255))):  # a shadow, to be read on white too
+    for corner, color in (((9, 21), (0, 0, 0)), ((8, 20), (255, 255, 255))):  # a shadow, for white ground
         cv2.putText(image, label, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, 1, cv2.LINE_AA)
     return image
 
