@@ -26,6 +26,10 @@ class CameraLatch:
         Raises UnusableMessage: no camera_info came, it is of another frame or size, or it is not calibrated.
         """
         info, camera = self._info, self._camera
+        if not frame_id:
+            raise UnusableMessage(
+                "frame_id", "the image has no frame_id: its poses would be in no frame; set it in the driver"
+            )
         if info is None:
             raise UnusableMessage("camera_info_missing", "no camera_info has arrived")
         if info.header.frame_id != frame_id:

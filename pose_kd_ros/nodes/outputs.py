@@ -59,7 +59,7 @@ class Outputs:
             if t.state in MEASURED or (settings.publish_predicted and t.state == "predicted")
         ]
         children = [self._names.name(t, models[t.object_id], settings.tf_prefix) for t in shown]
-        if settings.publish_tf and shown and header.frame_id:
+        if settings.publish_tf and shown:
             self.tf.publish(to_tf(shown, children, header))
         self.detections.publish(to_detections(shown, models, header))
         self.markers.publish(self._board.update(shown, models, header))

@@ -34,7 +34,7 @@ def rig(ros, discs):
 
 
 def recovers(rig):
-    """Good frames after the trouble give poses, and the diagnosis is clean again; returns the first status."""
+    """Good frames after the trouble give poses, and the diagnosis is clean; returns the first status."""
     statuses = []
     for _ in range(5):  # a machine that stands still for 3 s makes the node complain of silence
         statuses.append(rig.show(BALL))
@@ -84,6 +84,12 @@ def test_a_resolution_that_changes_in_mid_stream(rig):
 def test_an_image_of_another_camera(rig):
     assert rig.show(BALL, frame="left") is None
     assert "the image is of frame 'left', camera_info of 'camera_optical'" in rig.diagnosis()[1]
+    recovers(rig)
+
+
+def test_an_image_without_a_frame(rig):
+    assert rig.show(BALL, frame="") is None
+    assert "the image has no frame_id" in rig.diagnosis()[1]
     recovers(rig)
 
 
