@@ -1,8 +1,11 @@
-"""Figures of a cube bundle on renders, on two real recordings, and on images without a cube; writes docs/results/cube.json.
+"""Figures of a cube bundle on renders, on two real recordings, and on images without a cube; writes
+docs/results/cube.json.
 
-    python -m bench.accuracy bundles/cube --renders data/cube/val --shared ../shared/data --frames FOLDER --out docs/results/cube.json
+    python -m bench.accuracy bundles/cube --renders data/cube/val --shared ../shared/data --frames FOLDER
+    --out docs/results/cube.json
 
-FOLDER holds the 218 frames image0000.pgm ... of the package visp-images-data. What is not given is left "not run".
+FOLDER holds the 218 frames image0000.pgm ... of the package visp-images-data. What is not given is left "not
+run".
 """
 
 from __future__ import annotations
@@ -44,10 +47,19 @@ def errors(pose, true, model, points) -> tuple[float, float, float]:
 def summary(rows: list[tuple[float, float, float]], frames: int) -> dict[str, float]:
     """Figures over all frames; medians over those with a pose."""
     values = np.array(rows).reshape(-1, 3)
-    return {"frames": frames, "found": len(values) / frames, "mssd_01d": float((values[:, 0] < RIGHT).sum() / frames),
+    return (
+        {
+            "frames": frames,
+            "found": len(values) / frames,
+            "mssd_01d": float((values[:, 0] < RIGHT).sum() / frames),
             "right_of_found": float((values[:, 0] < RIGHT).mean()) if len(values) else float("nan"),
-            "median_mssd_d": float(np.median(values[:, 0])), "median_rotation_rad": float(np.median(values[:, 1])),
-            "median_translation_m": float(np.median(values[:, 2]))} if len(values) else {"frames": frames, "found": 0.0}
+            "median_mssd_d": float(np.median(values[:, 0])),
+            "median_rotation_rad": float(np.median(values[:, 1])),
+            "median_translation_m": float(np.median(values[:, 2])),
+        }
+        if len(values)
+        else {"frames": frames, "found": 0.0}
+    )
 
 
 def recording_frames(folder: Path) -> list[np.ndarray]:
@@ -55,14 +67,17 @@ def recording_frames(folder: Path) -> list[np.ndarray]:
 
 
 def on_recording(estimator: Estimator, frames, tracked: bool) -> dict:
-    """The 218 frames, each by itself or followed as the node does; truth is ``cube_tracking``'s, not the recording's."""
+    """The 218 frames, each by itself or followed as the node does; truth is ``cube_tracking``'s, not the
+    recording's."""
     truth, model = follow(frames, RECORDING_K), estimator.order[0]
     follower = Follower(estimator, Tracker(estimator.objects))
     rows, edges, first = [], [], None
     for index, (grey, true) in enumerate(zip(frames, truth)):
         image, camera = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), camera_of(RECORDING_K, grey)
         if tracked:
-            poses = [t for t in follower.process(index / 25, image, camera).tracks if t.state in ("new", "tracked")]
+            poses = [
+                t for t in follower.process(index / 25, image, camera).tracks if t.state in ("new", "tracked")
+            ]
         else:
             poses = estimator.estimate(image, camera).poses
         if poses:
@@ -73,11 +88,13 @@ def on_recording(estimator: Estimator, frames, tracked: bool) -> dict:
     near = [median <= 2 and share >= 0.6 for median, share in edges]
     return summary(rows, len(frames)) | {
         "right_by_edges": float(np.mean(near)) if near else float("nan"),
-        "first_frame_mssd_d": first[0] if first else float("nan")}
+        "first_frame_mssd_d": first[0] if first else float("nan"),
+    }
 
 
 def painted_out(frames) -> list[np.ndarray]:
-    """The recording without its cube: the silhouette, grown by 12 px, filled from its surroundings, with noise."""
+    """The recording without its cube: the silhouette, grown by 12 px, filled from its surroundings, with
+    noise."""
     random = np.random.RandomState(0)
     result = []
     for grey, pose in zip(frames, follow(frames, RECORDING_K)):
@@ -91,8 +108,11 @@ def painted_out(frames) -> list[np.ndarray]:
 def false_positives(estimator: Estimator, images) -> dict:
     """Poses per image where there is no cube."""
     found = [len(estimator.estimate(image, camera_of(K, image)).poses) for image, K in images]
-    return {"frames": len(found), "false_positives_per_image": float(np.mean(found)),
-            "share_of_frames_with_one": float(np.mean(np.array(found) > 0))}
+    return {
+        "frames": len(found),
+        "false_positives_per_image": float(np.mean(found)),
+        "share_of_frames_with_one": float(np.mean(np.array(found) > 0)),
+    }
 
 
 def on_visp_rbt(estimator: Estimator, folder: Path) -> dict:
@@ -111,21 +131,40 @@ def on_visp_rbt(estimator: Estimator, folder: Path) -> dict:
 
 
 def commit() -> str:
-    return subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True,
-                          timeout=10, cwd=Path(__file__).parent).stdout.strip()
+    return subprocess.run(
+        ["git", "rev-parse", "--short=12", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+        cwd=Path(__file__).parent,
+    ).stdout.strip()
 
 
 def row(bundle, name: str, dataset: str, split: str, figures: dict | None) -> dict:
     """One row with the keys that all of docs/results share; figures None = not run."""
     training = bundle.manifest.training
-    return {"name": name, "method": training.method, "network": "darknet-tiny-h slim", "family": bundle.manifest.family,
-            "dataset": dataset, "split": split, "seed": training.seed, "steps": training.steps,
-            "status": "measured" if figures else "not run", "date": datetime.date.today().isoformat(), "commit": commit(),
-            "hardware": f"{platform.machine()} CPU, 2 cores", **{k: float(f"{v:.5g}") for k, v in (figures or {}).items()}}
+    return {
+        "name": name,
+        "method": training.method,
+        "network": "darknet-tiny-h slim",
+        "family": bundle.manifest.family,
+        "dataset": dataset,
+        "split": split,
+        "seed": training.seed,
+        "steps": training.steps,
+        "status": "measured" if figures else "not run",
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "hardware": f"{platform.machine()} CPU, 2 cores",
+        **{k: float(f"{v:.5g}") for k, v in (figures or {}).items()},
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--renders", type=Path, help="held-out split of rendered images")
     parser.add_argument("--shared", type=Path, help="folder with visp_rbt/ and lmo/")
@@ -137,8 +176,13 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=2000)
     options = parser.parse_args()
     bundle = open_bundle(options.bundle)
-    estimator = Estimator(bundle, load_network(bundle, threads=1), pose_score=options.pose_score,
-                          cell_score=options.cell_score, search_size=options.search_size)
+    estimator = Estimator(
+        bundle,
+        load_network(bundle, threads=1),
+        pose_score=options.pose_score,
+        cell_score=options.cell_score,
+        search_size=options.search_size,
+    )
     rows = []
 
     def add(name, dataset, split, figures):
@@ -146,19 +190,53 @@ def main() -> None:
         print(name, {k: v for k, v in rows[-1].items() if isinstance(v, float) or k == "status"}, flush=True)
 
     frames = recording_frames(options.frames) if options.frames else None
-    add("recording, followed", "visp-images mbt/cube", "real", frames and on_recording(estimator, frames, True))
-    add("recording, frame by frame", "visp-images mbt/cube", "real", frames and on_recording(estimator, frames, False))
-    add("recording, cube painted out", "visp-images mbt/cube", "real, edited", frames and false_positives(
-        estimator, [(cv2.cvtColor(f, cv2.COLOR_GRAY2RGB), RECORDING_K) for f in painted_out(frames)]))
+    add(
+        "recording, followed",
+        "visp-images mbt/cube",
+        "real",
+        frames and on_recording(estimator, frames, True),
+    )
+    add(
+        "recording, frame by frame",
+        "visp-images mbt/cube",
+        "real",
+        frames and on_recording(estimator, frames, False),
+    )
+    add(
+        "recording, cube painted out",
+        "visp-images mbt/cube",
+        "real, edited",
+        frames
+        and false_positives(
+            estimator, [(cv2.cvtColor(f, cv2.COLOR_GRAY2RGB), RECORDING_K) for f in painted_out(frames)]
+        ),
+    )
     shared = options.shared
-    add("visp_rbt cube", "visp_rbt", "47 tracked frames, real", shared and on_visp_rbt(estimator, shared / "visp_rbt"))
-    add("images without a cube", "lmo", "lmo-dev100, real", shared and false_positives(
-        estimator, [(i.load_rgb(), i.K) for i in BopDataset(shared / "lmo" / "test").images]))
+    add(
+        "visp_rbt cube",
+        "visp_rbt",
+        "47 tracked frames, real",
+        shared and on_visp_rbt(estimator, shared / "visp_rbt"),
+    )
+    add(
+        "images without a cube",
+        "lmo",
+        "lmo-dev100, real",
+        shared
+        and false_positives(
+            estimator, [(i.load_rgb(), i.K) for i in BopDataset(shared / "lmo" / "test").images]
+        ),
+    )
     if options.renders:
-        from training.evaluate import measure
         from pose_kd_ros.evaluation.bop_run import figures
+        from training.evaluate import measure
 
-        add("held-out renders", "cube renders", "val, synthetic", figures(*measure(estimator, options.renders, options.limit)))
+        add(
+            "held-out renders",
+            "cube renders",
+            "val, synthetic",
+            figures(*measure(estimator, options.renders, options.limit)),
+        )
     else:
         add("held-out renders", "cube renders", "val, synthetic", None)
     if options.out:

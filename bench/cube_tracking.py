@@ -1,8 +1,12 @@
-"""A second opinion on the recorded cube: its pose carried through the frames by optical flow and edges, no network.
+"""A second opinion on the recorded cube: its pose carried through the frames by optical flow and edges, no
+network.
 
-Pseudo ground truth for the demo's recording, which states only the first frame's pose. Points on the visible faces are
-followed (pyramidal Lucas-Kanade, forward and back), PnP gives the next pose, and the cube's edges, found as the
-strongest gradients beside the projected ones, take out the drift. ``edge_error`` judges any pose by the image alone.
+Pseudo ground truth for the demo's recording, which states only the first frame's pose. Points on the visible
+faces are
+followed (pyramidal Lucas-Kanade, forward and back), PnP gives the next pose, and the cube's edges, found as
+the
+strongest gradients beside the projected ones, take out the drift. ``edge_error`` judges any pose by the image
+alone.
 """
 
 from __future__ import annotations
@@ -17,8 +21,10 @@ EDGE_M = 0.084
 CORNERS = box_corners((0, 0, 0), (EDGE_M,) * 3)
 EDGES = [(i, i | bit) for i in range(8) for bit in (1, 2, 4) if not i & bit]
 REACH = 8  # pixels beside a projected edge in which its gradient is looked for
-CORNER_POSE = make_pose(from_rotation_vector((2.100485509, 1.146812236, -0.4560126437)),
-                        (0.02231950571, 0.1071368004, 0.5071128378))  # mbt/cube.0.pos: origin in a corner
+CORNER_POSE = make_pose(
+    from_rotation_vector((2.100485509, 1.146812236, -0.4560126437)),
+    (0.02231950571, 0.1071368004, 0.5071128378),
+)  # mbt/cube.0.pos: origin in a corner
 FIRST = CORNER_POSE @ make_pose(np.eye(3), (-0.042, 0.042, 0.042))
 
 
@@ -37,8 +43,9 @@ def visible_faces(pose) -> list[tuple[int, int]]:
 def visible_edges(pose) -> list[tuple[int, int]]:
     """Pairs of corners: the edges of the visible faces."""
     faces = visible_faces(pose)
-    return [(a, b) for a, b in EDGES
-            if any(CORNERS[a][x] * s > 0 and CORNERS[b][x] * s > 0 for x, s in faces)]
+    return [
+        (a, b) for a, b in EDGES if any(CORNERS[a][x] * s > 0 and CORNERS[b][x] * s > 0 for x, s in faces)
+    ]
 
 
 def mask_of(pose, K, shape, shrink: int = 0) -> np.ndarray:
@@ -64,20 +71,26 @@ def on_surface(pose, pixels, K) -> tuple[np.ndarray, np.ndarray]:
 
 
 def edge_measurements(grey, pose, K) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sample the visible edges: object points (N, 3), image normals (N, 2), signed pixels (N,) to the strongest
+    """Sample the visible edges: object points (N, 3), image normals (N, 2), signed pixels (N,) to the
+    strongest
     gradient along the normal, NaN where there is none worth the name."""
-    points = np.concatenate([CORNERS[a] + np.linspace(0.08, 0.92, 25)[:, None] * (CORNERS[b] - CORNERS[a])
-                             for a, b in visible_edges(pose)])
+    points = np.concatenate(
+        [
+            CORNERS[a] + np.linspace(0.08, 0.92, 25)[:, None] * (CORNERS[b] - CORNERS[a])
+            for a, b in visible_edges(pose)
+        ]
+    )
     along = np.concatenate([np.tile(CORNERS[b] - CORNERS[a], (25, 1)) for a, b in visible_edges(pose)])
     pixels = project(pose, points, K)
     direction = project(pose, points + 1e-3 * along / EDGE_M, K) - pixels
     normal = np.c_[-direction[:, 1], direction[:, 0]] / np.linalg.norm(direction, axis=1, keepdims=True)
     offsets = np.arange(-REACH, REACH + 1)
     places = (pixels[:, None] + offsets[:, None] * normal[:, None]).astype(np.float32)
-    profile = cv2.remap(cv2.GaussianBlur(grey, (3, 3), 0).astype(np.float32), places[..., 0], places[..., 1],
-                        cv2.INTER_LINEAR)
+    profile = cv2.remap(
+        cv2.GaussianBlur(grey, (3, 3), 0).astype(np.float32), places[..., 0], places[..., 1], cv2.INTER_LINEAR
+    )
     gradient = np.abs(np.gradient(profile, axis=1))
-    shift = offsets[np.argmax(gradient * np.exp(-(offsets / 6.0) ** 2), axis=1)].astype(float)
+    shift = offsets[np.argmax(gradient * np.exp(-((offsets / 6.0) ** 2)), axis=1)].astype(float)
     shift[gradient.max(1) < 4] = np.nan
     return points, normal, shift
 
@@ -91,7 +104,8 @@ def edge_error(grey, pose, K) -> tuple[float, float]:
 
 
 def fit(pose, K, points, pixels, grey=None, rounds: int = 6) -> np.ndarray:
-    """Gauss-Newton on followed points (weight 1) and, where ``grey`` is given, edges along their normals (Tukey)."""
+    """Gauss-Newton on followed points (weight 1) and, where ``grey`` is given, edges along their normals
+    (Tukey)."""
     from pose_kd_ros.core.refine import moved, residuals
 
     for _ in range(rounds):
@@ -124,7 +138,9 @@ def follow(frames, K) -> list[np.ndarray]:
 
 
 def _next(before, grey, pose, K) -> np.ndarray:
-    start = cv2.goodFeaturesToTrack(before, 200, 0.005, 4, mask=mask_of(pose, K, before.shape, 3)).astype(np.float32)
+    start = cv2.goodFeaturesToTrack(before, 200, 0.005, 4, mask=mask_of(pose, K, before.shape, 3)).astype(
+        np.float32
+    )
     options = dict(winSize=(15, 15), maxLevel=3)
     there, ok, _ = cv2.calcOpticalFlowPyrLK(before, grey, start, None, **options)
     back, ok_back, _ = cv2.calcOpticalFlowPyrLK(grey, before, there, None, **options)
@@ -132,6 +148,8 @@ def _next(before, grey, pose, K) -> np.ndarray:
     good = (ok[:, 0] > 0) & (ok_back[:, 0] > 0) & hit & (np.linalg.norm(back - start, axis=2)[:, 0] < 0.5)
     pixels, points = there[good, 0].astype(float), points[good]
     rotation, _ = cv2.Rodrigues(pose[:3, :3])
-    _, rotation, translation, _ = cv2.solvePnPRansac(points, pixels, K, None, rotation, pose[:3, 3:].copy(), True, 200, 2.0)
+    _, rotation, translation, _ = cv2.solvePnPRansac(
+        points, pixels, K, None, rotation, pose[:3, 3:].copy(), True, 200, 2.0
+    )
     moved = make_pose(cv2.Rodrigues(rotation)[0], translation[:, 0])
     return fit(moved, K, points, pixels, grey)

@@ -1,7 +1,7 @@
 """docs/results.md from docs/results/*.json: every table has its figures in one place, and no figure is typed.
 
-    python -m bench.tables            write docs/results.md
-    python -m bench.tables --check    exit 1 if it does not say what the JSON files say
+python -m bench.tables            write docs/results.md
+python -m bench.tables --check    exit 1 if it does not say what the JSON files say
 """
 
 from __future__ import annotations
@@ -11,36 +11,64 @@ import sys
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-COMMON = ("name", "method", "network", "family", "dataset", "split", "seed", "steps", "status", "date", "commit", "hardware")
+COMMON = (
+    "name",
+    "method",
+    "network",
+    "family",
+    "dataset",
+    "split",
+    "seed",
+    "steps",
+    "status",
+    "date",
+    "commit",
+    "hardware",
+)
 SHOWN = ("name", "dataset", "split")
 
 
 def table(rows: list[dict]) -> str:
-    """A Markdown table: name, data set and split, then every figure that any row has; "not run" stands alone."""
+    """A Markdown table: name, data set and split, then every figure that any row has; "not run" stands
+    alone."""
     figures = list(dict.fromkeys(key for row in rows for key in row if key not in COMMON))
     lines = ["| " + " | ".join((*SHOWN, *figures)) + " |", "|" + "---|" * (len(SHOWN) + len(figures))]
     for row in rows:
         cells = [str(row[key]) for key in SHOWN]
         values = [f"{row[key]:.4g}" if key in row else "" for key in figures]
-        lines.append("| " + " | ".join(cells + (["not run", *[""] * (len(figures) - 1)]
-                                                if row["status"] != "measured" else values)) + " |")
+        lines.append(
+            "| "
+            + " | ".join(
+                cells + (["not run", *[""] * (len(figures) - 1)] if row["status"] != "measured" else values)
+            )
+            + " |"
+        )
     return "\n".join(lines)
 
 
 def provenance(rows: list[dict]) -> str:
     """Where the rows come from, once for each combination that occurs."""
-    seen = dict.fromkeys((r["date"], r["commit"], r["hardware"], r["network"], r["method"], r["seed"], r["steps"])
-                         for r in rows if r["status"] == "measured")
-    return "\n".join(f"- {date}, commit {commit}, {hardware}; network {network}, method {method}, seed {seed}, {steps} steps"
-                     for date, commit, hardware, network, method, seed, steps in seen)
+    seen = dict.fromkeys(
+        (r["date"], r["commit"], r["hardware"], r["network"], r["method"], r["seed"], r["steps"])
+        for r in rows
+        if r["status"] == "measured"
+    )
+    return "\n".join(
+        f"- {date}, commit {commit}, {hardware}; network {network}, {method=}, {seed=}, {steps} steps"
+        for date, commit, hardware, network, method, seed, steps in seen
+    )
 
 
 def sections(content: list[dict]) -> list[list[dict]]:
-    """Rows with the same figures share a table, so that synthetic and real ones never share a column by accident."""
+    """Rows with the same figures share a table, so that synthetic and real ones never share a column by
+    accident."""
     groups: dict[tuple, list[dict]] = {}
     for row in content:
         kind = "synthetic" if "synthetic" in row["split"] else "real"
-        key = (kind, tuple(sorted(k for k in row if k not in COMMON)) if row["status"] == "measured" else row["name"])
+        key = (
+            kind,
+            tuple(sorted(k for k in row if k not in COMMON)) if row["status"] == "measured" else row["name"],
+        )
         groups.setdefault(key, []).append(row)
     return list(groups.values())
 
@@ -59,8 +87,11 @@ def page() -> str:
 def main() -> None:
     target, wanted = DOCS / "results.md", page()
     if "--check" in sys.argv:
-        raise SystemExit(0 if target.exists() and target.read_text(encoding="utf-8") == wanted
-                         else f"{target} is out of date; run python -m bench.tables")
+        raise SystemExit(
+            0
+            if target.exists() and target.read_text(encoding="utf-8") == wanted
+            else f"{target} is out of date; run python -m bench.tables"
+        )
     target.write_text(wanted, encoding="utf-8")
 
 

@@ -73,10 +73,12 @@ class Evaluate:
 
 
 def train_command() -> type:
-    """``train RECIPE [--options]``: every recipe is a sub-command whose settings can be overridden one by one."""
+    """``train RECIPE [--options]``: every recipe is a sub-command whose settings can be overridden one by
+    one."""
     return tyro.extras.subcommand_type_from_defaults(
         {name.replace("_", "-"): recipe() for name, recipe in RECIPES.items()},
-        {name.replace("_", "-"): recipe.__doc__ for name, recipe in RECIPES.items()})
+        {name.replace("_", "-"): recipe.__doc__ for name, recipe in RECIPES.items()},
+    )
 
 
 Command = (
@@ -91,8 +93,12 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments[:1] == ["train"]:
-            config = tyro.cli(train_command(), args=arguments[1:], prog="python -m training train",
-                              description="Train a recipe. Stop with Ctrl-C; the same command goes on from there.")
+            config = tyro.cli(
+                train_command(),
+                args=arguments[1:],
+                prog="python -m training train",
+                description="Train a recipe. Stop with Ctrl-C; the same command goes on from there.",
+            )
             run_train(config)
         else:
             run(tyro.cli(Command, args=arguments, prog="python -m training", description=__doc__ + HELP))
@@ -118,7 +124,10 @@ def run_train(config: RunConfig) -> None:
     from .train import Stopped, train
 
     try:
-        print(f"trained: {train(config)}; next: python -m training export {config.folder} --out bundles/{config.name}")
+        print(
+            f"trained: {train(config)}; "
+            f"next: python -m training export {config.folder} --out bundles/{config.name}"
+        )
     except Stopped as stopped:
         print(stopped)
         raise SystemExit(130) from None
@@ -129,7 +138,9 @@ def run(command) -> None:
         from .render.dataset import render_dataset
 
         try:
-            render_dataset(command.render, command.out, command.split, command.count, command.seed, command.workers)
+            render_dataset(
+                command.render, command.out, command.split, command.count, command.seed, command.workers
+            )
         except KeyboardInterrupt:
             raise SystemExit("stopped; the same command goes on where this one was") from None
     elif isinstance(command, Export):

@@ -74,7 +74,16 @@ class RunConfig:
     """Steps between looks at the validation split."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "lr", "clip", "checkpoint_every", "log_every", "val_every", "threads"):
+        for name in (
+            "steps",
+            "batch_size",
+            "lr",
+            "clip",
+            "checkpoint_every",
+            "log_every",
+            "val_every",
+            "threads",
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"RunConfig.{name}: wanted > 0, found {getattr(self, name)}")
 
@@ -89,7 +98,8 @@ def to_json(config: RunConfig) -> str:
 
 
 def load_config(folder: Path) -> RunConfig:
-    """Read back the settings of the run kept in ``folder``; raises ValueError if there are none or they do not fit."""
+    """Read back the settings of the run kept in ``folder``; raises ValueError if there are none or they do
+    not fit."""
     path = Path(folder) / "config.json"
     try:
         return _build(RunConfig, json.loads(path.read_text(encoding="utf-8")))
@@ -108,17 +118,32 @@ def _build(kind: typing.Any, data: typing.Any):
     return tuple(data) if typing.get_origin(kind) is tuple else data
 
 
-RESULT_FREE = ("runs", "accelerator", "threads", "workers", "checkpoint_every", "log_every", "val_every", "val_split")
+RESULT_FREE = (
+    "runs",
+    "accelerator",
+    "threads",
+    "workers",
+    "checkpoint_every",
+    "log_every",
+    "val_every",
+    "val_split",
+)
 
 
 def check_same(config: RunConfig, kept: str, path: Path) -> None:
-    """Raise ValueError if a run that is to be resumed was started with other settings; names each and both values."""
+    """Raise ValueError if a run that is to be resumed was started with other settings; names each and both
+    values."""
     new, old = (_flat(json.loads(text)) for text in (to_json(config), kept))
-    differ = [f"{k}: was {old.get(k)}, now {new.get(k)}" for k in sorted({*new, *old})
-              if k.split(".")[0] not in RESULT_FREE and new.get(k) != old.get(k)]
+    differ = [
+        f"{k}: was {old.get(k)}, now {new.get(k)}"
+        for k in sorted({*new, *old})
+        if k.split(".")[0] not in RESULT_FREE and new.get(k) != old.get(k)
+    ]
     if differ:
-        raise ValueError(f"{path} holds a run with other settings ({'; '.join(differ)}); "
-                         "give this one another --name or remove the folder")
+        raise ValueError(
+            f"{path} holds a run with other settings ({'; '.join(differ)}); "
+            "give this one another --name or remove the folder"
+        )
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:

@@ -1,4 +1,5 @@
-"""What is measured is what flies: an exported bundle through the robot's estimator, on renders or real images."""
+"""What is measured is what flies: an exported bundle through the robot's estimator, on renders or real
+images."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def measure(estimator: Estimator, split: Path, limit: int = 0) -> tuple[list[Gro
 
 
 def choose(bundle: Bundle, split: Path, limit: int) -> tuple[float, dict[str, float]]:
-    """Return the lowest pose_score with at most FALSE_PER_IMAGE false positives on the split, and the figures at it."""
+    """Return the lowest pose_score with at most FALSE_PER_IMAGE false positives on the split, and the figures
+    at it."""
     estimator = Estimator(bundle, load_network(bundle, threads=1), pose_score=0.0)
     groups, images, seconds = measure(estimator, split, limit)
     false = np.sort(false_positive_scores(groups))[::-1]

@@ -65,9 +65,18 @@ def write_onnx(network: nn.Module, path: Path, size: int, stride: int) -> None:
     example = torch.zeros(1, 3, size, size + stride)  # unlike sides, or the exporter ties them to each other
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter deprecates parts of itself
-        torch.onnx.export(network, (example,), path, input_names=["image"], output_names=OUTPUTS, dynamo=True,
-                          external_data=False, verbose=False, optimize=True,
-                          dynamic_shapes={"image": {2: stride * rows, 3: stride * columns}})
+        torch.onnx.export(
+            network,
+            (example,),
+            path,
+            input_names=["image"],
+            output_names=OUTPUTS,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            optimize=True,
+            dynamic_shapes={"image": {2: stride * rows, 3: stride * columns}},
+        )
 
 
 def check_parity(network: nn.Module, engine, height: int, width: int) -> float:
@@ -78,7 +87,9 @@ def check_parity(network: nn.Module, engine, height: int, width: int) -> float:
     found = engine(image)
     worst = max(float(np.abs(found[name] - e).max()) for name, e in zip(OUTPUTS, expected))
     if not worst <= PARITY:
-        raise ValueError(f"exported network deviates from torch by {worst:.3g} at {width}x{height}, allowed {PARITY}")
+        raise ValueError(
+            f"exported network deviates from torch by {worst:.3g} at {width}x{height}, allowed {PARITY}"
+        )
     return worst
 
 
@@ -86,8 +97,12 @@ def commit() -> str:
     """The training code's commit, with '+changes' if the tree is not clean; 'unknown' outside a checkout."""
     try:
         here = Path(__file__).parent
-        head, status = (subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10)
-                        .stdout.strip() for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "-uno", "."]))
+        head, status = (
+            subprocess.run(
+                ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
+            for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "-uno", "."])
+        )
         return head + ("+changes" if status else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
@@ -104,9 +119,17 @@ def trained_network(config: RunConfig) -> tuple[Deployed, int]:
     return Deployed(network).eval(), state["step"]
 
 
-def export(config: RunConfig, folder: Path, names: dict[int, str], search_size: int, decode: DecodeSpec,
-           metrics: dict[str, float] | None = None, origin: str = "the mesh's origin") -> Bundle:
-    """Write the run's last checkpoint as a bundle at ``folder``; raises ValueError if there is none, or on no parity."""
+def export(
+    config: RunConfig,
+    folder: Path,
+    names: dict[int, str],
+    search_size: int,
+    decode: DecodeSpec,
+    metrics: dict[str, float] | None = None,
+    origin: str = "the mesh's origin",
+) -> Bundle:
+    """Write the run's last checkpoint as a bundle at ``folder``; raises ValueError if there is none, or on no
+    parity."""
     deployed, step = trained_network(config)
     size, stride = config.crops.size, config.network.strides[-1]
     parameters, gflop = cost(deployed, size)
@@ -118,13 +141,29 @@ def export(config: RunConfig, folder: Path, names: dict[int, str], search_size: 
             check_parity(deployed, engine, *shape)
         np.savez_compressed(golden, **engine(golden_input(GOLDEN.seed, GOLDEN.height, GOLDEN.width)))
         manifest = Manifest(
-            schema=SCHEMA, name=Path(folder).name, family="keypoint",
+            schema=SCHEMA,
+            name=Path(folder).name,
+            family="keypoint",
             input=InputSpec(size, search_size, stride, config.crops.margin, "rgb", list(MEAN), list(STD)),
-            network=NetworkSpec(onnx.name, OUTPUTS, list(config.network.strides), parameters, round(gflop, 4)),
-            objects=object_specs(config.data, names, origin), decode=decode, golden=GOLDEN,
-            training=TrainingSpec(f"{config.data.name}/{config.split}", config.name, "none", step, config.seed, commit(),
-                                  datetime.date.today().isoformat(), torch.__version__, metrics or {}),
-            files={onnx.name: "", golden.name: ""})
+            network=NetworkSpec(
+                onnx.name, OUTPUTS, list(config.network.strides), parameters, round(gflop, 4)
+            ),
+            objects=object_specs(config.data, names, origin),
+            decode=decode,
+            golden=GOLDEN,
+            training=TrainingSpec(
+                f"{config.data.name}/{config.split}",
+                config.name,
+                "none",
+                step,
+                config.seed,
+                commit(),
+                datetime.date.today().isoformat(),
+                torch.__version__,
+                metrics or {},
+            ),
+            files={onnx.name: "", golden.name: ""},
+        )
         return write_bundle(folder, manifest, {onnx.name: onnx, golden.name: golden})
 
 
@@ -136,13 +175,23 @@ def object_specs(data: Path, names: dict[int, str], origin: str) -> list[ObjectS
 
 def _object_spec(model: ObjectModel, info, origin: str) -> ObjectSpec:
     continuous = [[s.axis.tolist(), s.offset.tolist()] for s in info.symmetries_continuous]
-    return ObjectSpec(model.id, model.name, float(model.diameter), model.box_center.tolist(), model.box_size.tolist(),
-                      model.keypoints.tolist(), info.symmetries_discrete.tolist(), continuous,
-                      model.reference.tolist(), origin)
+    return ObjectSpec(
+        model.id,
+        model.name,
+        float(model.diameter),
+        model.box_center.tolist(),
+        model.box_size.tolist(),
+        model.keypoints.tolist(),
+        info.symmetries_discrete.tolist(),
+        continuous,
+        model.reference.tolist(),
+        origin,
+    )
 
 
 def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, val_images: int) -> str:
-    """Export, choose thresholds on held-out renders, measure, export again with both; returns a line to print.
+    """Export, choose thresholds on held-out renders, measure, export again with both; returns a line to
+    print.
 
     The thresholds are the lowest that keep false positives under one in 200 images, see ``evaluate.choose``.
     """

@@ -41,16 +41,27 @@ def one_cycle(config: RunConfig, step: int) -> float:
 
 
 def make_loader(dataset: CropDataset, config: RunConfig, first: int, last: int, fabric: Fabric) -> DataLoader:
-    """Batches of steps first..last: sample i of the run goes to the step i // batch_size, whoever loads it."""
+    """Batches of steps first..last: sample i of the run goes to the step i // batch_size, whoever loads
+    it."""
     share = config.batch_size // fabric.world_size
-    starts = range(first * config.batch_size + fabric.global_rank * share, last * config.batch_size, config.batch_size)
+    starts = range(
+        first * config.batch_size + fabric.global_rank * share, last * config.batch_size, config.batch_size
+    )
     batches = [list(range(start, start + share)) for start in starts]
-    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=config.workers,
-                      worker_init_fn=_one_thread, pin_memory=fabric.device.type == "cuda")
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=config.workers,
+        worker_init_fn=_one_thread,
+        pin_memory=fabric.device.type == "cuda",
+    )
 
 
 def _one_thread(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the loop decides when to stop
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the loop decides when to stop
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
@@ -69,10 +80,14 @@ def ctrl_c_between_steps() -> Iterator[Callable[[], bool]]:
 def launch(config: RunConfig) -> Fabric:
     """Set up devices and precision; refuses a batch that the processes cannot share equally."""
     logger = TensorBoardLogger(config.runs, name=config.name, version="")
-    fabric = Fabric(accelerator=config.accelerator, devices=config.devices, precision=config.precision, loggers=logger)
+    fabric = Fabric(
+        accelerator=config.accelerator, devices=config.devices, precision=config.precision, loggers=logger
+    )
     fabric.launch()
     if config.batch_size % fabric.world_size:
-        raise ValueError(f"batch_size {config.batch_size} does not divide among {fabric.world_size} processes")
+        raise ValueError(
+            f"batch_size {config.batch_size} does not divide among {fabric.world_size} processes"
+        )
     torch.set_num_threads(config.threads)
     return fabric
 
@@ -92,10 +107,19 @@ def train(config: RunConfig) -> Path:
     augmentation = make_augmentation(config.augment).to(fabric.device)
 
     batches = fabric.setup_dataloaders(make_loader(dataset, config, start, config.steps, fabric))
-    bar = tqdm(batches, initial=start, total=config.steps, desc=config.name, unit="step", disable=fabric.global_rank > 0)
+    bar = tqdm(
+        batches,
+        initial=start,
+        total=config.steps,
+        desc=config.name,
+        unit="step",
+        disable=fabric.global_rank > 0,
+    )
     with ctrl_c_between_steps() as stop:
         for step, batch in enumerate(bar, start):
-            torch.manual_seed(config.seed * 1_000_003 + step)  # what a step draws depends on nothing before it
+            torch.manual_seed(
+                config.seed * 1_000_003 + step
+            )  # what a step draws depends on nothing before it
             for group in optimizer.param_groups:
                 group["lr"] = one_cycle(config, step)
             terms = losses(network, config.network.strides, batch, config.weights, augmentation)
@@ -112,7 +136,9 @@ def train(config: RunConfig) -> Path:
             if validation and done % config.val_every == 0:
                 fabric.log_dict(validate(config, fabric, network, validation), done)
             if stop() and done < config.steps:
-                raise Stopped(f"stopped after step {done} of {config.steps}; the same command goes on from there")
+                raise Stopped(
+                    f"stopped after step {done} of {config.steps}; the same command goes on from there"
+                )
     return config.folder / "last.ckpt"
 
 
@@ -122,7 +148,9 @@ def make_dataset(config: RunConfig, split: str) -> CropDataset | None:
         return None
     objects = load_objects(config.data)
     if len(objects) != config.network.classes:
-        raise ValueError(f"{config.data}: {len(objects)} objects, but network.classes is {config.network.classes}")
+        raise ValueError(
+            f"{config.data}: {len(objects)} objects, but network.classes is {config.network.classes}"
+        )
     images = BopDataset(config.data / split).images
     if config.tile_px and split == config.split:
         images = make_tiles(images, objects, config.tile_px, config.seed)
@@ -130,7 +158,8 @@ def make_dataset(config: RunConfig, split: str) -> CropDataset | None:
 
 
 def resume(config: RunConfig, fabric: Fabric, network, optimizer) -> int:
-    """Load the run's last checkpoint, else the weights it starts from, if any; return the step to go on from."""
+    """Load the run's last checkpoint, else the weights it starts from, if any; return the step to go on
+    from."""
     config.folder.mkdir(parents=True, exist_ok=True)
     kept, last = config.folder / "config.json", config.folder / "last.ckpt"
     if kept.exists():
@@ -162,7 +191,9 @@ def report(fabric: Fabric, bar: tqdm, terms: dict[str, torch.Tensor], step: int,
 
 
 @torch.no_grad()
-def validate(config: RunConfig, fabric: Fabric, network, dataset: CropDataset, batches: int = 20) -> dict[str, float]:
+def validate(
+    config: RunConfig, fabric: Fabric, network, dataset: CropDataset, batches: int = 20
+) -> dict[str, float]:
     """Mean loss terms over the first batches of the validation split, without augmentation."""
     loader = fabric.setup_dataloaders(make_loader(dataset, config, 0, batches, fabric))
     network.eval()

@@ -15,14 +15,16 @@ FAMILIES = ("keypoint",)
 
 
 class BundleError(ValueError):
-    """A bundle that must not be used; the message names the file, the field, what was found and what was wanted."""
+    """A bundle that must not be used; the message names the file, the field, what was found and what was
+    wanted."""
 
 
 @dataclass(frozen=True)
 class InputSpec:
     """What the network eats: (1, 3, H, W) float32, (pixel / 255 - mean) / std, sides divisible by ``stride``.
 
-    size: side of a crop, pixels. search_size: longer side of the whole frame in a search. margin: a crop's side over
+    size: side of a crop, pixels. search_size: longer side of the whole frame in a search. margin: a crop's
+    side over
     the object's box, as in training.
     """
 
@@ -39,16 +41,21 @@ class InputSpec:
             raise BundleError(f"input.channels: found {self.channels!r}, wanted 'rgb' or 'bgr'")
         for name in ("size", "search_size"):
             if getattr(self, name) <= 0 or getattr(self, name) % self.stride:
-                raise BundleError(f"input.{name}: found {getattr(self, name)}, wanted a multiple of {self.stride}")
+                raise BundleError(
+                    f"input.{name}: found {getattr(self, name)}, wanted a multiple of {self.stride}"
+                )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise BundleError(f"input.mean, input.std: wanted 3 numbers each, std > 0, found {self.mean}, {self.std}")
+            raise BundleError(
+                f"input.mean, input.std: wanted 3 numbers each, std > 0, found {self.mean}, {self.std}"
+            )
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
     """The network file, the meaning of its outputs, and its cost at ``size`` x ``size``.
 
-    Outputs of the keypoint family: ``scores`` (1, N, C) in [0, 1]; ``offsets`` (1, N, C, K, 2), pixels from the
+    Outputs of the keypoint family: ``scores`` (1, N, C) in [0, 1]; ``offsets`` (1, N, C, K, 2), pixels from
+    the
     cell's centre; cells as in ``core.cells.cell_grid`` for ``strides``.
     """
 
@@ -81,15 +88,24 @@ class ObjectSpec:
         """The object as the pipeline knows it."""
         try:
             symmetries = expand_symmetries(self.symmetries_discrete, self.symmetries_continuous)
-            return ObjectModel(self.id, self.class_name, self.diameter, self.box_center, self.box_size,
-                               self.keypoints, symmetries, self.reference)
+            return ObjectModel(
+                self.id,
+                self.class_name,
+                self.diameter,
+                self.box_center,
+                self.box_size,
+                self.keypoints,
+                symmetries,
+                self.reference,
+            )
         except (ValueError, np.linalg.LinAlgError) as error:
             raise BundleError(f"objects: {error}") from error
 
 
 @dataclass(frozen=True)
 class DecodeSpec:
-    """Thresholds chosen on held-out renders. cell_score: a cell votes above it. pose_score: a pose is kept above it."""
+    """Thresholds chosen on held-out renders. cell_score: a cell votes above it. pose_score: a pose is kept
+    above it."""
 
     cell_score: float
     pose_score: float
@@ -97,7 +113,8 @@ class DecodeSpec:
 
 @dataclass(frozen=True)
 class GoldenSpec:
-    """The replayed sample: a procedural input of ``seed``, ``height`` x ``width``, and the largest deviation allowed.
+    """The replayed sample: a procedural input of ``seed``, ``height`` x ``width``, and the largest deviation
+    allowed.
 
     tolerance: absolute for scores, pixels for offsets.
     """
@@ -111,7 +128,8 @@ class GoldenSpec:
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """Provenance: data set, recipe, method, steps, seed, commit of the training code, date, and measured metrics."""
+    """Provenance: data set, recipe, method, steps, seed, commit of the training code, date, and measured
+    metrics."""
 
     data: str
     recipe: str
@@ -141,11 +159,15 @@ class Manifest:
 
     def __post_init__(self):
         if self.schema != SCHEMA:
-            raise BundleError(f"schema: found {self.schema}, this package reads {SCHEMA}; export the bundle again")
+            raise BundleError(
+                f"schema: found {self.schema}, this package reads {SCHEMA}; export the bundle again"
+            )
         if self.family not in FAMILIES:
             raise BundleError(f"family: found {self.family!r}, this package runs {FAMILIES}")
         if not self.objects or len({o.id for o in self.objects}) != len(self.objects):
-            raise BundleError(f"objects: wanted at least one, ids unique, found ids {[o.id for o in self.objects]}")
+            raise BundleError(
+                f"objects: wanted at least one, ids unique, found ids {[o.id for o in self.objects]}"
+            )
         for name in (self.network.file, self.golden.file):
             if name not in self.files:
                 raise BundleError(f"files: no hash for {name!r}")

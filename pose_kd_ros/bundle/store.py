@@ -43,7 +43,8 @@ class Bundle:
 
 
 def golden_input(seed: int, height: int, width: int) -> np.ndarray:
-    """Return a procedural input (1, 3, height, width) float32: seeded noise over gradients, the same everywhere."""
+    """Return a procedural input (1, 3, height, width) float32: seeded noise over gradients, the same
+    everywhere."""
     state = np.random.RandomState(seed)  # its stream is frozen across NumPy versions, a Generator's is not
     v, u = np.mgrid[0:height, 0:width]
     waves = np.stack([np.sin(u / 7.0), np.cos(v / 11.0), np.sin((u + v) / 17.0)])
@@ -80,13 +81,16 @@ def _verify(folder: Path, name: str, wanted: str) -> None:
         raise BundleError(f"{path}: missing, but listed in {MANIFEST}")
     found = sha256(path)
     if found != wanted:
-        raise BundleError(f"{path}: damaged or exchanged: SHA-256 is {found[:12]}..., {MANIFEST} says {wanted[:12]}...")
+        raise BundleError(
+            f"{path}: damaged or exchanged: SHA-256 is {found[:12]}..., {MANIFEST} says {wanted[:12]}..."
+        )
 
 
 def write_bundle(folder, manifest: Manifest, files: dict[str, Path]) -> Bundle:
     """Write ``files`` (name in the bundle -> source path) and the manifest, with their hashes, as ``folder``.
 
-    Everything goes to a temporary folder beside it that is renamed at the end: a full disk or a kill leaves the old
+    Everything goes to a temporary folder beside it that is renamed at the end: a full disk or a kill leaves
+    the old
     bundle, if there was one, as it was. Returns the bundle as opened from disk.
     """
     folder = Path(folder)
@@ -107,7 +111,8 @@ def write_bundle(folder, manifest: Manifest, files: dict[str, Path]) -> Bundle:
 
 
 def _swap(new: Path, folder: Path) -> None:
-    """Put ``new`` in ``folder``'s place; a folder cannot be renamed over a full one, so the old one steps aside."""
+    """Put ``new`` in ``folder``'s place; a folder cannot be renamed over a full one, so the old one steps
+    aside."""
     aside = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(aside, ignore_errors=True)
     if folder.exists():

@@ -9,19 +9,30 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.camera import Camera
-from ..core.metrics import MSPD_THRESHOLDS, MSSD_THRESHOLDS, average_recall, count, match, mspd, mssd, pose_error, recall
+from ..core.metrics import (
+    MSPD_THRESHOLDS,
+    MSSD_THRESHOLDS,
+    average_recall,
+    count,
+    match,
+    mspd,
+    mssd,
+    pose_error,
+    recall,
+)
 from ..pipeline.estimator import Estimator, ObjectPose
 from .bop import BopImage
 
 VISIBLE = 0.1  # BOP asks for instances of which at least this share is seen
-FOUND = 0.5  # of the diameter: an estimate whose MSSD is below it has found an instance, the rest are false positives
+FOUND = 0.5  # of the diameter: an estimate with a smaller MSSD has found an instance, the rest are false positives
 
 
 @dataclass(frozen=True)
 class Group:
     """Estimates and true instances of one object in one image.
 
-    mssd: (E, G) over the diameter. mspd: (E, G) px x 640 / width. turn (rad), shift (m): (E, G) up to symmetry.
+    mssd: (E, G) over the diameter. mspd: (E, G) px x 640 / width. turn (rad), shift (m): (E, G) up to
+    symmetry.
     scores: (E,). asked: (G,) bool, instances that count; the others may be found without harm.
     """
 
@@ -34,8 +45,11 @@ class Group:
     asked: np.ndarray
 
 
-def run(estimator: Estimator, images: Iterable[BopImage]) -> Iterator[tuple[BopImage, int, list[ObjectPose], float]]:
-    """Yield (image, width in px, poses, seconds) of every image: decoded file to poses, whole frame, no hints."""
+def run(
+    estimator: Estimator, images: Iterable[BopImage]
+) -> Iterator[tuple[BopImage, int, list[ObjectPose], float]]:
+    """Yield (image, width in px, poses, seconds) of every image: decoded file to poses, whole frame, no
+    hints."""
     for image in images:
         pixels = image.load_rgb()
         camera = Camera(image.K, np.zeros(0), "plumb_bob", pixels.shape[1], pixels.shape[0])
@@ -44,9 +58,11 @@ def run(estimator: Estimator, images: Iterable[BopImage]) -> Iterator[tuple[BopI
         yield image, camera.width, estimates.poses, time.perf_counter() - start
 
 
-def compare(image: BopImage, width: int, poses: list[ObjectPose], estimator: Estimator,
-            points: dict[int, np.ndarray]) -> list[Group]:
-    """Compare an image's estimates with its true poses, object by object; ``points`` (V, 3) metres by object id."""
+def compare(
+    image: BopImage, width: int, poses: list[ObjectPose], estimator: Estimator, points: dict[int, np.ndarray]
+) -> list[Group]:
+    """Compare an image's estimates with its true poses, object by object; ``points`` (V, 3) metres by object
+    id."""
     groups = []
     for object_id, model in estimator.objects.items():
         found = [p for p in poses if p.object_id == object_id]
@@ -57,15 +73,23 @@ def compare(image: BopImage, width: int, poses: list[ObjectPose], estimator: Est
         b = np.stack([i.T_camera_object for i in true]) if true else np.zeros((0, 4, 4))
         pair = a[:, None], b[None]
         shift, turn = pose_error(*pair, model.symmetries)
-        groups.append(Group(
-            object_id, mssd(*pair, points[object_id], model.symmetries) / model.diameter,
-            mspd(*pair, points[object_id], model.symmetries, image.K) * 640 / width, shift, turn,
-            np.array([p.score for p in found]), np.array([i.visib_fract >= VISIBLE for i in true], bool)))
+        groups.append(
+            Group(
+                object_id,
+                mssd(*pair, points[object_id], model.symmetries) / model.diameter,
+                mspd(*pair, points[object_id], model.symmetries, image.K) * 640 / width,
+                shift,
+                turn,
+                np.array([p.score for p in found]),
+                np.array([i.visib_fract >= VISIBLE for i in true], bool),
+            )
+        )
     return groups
 
 
 def best(group: Group, errors: np.ndarray, threshold: float) -> np.ndarray:
-    """The error (of ``errors`` (E, G)) of the estimate matched to each asked instance, infinity where none is."""
+    """The error (of ``errors`` (E, G)) of the estimate matched to each asked instance, infinity where none
+    is."""
     result = np.full(errors.shape[1], np.inf)
     for estimate, instance in enumerate(match(group.mssd, group.scores, threshold)):
         if instance >= 0:
@@ -76,18 +100,25 @@ def best(group: Group, errors: np.ndarray, threshold: float) -> np.ndarray:
 def figures(groups: list[Group], images: int, seconds: list[float]) -> dict[str, float]:
     """Return the flat figures of a run, fractions in 0..1 and SI units (ms for the time of an image).
 
-    mssd, mspd: BOP19 average recalls. mssd_01d: share of instances with MSSD < 0.1 d. found: with MSSD < 0.5 d.
+    mssd, mspd: BOP19 average recalls. mssd_01d: share of instances with MSSD < 0.1 d. found: with MSSD < 0.5
+    d.
     Medians are over the found ones. false_positives_per_image: estimates that found nothing.
     """
     asked = {name: [(getattr(g, name)[:, g.asked], g.scores) for g in groups] for name in ("mssd", "mspd")}
     nearest = np.concatenate([np.zeros(0), *(best(g, g.mssd, FOUND) for g in groups)])
-    shift, turn = (np.concatenate([np.zeros(0), *(best(g, getattr(g, n), FOUND) for g in groups)]) for n in ("shift", "turn"))
+    shift, turn = (
+        np.concatenate([np.zeros(0), *(best(g, getattr(g, n), FOUND) for g in groups)])
+        for n in ("shift", "turn")
+    )
     hit = np.isfinite(nearest)
     false = sum(int((match(g.mssd, g.scores, FOUND) < 0).sum()) for g in groups)
     return {
-        "images": images, "instances": len(nearest),
-        "mssd": average_recall(asked["mssd"], MSSD_THRESHOLDS), "mspd": average_recall(asked["mspd"], MSPD_THRESHOLDS),
-        "mssd_01d": recall(nearest, 0.1), "found": float(hit.mean()) if len(hit) else float("nan"),
+        "images": images,
+        "instances": len(nearest),
+        "mssd": average_recall(asked["mssd"], MSSD_THRESHOLDS),
+        "mspd": average_recall(asked["mspd"], MSPD_THRESHOLDS),
+        "mssd_01d": recall(nearest, 0.1),
+        "found": float(hit.mean()) if len(hit) else float("nan"),
         "median_rotation_rad": float(np.median(turn[hit])) if hit.any() else float("nan"),
         "median_translation_m": float(np.median(shift[hit])) if hit.any() else float("nan"),
         "false_positives_per_image": false / max(images, 1),
@@ -104,5 +135,12 @@ def false_positive_scores(groups: list[Group]) -> np.ndarray:
 def cut(group: Group, threshold: float) -> Group:
     """The same group as it would be with a higher score threshold."""
     kept = group.scores >= threshold
-    return Group(group.object_id, group.mssd[kept], group.mspd[kept], group.shift[kept], group.turn[kept],
-                 group.scores[kept], group.asked)
+    return Group(
+        group.object_id,
+        group.mssd[kept],
+        group.mspd[kept],
+        group.shift[kept],
+        group.turn[kept],
+        group.scores[kept],
+        group.asked,
+    )

@@ -11,12 +11,17 @@ MAX_CELLS = 256  # per class; more votes cost time and add nothing, a tracked ob
 BANDWIDTH = 0.25  # of the voted box: cells whose voted centres are closer belong to one instance
 
 
-def decode_cells(outputs: dict[str, np.ndarray], strides, height: int, width: int, threshold: float) -> LocalPredictions:
-    """Return the votes, in input pixels, of all cells whose class score exceeds ``threshold``, best MAX_CELLS a class."""
+def decode_cells(
+    outputs: dict[str, np.ndarray], strides, height: int, width: int, threshold: float
+) -> LocalPredictions:
+    """Return the votes, in input pixels, of all cells whose class score exceeds ``threshold``, best MAX_CELLS
+    a class."""
     centers, anchors = cell_grid(height, width, strides)
     scores, offsets = outputs["scores"][0], outputs["offsets"][0]
     if len(scores) != len(centers):
-        raise ValueError(f"network gave {len(scores)} cells for {width}x{height} px, strides {strides} make {len(centers)}")
+        raise ValueError(
+            f"network gave {len(scores)} cells for {width}x{height} px, strides {strides} make {len(centers)}"
+        )
     kept = []
     for index in range(scores.shape[1]):
         above = np.flatnonzero(scores[:, index] > threshold)
@@ -25,7 +30,9 @@ def decode_cells(outputs: dict[str, np.ndarray], strides, height: int, width: in
     cell, object_index = (np.concatenate(parts) for parts in zip(*kept))
     points = offsets[cell, object_index].astype(float) + centers[cell, None]
     finite = np.isfinite(points).all((1, 2))
-    votes = LocalPredictions(points, scores[cell, object_index].astype(float), object_index, centers[cell], anchors[cell])
+    votes = LocalPredictions(
+        points, scores[cell, object_index].astype(float), object_index, centers[cell], anchors[cell]
+    )
     return votes if finite.all() else votes.select(finite)
 
 
@@ -37,7 +44,8 @@ def voted_boxes(points: np.ndarray) -> np.ndarray:
 def group_cells(votes: LocalPredictions, smallest: int = 1) -> list[np.ndarray]:
     """Return index arrays, one per instance, best score first: cells of a class that vote for one box centre.
 
-    Mean shift from the best cell left, bandwidth a quarter of the voted box; groups under ``smallest`` are dropped.
+    Mean shift from the best cell left, bandwidth a quarter of the voted box; groups under ``smallest`` are
+    dropped.
     """
     boxes = voted_boxes(votes.points)
     centers, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).max(1)
@@ -45,7 +53,9 @@ def group_cells(votes: LocalPredictions, smallest: int = 1) -> list[np.ndarray]:
     while len(left):
         seed = left[0]
         same = left[votes.object_index[left] == votes.object_index[seed]]
-        member = _mean_shift(centers[same], votes.scores[same], centers[seed], BANDWIDTH * max(sizes[seed], 1.0))
+        member = _mean_shift(
+            centers[same], votes.scores[same], centers[seed], BANDWIDTH * max(sizes[seed], 1.0)
+        )
         group = np.union1d(same[member], seed)
         left = left[~np.isin(left, group)]
         if len(group) >= smallest:

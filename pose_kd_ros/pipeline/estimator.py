@@ -27,7 +27,8 @@ SAME_OBJECT = 0.5  # poses of a class whose projected boxes overlap by more are 
 class ObjectPose:
     """One estimate. pose: T_camera_object (4, 4), metres. covariance: (6, 6), as ``core.refine`` states it.
 
-    score: in [0, 1], the cells' class score (mean of the best five) times ``support``; thresholds for it are chosen on
+    score: in [0, 1], the cells' class score (mean of the best five) times ``support``; thresholds for it are
+    chosen on
     held-out renders. box: (x0, y0, x1, y1) raw pixels. cells, support: how many cells voted, and
     the share of their weight that agrees. sigma_px: scatter of the agreeing votes in full-image pixels.
     """
@@ -67,11 +68,20 @@ class Stopwatch:
 class Estimator:
     """A bundle, made to run. Holds no state between frames; tracks belong to its caller.
 
-    cell_score, pose_score: override the bundle's thresholds. zoom: look again at a zoomed crop after a search.
+    cell_score, pose_score: override the bundle's thresholds. zoom: look again at a zoomed crop after a
+    search.
     """
 
-    def __init__(self, bundle: Bundle, network: Network, *, cell_score: float | None = None,
-                 pose_score: float | None = None, zoom: bool = True, search_size: int | None = None):
+    def __init__(
+        self,
+        bundle: Bundle,
+        network: Network,
+        *,
+        cell_score: float | None = None,
+        pose_score: float | None = None,
+        zoom: bool = True,
+        search_size: int | None = None,
+    ):
         manifest = bundle.manifest
         self.bundle, self.network, self.zoom = bundle, network, zoom
         self.spec, self.strides = manifest.input, manifest.network.strides
@@ -83,20 +93,32 @@ class Estimator:
 
     def scaled(self, factors: dict[int, float]) -> Estimator:
         """The same estimator for objects that are ``factors[id]`` times as large as the bundle's."""
-        other = Estimator(self.bundle, self.network, cell_score=self.cell_score, pose_score=self.pose_score,
-                          zoom=self.zoom, search_size=self.search_size)
+        other = Estimator(
+            self.bundle,
+            self.network,
+            cell_score=self.cell_score,
+            pose_score=self.pose_score,
+            zoom=self.zoom,
+            search_size=self.search_size,
+        )
         other.order = tuple(m.scaled(factors.get(m.id, 1.0)) for m in self.order)
         other.objects = {model.id: model for model in other.order}
         return other
 
-    def estimate(self, image: np.ndarray, camera: Camera, regions: Sequence[Region] = (), search: bool = True) -> Estimates:
+    def estimate(
+        self, image: np.ndarray, camera: Camera, regions: Sequence[Region] = (), search: bool = True
+    ) -> Estimates:
         """Return the poses in an RGB image (H, W, 3) uint8, seen by ``camera``.
 
-        regions: where objects are expected. search: look at the whole frame too. Raises ValueError where image and
+        regions: where objects are expected. search: look at the whole frame too. Raises ValueError where
+        image and
         camera disagree in size.
         """
         if image.shape[:2] != (camera.height, camera.width):
-            raise ValueError(f"image is {image.shape[1]}x{image.shape[0]}, its camera_info says {camera.width}x{camera.height}")
+            raise ValueError(
+                f"image is {image.shape[1]}x{image.shape[0]}, "
+                f"its camera_info says {camera.width}x{camera.height}"
+            )
         watch = Stopwatch()
         found = [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
         if search:
@@ -117,8 +139,11 @@ class Estimator:
     def _look_at(self, image, camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
         """The best pose in a zoomed crop that overlaps the region's box; none if nothing does."""
         crop = Crop.around(region.box, self.spec.size, self.spec.margin, self.spec.stride)
-        poses = [p for p in self._poses_in(image, camera, crop, watch)
-                 if region.object_id in (None, p.object_id) and overlap(p.box, region.box) > 0.2]
+        poses = [
+            p
+            for p in self._poses_in(image, camera, crop, watch)
+            if region.object_id in (None, p.object_id) and overlap(p.box, region.box) > 0.2
+        ]
         best = max(poses, key=lambda p: p.score * (0.5 + overlap(p.box, region.box)), default=None)
         return [] if best is None else [_with_track(best, region.track_id)]
 
@@ -152,15 +177,25 @@ class Estimator:
         score = correspondences.score * result.support
         pose = canonical(refined.pose, model)
         covariance = with_origin_moved(refined.covariance, pose[:3, 3] - refined.pose[:3, 3])
-        return ObjectPose(model.id, pose, covariance, score, box, len(votes), result.support, refined.sigma_px)
+        return ObjectPose(
+            model.id, pose, covariance, score, box, len(votes), result.support, refined.sigma_px
+        )
 
 
-def to_correspondences(votes: LocalPredictions, model: ObjectModel, crop: Crop, camera: Camera) -> Correspondences:
+def to_correspondences(
+    votes: LocalPredictions, model: ObjectModel, crop: Crop, camera: Camera
+) -> Correspondences:
     """N cells x K votes as rows, in undistorted full-image pixels, weighted by the cells' scores."""
     count = len(model.keypoints)
     image = camera.undistort(crop.to_full(votes.points.reshape(-1, 2)))
-    return Correspondences(model.id, image, np.tile(model.keypoints, (len(votes), 1)), np.repeat(votes.scores, count),
-                           float(np.sort(votes.scores)[-5:].mean()), np.repeat(np.arange(len(votes)), count))
+    return Correspondences(
+        model.id,
+        image,
+        np.tile(model.keypoints, (len(votes), 1)),
+        np.repeat(votes.scores, count),
+        float(np.sort(votes.scores)[-5:].mean()),
+        np.repeat(np.arange(len(votes)), count),
+    )
 
 
 def suppress(poses: list[ObjectPose]) -> list[ObjectPose]:

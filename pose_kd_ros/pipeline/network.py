@@ -20,20 +20,30 @@ class Network(Protocol):
 class OnnxNetwork:
     """ONNX Runtime on the CPU (or any provider it offers).
 
-    threads: of one inference; 0 = as many as cores. Spinning is off by default: with another process on the cores,
+    threads: of one inference; 0 = as many as cores. Spinning is off by default: with another process on the
+    cores,
     spinning pools cost a small network hundreds of milliseconds.
     """
 
-    def __init__(self, path: Path, threads: int = 0, providers: tuple[str, ...] = ("CPUExecutionProvider",),
-                 spinning: bool = False):
+    def __init__(
+        self,
+        path: Path,
+        threads: int = 0,
+        providers: tuple[str, ...] = ("CPUExecutionProvider",),
+        spinning: bool = False,
+    ):
         try:
             import onnxruntime
         except ImportError as error:
-            raise BundleError("onnxruntime is not installed; install it with: pip install onnxruntime") from error
+            raise BundleError(
+                "onnxruntime is not installed; install it with: pip install onnxruntime"
+            ) from error
         missing = set(providers) - set(onnxruntime.get_available_providers())
         if missing:
-            raise BundleError(f"onnxruntime has no provider {sorted(missing)}, "
-                              f"it offers {onnxruntime.get_available_providers()}")
+            raise BundleError(
+                f"onnxruntime has no provider {sorted(missing)}, "
+                f"it offers {onnxruntime.get_available_providers()}"
+            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -49,7 +59,9 @@ class OnnxNetwork:
         return dict(zip(self.outputs, self._session.run(self.outputs, {self._input: image})))
 
 
-def load_network(bundle: Bundle, threads: int = 0, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> Network:
+def load_network(
+    bundle: Bundle, threads: int = 0, providers: tuple[str, ...] = ("CPUExecutionProvider",)
+) -> Network:
     """Load a bundle's network and replay its golden sample; raises BundleError on any disagreement."""
     network = OnnxNetwork(bundle.network_path, threads, providers)
     wanted = bundle.manifest.network.outputs
@@ -60,16 +72,21 @@ def load_network(bundle: Bundle, threads: int = 0, providers: tuple[str, ...] = 
 
 
 def check_golden(bundle: Bundle, network: Network) -> float:
-    """Replay the golden sample and return the largest deviation; raises BundleError past the stated tolerance."""
+    """Replay the golden sample and return the largest deviation; raises BundleError past the stated
+    tolerance."""
     image, expected = bundle.golden()
     found = network(image)
     worst = 0.0
     for name, values in expected.items():
         if name not in found or found[name].shape != values.shape:
-            raise BundleError(f"{bundle.folder}: golden sample: output {name!r} wants shape {values.shape}, "
-                              f"the network gave {found[name].shape if name in found else 'none'}")
+            raise BundleError(
+                f"{bundle.folder}: golden sample: output {name!r} wants shape {values.shape}, "
+                f"the network gave {found[name].shape if name in found else 'none'}"
+            )
         worst = max(worst, float(np.abs(found[name] - values).max()))
     if not worst <= bundle.manifest.golden.tolerance:
-        raise BundleError(f"{bundle.folder}: golden sample deviates by {worst:.3g}, allowed is "
-                          f"{bundle.manifest.golden.tolerance:.3g}: this engine computes another network")
+        raise BundleError(
+            f"{bundle.folder}: golden sample deviates by {worst:.3g}, allowed is "
+            f"{bundle.manifest.golden.tolerance:.3g}: this engine computes another network"
+        )
     return worst

@@ -25,12 +25,15 @@ class Region:
     def __post_init__(self):
         box = np.asarray(self.box, float)
         if box.shape != (4,) or not np.isfinite(box).all() or not (box[2:] > box[:2]).all():
-            raise ValueError(f"region: box wants finite x0 < x1 and y0 < y1, found {np.array2string(box, precision=1)}")
+            raise ValueError(
+                f"region: box wants finite x0 < x1 and y0 < y1, found {np.array2string(box, precision=1)}"
+            )
         object.__setattr__(self, "box", box)
 
 
 def projected_box(pose: np.ndarray, model: ObjectModel, camera: Camera) -> np.ndarray | None:
-    """Return the box (x0, y0, x1, y1) about the object's projected box corners in raw pixels, None if it leaves the
+    """Return the box (x0, y0, x1, y1) about the object's projected box corners in raw pixels, None if it
+    leaves the
     view: a corner behind the camera, or no overlap with the image."""
     pixels = camera.project(transform(pose, model.corners()))
     if not np.isfinite(pixels).all():

@@ -21,15 +21,30 @@ from pose_kd_ros.core.object_model import box_corners
 
 
 def manifest(**changes):
-    cube = ObjectSpec(1, "cube", 0.1455, [0.0] * 3, [0.084] * 3, box_corners((0, 0, 0), (0.084,) * 3).tolist(), [], [],
-                      np.eye(3).tolist(), "its centre")
+    cube = ObjectSpec(
+        1,
+        "cube",
+        0.1455,
+        [0.0] * 3,
+        [0.084] * 3,
+        box_corners((0, 0, 0), (0.084,) * 3).tolist(),
+        [],
+        [],
+        np.eye(3).tolist(),
+        "its centre",
+    )
     values = {
-        "schema": SCHEMA, "name": "test", "family": "keypoint",
+        "schema": SCHEMA,
+        "name": "test",
+        "family": "keypoint",
         "input": InputSpec(256, 320, 64, 1.5, "rgb", [0.5] * 3, [0.25] * 3),
-        "network": NetworkSpec("network.onnx", ["scores", "offsets"], [8, 16, 32, 64], 1, 0.1), "objects": [cube],
-        "decode": DecodeSpec(0.3, 0.5), "golden": GoldenSpec("golden.npz", 0, 64, 64, 0.01),
+        "network": NetworkSpec("network.onnx", ["scores", "offsets"], [8, 16, 32, 64], 1, 0.1),
+        "objects": [cube],
+        "decode": DecodeSpec(0.3, 0.5),
+        "golden": GoldenSpec("golden.npz", 0, 64, 64, 0.01),
         "training": TrainingSpec("none", "none", "none", 0, 0, "unknown", "2000-01-01", "none"),
-        "files": {"network.onnx": "", "golden.npz": ""}}
+        "files": {"network.onnx": "", "golden.npz": ""},
+    }
     return Manifest(**{**values, **changes})
 
 
@@ -75,22 +90,28 @@ def edited(bundle, change):
     return bundle.folder
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda m: m.update(extra=1), r"unknown keys \['extra'\]"),
-    (lambda m: m["input"].pop("size"), r"manifest\.input: missing keys \['size'\]"),
-    (lambda m: m["input"].update(size="256"), r"manifest\.input\.size: wanted int, found '256'"),
-    (lambda m: m["input"].update(size=True), r"manifest\.input\.size: wanted int"),
-    (lambda m: m["input"].update(size=250), r"input\.size: found 250, wanted a multiple of 64"),
-    (lambda m: m["input"].update(channels="grey"), "input.channels"),
-    (lambda m: m.update(schema=99), "schema: found 99, this package reads 1"),
-    (lambda m: m.update(family="magic"), "family: found 'magic'"),
-    (lambda m: m["objects"][0].update(diameter=-1), "diameter -1.0 m"),
-    (lambda m: m["objects"][0].update(diameter=float("nan")), r"objects\[0\]\.diameter: wanted a finite number"),
-    (lambda m: m["objects"].append(m["objects"][0]), "ids unique"),
-    (lambda m: m["objects"][0]["keypoints"][2].pop(), "object 'cube': keypoints"),
-    (lambda m: m["files"].update({"../secret": "00"}), "outside the bundle"),
-    (lambda m: m["files"].pop("network.onnx"), "no hash for 'network.onnx'"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda m: m.update(extra=1), r"unknown keys \['extra'\]"),
+        (lambda m: m["input"].pop("size"), r"manifest\.input: missing keys \['size'\]"),
+        (lambda m: m["input"].update(size="256"), r"manifest\.input\.size: wanted int, found '256'"),
+        (lambda m: m["input"].update(size=True), r"manifest\.input\.size: wanted int"),
+        (lambda m: m["input"].update(size=250), r"input\.size: found 250, wanted a multiple of 64"),
+        (lambda m: m["input"].update(channels="grey"), "input.channels"),
+        (lambda m: m.update(schema=99), "schema: found 99, this package reads 1"),
+        (lambda m: m.update(family="magic"), "family: found 'magic'"),
+        (lambda m: m["objects"][0].update(diameter=-1), "diameter -1.0 m"),
+        (
+            lambda m: m["objects"][0].update(diameter=float("nan")),
+            r"objects\[0\]\.diameter: wanted a finite number",
+        ),
+        (lambda m: m["objects"].append(m["objects"][0]), "ids unique"),
+        (lambda m: m["objects"][0]["keypoints"][2].pop(), "object 'cube': keypoints"),
+        (lambda m: m["files"].update({"../secret": "00"}), "outside the bundle"),
+        (lambda m: m["files"].pop("network.onnx"), "no hash for 'network.onnx'"),
+    ],
+)
 def test_a_wrong_field_is_named(bundle, change, message):
     with pytest.raises(BundleError, match=message):
         open_bundle(edited(bundle, change))
@@ -122,14 +143,20 @@ def test_a_failed_write_leaves_the_old_bundle_and_no_debris(bundle, tmp_path, mo
 
     monkeypatch.setattr("pose_kd_ros.bundle.store.shutil.copyfile", full)
     with pytest.raises(OSError, match="No space"):
-        write_bundle(bundle.folder, manifest(), {"network.onnx": tmp_path / "n", "golden.npz": tmp_path / "g.npz"})
+        write_bundle(
+            bundle.folder, manifest(), {"network.onnx": tmp_path / "n", "golden.npz": tmp_path / "g.npz"}
+        )
     assert {p.name: p.read_bytes() for p in bundle.folder.iterdir()} == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "g.npz", "n"]
 
 
 def test_writing_over_a_bundle_replaces_it_whole(bundle, tmp_path):
     (bundle.folder / "stray").write_text("left from before")
-    again = write_bundle(bundle.folder, manifest(name="new"), {"network.onnx": tmp_path / "n", "golden.npz": tmp_path / "g.npz"})
+    again = write_bundle(
+        bundle.folder,
+        manifest(name="new"),
+        {"network.onnx": tmp_path / "n", "golden.npz": tmp_path / "g.npz"},
+    )
     assert again.manifest.name == "new"
     assert sorted(p.name for p in bundle.folder.iterdir()) == ["golden.npz", "manifest.json", "network.onnx"]
 

@@ -46,7 +46,9 @@ def groups(true, estimates, visible=1.0):
 def test_a_pose_off_by_12_mm_of_100_passes_eight_of_ten_thresholds():
     values = figures(groups([TRUE], [found(off_by(12))]), 1, [0.01])
     assert values["mssd"] == pytest.approx(0.8) and values["mssd_01d"] == 0 and values["found"] == 1
-    assert values["median_translation_m"] == pytest.approx(0.012) and values["median_rotation_rad"] == pytest.approx(0, abs=1e-6)
+    assert values["median_translation_m"] == pytest.approx(0.012) and values[
+        "median_rotation_rad"
+    ] == pytest.approx(0, abs=1e-6)
     assert values["false_positives_per_image"] == 0 and values["ms_per_image"] == pytest.approx(10)
 
 

@@ -16,7 +16,10 @@ STRIDES = [8, 16, 32, 64]
 
 def test_votes_are_cell_centres_plus_offsets_above_the_threshold():
     centers, anchors = cell_grid(64, 128, STRIDES)
-    scores, offsets = np.zeros((1, len(centers), 2), np.float32), np.zeros((1, len(centers), 2, 4, 2), np.float32)
+    scores, offsets = (
+        np.zeros((1, len(centers), 2), np.float32),
+        np.zeros((1, len(centers), 2, 4, 2), np.float32),
+    )
     scores[0, 7, 1], scores[0, 130, 0] = 0.9, 0.6
     offsets[0, 7, 1] = [[1, 2], [3, 4], [5, 6], [7, 8]]
     votes = decode_cells({"scores": scores, "offsets": offsets}, STRIDES, 64, 128, 0.5)
@@ -35,15 +38,21 @@ def test_votes_that_are_not_numbers_are_dropped():
 
 def test_another_size_than_the_network_saw_is_refused():
     with pytest.raises(ValueError, match="gave 10 cells for 64x64"):
-        decode_cells({"scores": np.ones((1, 10, 1)), "offsets": np.zeros((1, 10, 1, 4, 2))}, STRIDES, 64, 64, 0.5)
+        decode_cells(
+            {"scores": np.ones((1, 10, 1)), "offsets": np.zeros((1, 10, 1, 4, 2))}, STRIDES, 64, 64, 0.5
+        )
 
 
 def predictions(boxes, classes, noise=1.0, each=12, seed=0):
     random = np.random.RandomState(seed)
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
-    points = np.concatenate([np.array(b[:2]) + corners * b[2] + random.normal(0, noise, (each, 4, 2)) for b in boxes])
+    points = np.concatenate(
+        [np.array(b[:2]) + corners * b[2] + random.normal(0, noise, (each, 4, 2)) for b in boxes]
+    )
     n = len(points)
-    return LocalPredictions(points, random.uniform(0.5, 1, n), np.repeat(classes, each), np.zeros((n, 2)), np.full(n, 32.0))
+    return LocalPredictions(
+        points, random.uniform(0.5, 1, n), np.repeat(classes, each), np.zeros((n, 2)), np.full(n, 32.0)
+    )
 
 
 def test_touching_objects_are_two_groups_and_classes_do_not_mix():
@@ -62,12 +71,21 @@ def test_network_input_is_the_normalised_crop():
     found = network_input(image, Crop(0, 0, 1.0, 64, 64), spec)
     expected = (image / 255.0 - spec.mean) / spec.std
     assert found.dtype == np.float32 and found[0].transpose(1, 2, 0) == pytest.approx(expected, abs=1e-5)
-    swapped = network_input(image, Crop(0, 0, 1.0, 64, 64), InputSpec(64, 64, 64, 1.5, "bgr", [0.5] * 3, [0.2] * 3))
+    swapped = network_input(
+        image, Crop(0, 0, 1.0, 64, 64), InputSpec(64, 64, 64, 1.5, "bgr", [0.5] * 3, [0.2] * 3)
+    )
     assert swapped[0, 0] == pytest.approx((image[..., 2] / 255.0 - 0.5) / 0.2, abs=1e-5)
 
 
-@pytest.mark.parametrize("encoding, pixel", [
-    ("rgb8", (10, 20, 30)), ("bgr8", (30, 20, 10)), ("rgba8", (10, 20, 30, 255)), ("bgra8", (30, 20, 10, 255))])
+@pytest.mark.parametrize(
+    "encoding, pixel",
+    [
+        ("rgb8", (10, 20, 30)),
+        ("bgr8", (30, 20, 10)),
+        ("rgba8", (10, 20, 30, 255)),
+        ("bgra8", (30, 20, 10, 255)),
+    ],
+)
 def test_encodings_agree_on_a_colour(encoding, pixel):
     image = np.full((2, 2, len(pixel)), pixel, np.uint8)
     assert to_rgb(image, encoding)[0, 0].tolist() == [10, 20, 30]

@@ -1,4 +1,5 @@
-"""The whole path on a network that votes perfectly: every crop, scale, distortion and symmetry must come out right."""
+"""The whole path on a network that votes perfectly: every crop, scale, distortion and symmetry must come out
+right."""
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ BENT = Camera(PINHOLE.K, np.array([0.12, -0.2, 0.001, -0.002, 0.05]), "plumb_bob
 
 
 class Oracle:
-    """Knows the true poses; recovers from the pixels which crop it is shown, and votes as a perfect network would.
+    """Knows the true poses; recovers from the pixels which crop it is shown, and votes as a perfect network
+    would.
 
     The image encodes u in its red and v in its green channel, so the crop is read off the input, not told.
     """
@@ -54,7 +56,9 @@ class Oracle:
             votes = (self.camera.project(transform(pose, MODEL.keypoints)) - (left, top)) * scale
             cells = np.linalg.norm(centers - votes.mean(0), axis=1) < 0.3 * np.ptp(votes, axis=0).max()
             scores[0, cells, 0] = 0.95
-            offsets[0, cells, 0] = votes - centers[cells, None] + self.noise.normal(0, self.noise_px, (cells.sum(), 8, 2))
+            offsets[0, cells, 0] = (
+                votes - centers[cells, None] + self.noise.normal(0, self.noise_px, (cells.sum(), 8, 2))
+            )
         return {"scores": scores, "offsets": offsets}
 
 

@@ -32,9 +32,19 @@ def write_scene(folder, images=6, seed=0):
         low, high = pixels.min(0).tolist(), pixels.max(0).tolist()
         box = [*low, high[0] - low[0], high[1] - low[1]]
         camera[str(i)] = {"cam_K": np.ravel(K).tolist(), "depth_scale": 1.0}
-        truth[str(i)] = [{"cam_R_m2c": np.ravel(ROTATION).tolist(), "cam_t_m2c": translation.tolist(), "obj_id": 1}]
-        info[str(i)] = [{"bbox_obj": box, "bbox_visib": box, "px_count_all": 1, "px_count_valid": 1,
-                         "px_count_visib": 1, "visib_fract": 1.0}]
+        truth[str(i)] = [
+            {"cam_R_m2c": np.ravel(ROTATION).tolist(), "cam_t_m2c": translation.tolist(), "obj_id": 1}
+        ]
+        info[str(i)] = [
+            {
+                "bbox_obj": box,
+                "bbox_visib": box,
+                "px_count_all": 1,
+                "px_count_valid": 1,
+                "px_count_visib": 1,
+                "visib_fract": 1.0,
+            }
+        ]
     for name, content in (("scene_camera", camera), ("scene_gt", truth), ("scene_gt_info", info)):
         (folder / f"{name}.json").write_text(json.dumps(content))
 
@@ -50,6 +60,9 @@ def tiny_data(tmp_path_factory):
     (root / "models" / "models_info.json").write_text(json.dumps({"1": {"diameter": 145.492268, **low}}))
     corners = "\n".join(" ".join(map(str, p)) for p in box_corners((0, 0, 0), (84, 84, 84)))
     (root / "models" / "obj_000001.ply").write_text(
-        "ply\nformat ascii 1.0\nelement vertex 8\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
-        + corners + "\n")
+        "ply\nformat ascii 1.0\nelement vertex 8\n"
+        "property float x\nproperty float y\nproperty float z\nend_header\n"
+        + corners
+        + "\n"
+    )
     return root

@@ -20,18 +20,30 @@ def quarter_turns():
     turns = [from_rotation_vector(np.array(axis) * np.pi / 2 * n) for axis in np.eye(3) for n in range(4)]
     group = {tuple(np.round(a @ b @ c).astype(int).ravel()) for a in turns for b in turns for c in turns}
     identity = tuple(np.eye(3, dtype=int).ravel())
-    return make_pose(np.array([identity, *sorted(group - {identity})], float).reshape(-1, 3, 3), np.zeros((24, 3)))
+    return make_pose(
+        np.array([identity, *sorted(group - {identity})], float).reshape(-1, 3, 3), np.zeros((24, 3))
+    )
 
 
-CUBE = ObjectModel(1, "cube", 0.1455, np.zeros(3), np.full(3, 0.084), box_corners((0, 0, 0), (0.084,) * 3),
-                   quarter_turns(), from_rotation_vector((2.356, 0, 0)))
+CUBE = ObjectModel(
+    1,
+    "cube",
+    0.1455,
+    np.zeros(3),
+    np.full(3, 0.084),
+    box_corners((0, 0, 0), (0.084,) * 3),
+    quarter_turns(),
+    from_rotation_vector((2.356, 0, 0)),
+)
 
 
 def sample(pose, mask=None, seed=0, model=CUBE):
     if mask is None:
         mask = np.zeros((256, 256), bool)
         mask[80:180, 80:180] = True
-    targets = make_targets([Instance(0, pose, mask, 100.0)], [model], K, (256, 256), STRIDES, np.random.default_rng(seed))
+    targets = make_targets(
+        [Instance(0, pose, mask, 100.0)], [model], K, (256, 256), STRIDES, np.random.default_rng(seed)
+    )
     return {"image": torch.zeros(3, 256, 256), **targets}
 
 
@@ -46,7 +58,9 @@ def perfect(batch):
 
 
 def losses_of(batch, offsets):
-    return keypoint_losses(torch.zeros(len(offsets), len(CENTERS), 1), offsets, torch.tensor(CENTERS).float(), batch)
+    return keypoint_losses(
+        torch.zeros(len(offsets), len(CENTERS), 1), offsets, torch.tensor(CENTERS).float(), batch
+    )
 
 
 def a_pose(seed):
@@ -65,7 +79,8 @@ def test_perfect_votes_cost_nothing_and_a_shift_of_a_pixel_costs_its_size_in_spa
 
 @pytest.mark.parametrize("seed", range(8))
 def test_symmetric_poses_make_the_same_targets(seed):
-    """R and R S train the same: whichever of the 24 poses is annotated, the tied representatives are one set."""
+    """R and R S train the same: whichever of the 24 poses is annotated, the tied representatives are one
+    set."""
     pose = a_pose(seed)
     reference = sample(pose)
     for symmetry in CUBE.symmetries[[3, 11, 23]]:
@@ -76,11 +91,14 @@ def test_symmetric_poses_make_the_same_targets(seed):
             assert gaps.min() < 1e-6
         offsets = perfect(collate([reference])) + 3.0
         assert losses_of(collate([other]), offsets)["vote"].item() == pytest.approx(
-            losses_of(collate([reference]), offsets)["vote"].item(), rel=1e-4)
+            losses_of(collate([reference]), offsets)["vote"].item(), rel=1e-4
+        )
 
 
 def test_near_a_boundary_any_tied_representative_costs_nothing():
-    boundary = make_pose(from_rotation_vector((2.356, 0, 0)) @ from_rotation_vector((0, 0, np.pi / 4)), [0, 0, 0.6])
+    boundary = make_pose(
+        from_rotation_vector((2.356, 0, 0)) @ from_rotation_vector((0, 0, np.pi / 4)), [0, 0, 0.6]
+    )
     batch = collate([sample(boundary)])
     assert batch["tied"].sum() >= 2
     swapped = {**batch, "keypoints": batch["keypoints"][:, [1, 0, *range(2, batch["keypoints"].shape[1])]]}
@@ -99,8 +117,10 @@ def test_the_loss_knows_neither_the_batch_size_nor_the_image_order():
 
 
 def test_a_batch_without_objects_gives_zero_vote_loss_and_finite_gradients():
-    empty = {"image": torch.zeros(3, 256, 256),
-             **make_targets([], [CUBE], K, (256, 256), STRIDES, np.random.default_rng(0))}
+    empty = {
+        "image": torch.zeros(3, 256, 256),
+        **make_targets([], [CUBE], K, (256, 256), STRIDES, np.random.default_rng(0)),
+    }
     logits = torch.zeros(1, len(CENTERS), 1, requires_grad=True)
     offsets = torch.zeros(1, len(CENTERS), 1, 8, 2, requires_grad=True)
     terms = keypoint_losses(logits, offsets, torch.tensor(CENTERS).float(), collate([empty]))

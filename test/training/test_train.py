@@ -1,6 +1,7 @@
 """The loop: a stopped run ends where an uninterrupted one does, and what comes out runs on the robot."""
 
 import dataclasses
+import itertools
 import os
 import signal
 import subprocess
@@ -23,9 +24,23 @@ SMALL = NetworkConfig(width=16, depth=1, groups=4)
 
 
 def settings(data, runs, **changes):
-    return dataclasses.replace(RunConfig("run", data=data, runs=runs, network=SMALL, steps=6, batch_size=2, workers=0,
-                                         precision="32-true", accelerator="cpu", checkpoint_every=2, log_every=2,
-                                         val_every=6), **changes)
+    return dataclasses.replace(
+        RunConfig(
+            "run",
+            data=data,
+            runs=runs,
+            network=SMALL,
+            steps=6,
+            batch_size=2,
+            workers=0,
+            precision="32-true",
+            accelerator="cpu",
+            checkpoint_every=2,
+            log_every=2,
+            val_every=6,
+        ),
+        **changes,
+    )
 
 
 def weights(path):
@@ -48,15 +63,31 @@ def test_same_seed_same_weights_and_another_seed_others(trained, tiny_data, tmp_
     assert not all(torch.equal(expected[name], other[name]) for name in expected)
 
 
-OPTIONS = ("--network.width 16 --network.depth 1 --network.groups 4 --steps 60 --batch-size 2 --workers 0 --tile-px 128 "
-           "--precision 32-true --accelerator cpu --checkpoint-every 2 --log-every 2 --val-every 6 --name run").split()
+OPTIONS = (
+    "--network.width 16 --network.depth 1 --network.groups 4 --steps 60 --batch-size 2 --workers 0 "
+    "--tile-px 128 --precision 32-true --accelerator cpu --checkpoint-every 2 --log-every 2 --val-every 6 --name run"
+).split()
 
 
 def start(data, runs):
     """The command a user types."""
-    return subprocess.Popen([sys.executable, "-m", "training", "train", "student-cube-small", *OPTIONS,
-                             "--data", str(data), "--runs", str(runs)],
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "training",
+            "train",
+            "student-cube-small",
+            *OPTIONS,
+            "--data",
+            str(data),
+            "--runs",
+            str(runs),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def finished(data, runs):
@@ -124,8 +155,10 @@ def test_a_failed_write_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
 def test_learning_rate_rises_and_falls():
     config = RunConfig("x", steps=100, lr=1.0, warmup=0.1)
     rates = [one_cycle(config, step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0) and rates[9] == pytest.approx(1.0)
-    assert rates[-1] < 0.01 and all(a >= b for a, b in zip(rates[10:], rates[11:]))
+    assert (
+        rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0) and rates[9] == pytest.approx(1.0)
+    )
+    assert rates[-1] < 0.01 and all(a >= b for a, b in itertools.pairwise(rates[10:]))
 
 
 def test_the_exported_bundle_opens_and_replays(trained, tmp_path):

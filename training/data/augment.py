@@ -1,4 +1,5 @@
-"""Photometric augmentation of a whole batch on its device. No geometry: crops jitter that, and a mirror would be wrong."""
+"""Photometric augmentation of a whole batch on its device. No geometry: crops jitter that, and a mirror would
+be wrong."""
 
 from __future__ import annotations
 

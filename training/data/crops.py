@@ -1,4 +1,5 @@
-"""A BOP data set as an endless, seeded stream of training crops: sample i is the same on every machine and restart."""
+"""A BOP data set as an endless, seeded stream of training crops: sample i is the same on every machine and
+restart."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class CropConfig:
     shift_jitter: float = 0.25
     """The region's centre moves by up to this share of the box."""
     search_share: float = 0.35
-    """Share of samples that show a wide, random part of the image instead, as the search without a track does."""
+    """Share of samples that show a wide, random part of the image instead, as the search without a track
+    does."""
     search_px: tuple[float, float] = (256.0, 704.0)
     """Side of that wide part in image pixels."""
     min_visibility: float = 0.15
@@ -50,19 +52,31 @@ def around_object(box: np.ndarray, config: CropConfig, rng: np.random.Generator)
 def anywhere(tile: Tile, config: CropConfig, rng: np.random.Generator) -> Crop:
     """A wide square that overlaps the image, its sides free; of a tile, a large part of it."""
     height, width = tile.labels.shape
-    side = np.exp(rng.uniform(*np.log(config.search_px))) if tile.wide is None else width * rng.uniform(0.6, 1.05)
+    side = (
+        np.exp(rng.uniform(*np.log(config.search_px)))
+        if tile.wide is None
+        else width * rng.uniform(0.6, 1.05)
+    )
     left, top = (rng.uniform(min(0.0, extent - side), max(0.0, extent - side)) for extent in (width, height))
     return Crop(left, top, config.size / side, config.size, config.size)
 
 
 class CropDataset(Dataset):
-    """Crops of images with their targets; ``dataset[i]`` for any i >= 0, epoch after epoch, each shuffled anew.
+    """Crops of images with their targets; ``dataset[i]`` for any i >= 0, epoch after epoch, each shuffled
+    anew.
 
-    images: BOP images, read when they are needed, or tiles of them that are in memory already (``data.tiles``).
+    images: BOP images, read when they are needed, or tiles of them that are in memory already
+    (``data.tiles``).
     """
 
-    def __init__(self, images: Sequence[BopImage | Tile], models: list[ObjectModel], strides: tuple[int, ...],
-                 config: CropConfig, seed: int):
+    def __init__(
+        self,
+        images: Sequence[BopImage | Tile],
+        models: list[ObjectModel],
+        strides: tuple[int, ...],
+        config: CropConfig,
+        seed: int,
+    ):
         if not images:
             raise ValueError("no images: the data set's split is empty")
         self.images, self.models, self.strides, self.config, self.seed = images, models, strides, config, seed
@@ -79,19 +93,35 @@ class CropDataset(Dataset):
         return self.sample(tile, np.random.default_rng((self.seed, 1, index)))
 
     def sample(self, tile: Tile, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Return ``image`` (3, size, size) uint8 RGB and the targets of ``make_targets`` for one random crop."""
+        """Return ``image`` (3, size, size) uint8 RGB and the targets of ``make_targets`` for one random
+        crop."""
         known = [i for i in tile.instances if i.object_id in self.class_of]
         crop = self._choose(tile, known, rng)
-        labels = cv2.warpAffine(tile.labels, crop.matrix()[:2], (crop.width, crop.height), flags=cv2.INTER_NEAREST)
-        instances = [Instance(self.class_of[i.object_id], i.T_camera_object, labels == i.label, i.box_size * crop.scale,
-                              i.visib_fract >= self.config.min_visibility) for i in known]
-        targets = make_targets(instances, self.models, crop.camera(tile.K), (crop.height, crop.width),
-                               self.strides, rng)
+        labels = cv2.warpAffine(
+            tile.labels, crop.matrix()[:2], (crop.width, crop.height), flags=cv2.INTER_NEAREST
+        )
+        instances = [
+            Instance(
+                self.class_of[i.object_id],
+                i.T_camera_object,
+                labels == i.label,
+                i.box_size * crop.scale,
+                i.visib_fract >= self.config.min_visibility,
+            )
+            for i in known
+        ]
+        targets = make_targets(
+            instances, self.models, crop.camera(tile.K), (crop.height, crop.width), self.strides, rng
+        )
         return {"image": torch.from_numpy(crop.apply(tile.pixels).transpose(2, 0, 1).copy()), **targets}
 
     def _choose(self, tile: Tile, known: list[TileInstance], rng: np.random.Generator) -> Crop:
         visible = [i for i in known if i.visib_fract >= self.config.min_visibility]
-        if tile.wide is True or not visible or (tile.wide is None and rng.random() < self.config.search_share):
+        if (
+            tile.wide is True
+            or not visible
+            or (tile.wide is None and rng.random() < self.config.search_share)
+        ):
             return anywhere(tile, self.config, rng)
         chosen = visible[rng.integers(len(visible))]
         model = self.models[self.class_of[chosen.object_id]]

@@ -14,7 +14,8 @@ SEEN_FROM_ABOVE = from_rotation_vector((2.356194490192345, 0.0, 0.0))
 
 
 def load_objects(root: Path, names: dict[int, str] | None = None) -> list[ObjectModel]:
-    """Return the models of ``root``/models/models_info.json, ordered by id; keypoints are the box's corners."""
+    """Return the models of ``root``/models/models_info.json, ordered by id; keypoints are the box's
+    corners."""
     infos = load_models_info(Path(root) / "models" / "models_info.json")
     return [_object(i, info, (names or {}).get(i, f"obj_{i:06d}")) for i, info in sorted(infos.items())]
 
@@ -22,5 +23,13 @@ def load_objects(root: Path, names: dict[int, str] | None = None) -> list[Object
 def _object(object_id: int, info, name: str) -> ObjectModel:
     center = info.box_min + info.box_size / 2
     symmetries = expand_symmetries(info.symmetries_discrete, info.symmetries_continuous)
-    return ObjectModel(object_id, name, info.diameter_m, center, info.box_size,
-                       box_corners(center, info.box_size), symmetries, SEEN_FROM_ABOVE)
+    return ObjectModel(
+        object_id,
+        name,
+        info.diameter_m,
+        center,
+        info.box_size,
+        box_corners(center, info.box_size),
+        symmetries,
+        SEEN_FROM_ABOVE,
+    )

@@ -12,12 +12,15 @@ from pose_kd_ros.core.object_model import ObjectModel, representatives
 from pose_kd_ros.core.pose import transform
 
 IGNORE = -1  # cells inside a visible mask that were not drawn: neither background nor asked to vote
-MAX_TIED = 8  # representatives of a symmetric object kept near a boundary (three cube faces meet: fewer occur)
+MAX_TIED = (
+    8  # representatives of a symmetric object kept near a boundary (three cube faces meet: fewer occur)
+)
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One object in one training crop: its class index, T_camera_object, visible mask (H, W) bool, box side in px."""
+    """One object in one training crop: its class index, T_camera_object, visible mask (H, W) bool, box side
+    in px."""
 
     class_index: int
     pose: np.ndarray
@@ -27,7 +30,8 @@ class Instance:
 
 
 def draw_cells(instance: Instance, centers: np.ndarray, anchors: np.ndarray, rng: np.random.Generator):
-    """Return (drawn, inside): indices of cells that vote for the instance, and of all cells in its visible mask."""
+    """Return (drawn, inside): indices of cells that vote for the instance, and of all cells in its visible
+    mask."""
     u, v = np.round(centers).astype(int).T
     inside = np.flatnonzero(instance.mask[v, u])
     if not instance.use:
@@ -41,18 +45,26 @@ def draw_cells(instance: Instance, centers: np.ndarray, anchors: np.ndarray, rng
 
 
 def tied_keypoints(pose: np.ndarray, model: ObjectModel) -> tuple[np.ndarray, np.ndarray]:
-    """Return keypoints (MAX_TIED, K, 3) in the camera frame, metres, of the tied representatives, and (MAX_TIED,) bool."""
+    """Return keypoints (MAX_TIED, K, 3) in the camera frame, metres, of the tied representatives, and
+    (MAX_TIED,) bool."""
     poses = representatives(pose, model)[:MAX_TIED]
     keypoints = np.zeros((MAX_TIED, *model.keypoints.shape), np.float32)
     keypoints[: len(poses)] = transform(poses, model.keypoints)
     return keypoints, np.arange(MAX_TIED) < len(poses)
 
 
-def make_targets(instances: list[Instance], models: list[ObjectModel], K: np.ndarray, size: tuple[int, int],
-                 strides: tuple[int, ...], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+def make_targets(
+    instances: list[Instance],
+    models: list[ObjectModel],
+    K: np.ndarray,
+    size: tuple[int, int],
+    strides: tuple[int, ...],
+    rng: np.random.Generator,
+) -> dict[str, torch.Tensor]:
     """Return one crop's targets; every tensor but ``cell_class`` has a leading dimension of its own.
 
-    cell_class (N,): 0 background, 1 + class index, or IGNORE. vote_cell, vote_instance (P,): drawn cells and the
+    cell_class (N,): 0 background, 1 + class index, or IGNORE. vote_cell, vote_instance (P,): drawn cells and
+    the
     instance each votes for. class_index, diameter (I,); keypoints (I, R, K, 3) metres in the camera frame;
     tied (I, R) bool; K_inverse (I, 3, 3).
     """
@@ -85,7 +97,8 @@ def make_targets(instances: list[Instance], models: list[ObjectModel], K: np.nda
 
 
 def collate(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Stack images and ``cell_class``; concatenate the rest, ``vote_instance`` shifted, ``vote_image`` added (P,)."""
+    """Stack images and ``cell_class``; concatenate the rest, ``vote_instance`` shifted, ``vote_image`` added
+    (P,)."""
     batch = {name: torch.stack([s[name] for s in samples]) for name in ("image", "cell_class")}
     offset, shifted, images = 0, [], []
     for index, sample in enumerate(samples):

@@ -1,4 +1,5 @@
-"""Images in memory: read once, cut to what training looks at, so that a small network never waits for a disk."""
+"""Images in memory: read once, cut to what training looks at, so that a small network never waits for a
+disk."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ WIDE_SHARE = 0.45  # wide tiles per image
 
 @dataclass(frozen=True)
 class TileInstance:
-    """One object in a tile. label: its value in the tile's label map. box_size: longer side of its box, tile pixels."""
+    """One object in a tile. label: its value in the tile's label map. box_size: longer side of its box, tile
+    pixels."""
 
     object_id: int
     T_camera_object: np.ndarray
@@ -31,9 +33,11 @@ class TileInstance:
 
 @dataclass(frozen=True)
 class Tile:
-    """An image or a part of one. pixels (H, W, 3) uint8 RGB; labels (H, W) uint8, 0 where no known object is seen.
+    """An image or a part of one. pixels (H, W, 3) uint8 RGB; labels (H, W) uint8, 0 where no known object is
+    seen.
 
-    K (3, 3) of the tile. wide: True for a part chosen without regard to objects, False for one around an object,
+    K (3, 3) of the tile. wide: True for a part chosen without regard to objects, False for one around an
+    object,
     None for a whole image.
     """
 
@@ -45,9 +49,14 @@ class Tile:
 
     def cut(self, crop: Crop, wide: bool) -> Tile:
         """The tile that ``crop`` shows of this one; instances that are not seen in it are left out."""
-        labels = cv2.warpAffine(self.labels, crop.matrix()[:2], (crop.width, crop.height), flags=cv2.INTER_NEAREST)
-        seen = tuple(TileInstance(i.object_id, i.T_camera_object, i.visib_fract, i.label, i.box_size * crop.scale)
-                     for i in self.instances if (labels == i.label).any())
+        labels = cv2.warpAffine(
+            self.labels, crop.matrix()[:2], (crop.width, crop.height), flags=cv2.INTER_NEAREST
+        )
+        seen = tuple(
+            TileInstance(i.object_id, i.T_camera_object, i.visib_fract, i.label, i.box_size * crop.scale)
+            for i in self.instances
+            if (labels == i.label).any()
+        )
         return Tile(crop.apply(self.pixels), labels, crop.camera(self.K), seen, wide)
 
 
@@ -57,13 +66,21 @@ def read_tile(image: BopImage) -> Tile:
     labels, instances = np.zeros(pixels.shape[:2], np.uint8), []
     for label, instance in enumerate((i for i in image.instances if i.visib_fract > 0), 1):
         labels[read_mask(instance) > 127] = label
-        instances.append(TileInstance(instance.object_id, instance.T_camera_object, instance.visib_fract, label,
-                                      float(max(instance.bbox_obj[2:]))))
+        instances.append(
+            TileInstance(
+                instance.object_id,
+                instance.T_camera_object,
+                instance.visib_fract,
+                label,
+                float(max(instance.bbox_obj[2:])),
+            )
+        )
     return Tile(pixels, labels, image.K, tuple(instances))
 
 
 def make_tiles(images: list[BopImage], models: list[ObjectModel], size: int, seed: int) -> list[Tile]:
-    """Cut a data set into tiles of ``size`` px: one around every object, and wide ones of a share of the images."""
+    """Cut a data set into tiles of ``size`` px: one around every object, and wide ones of a share of the
+    images."""
     by_id, rng, tiles = {m.id: m for m in models}, np.random.default_rng((seed, 2)), []
     for image in tqdm(images, desc="tiles", unit="img"):
         whole = read_tile(image)
@@ -83,16 +100,20 @@ def _wide(tile: Tile, size: int, rng: np.random.Generator) -> Crop:
 
 
 def model_box(pose: np.ndarray, model: ObjectModel, K: np.ndarray) -> np.ndarray:
-    """The projected model box (x0, y0, x1, y1): what the track predicts at run time, hidden parts included."""
+    """The projected model box (x0, y0, x1, y1): what the track predicts at run time, hidden parts
+    included."""
     points = transform(pose, model.corners()) @ np.transpose(K)
     pixels = points[:, :2] / np.maximum(points[:, 2:], 1e-6)
     return np.concatenate([pixels.min(0), pixels.max(0)])
 
 
 def read_mask(instance) -> np.ndarray:
-    """Return an instance's visible mask (H, W) uint8; raises ValueError where there is none, or it cannot be decoded."""
+    """Return an instance's visible mask (H, W) uint8; raises ValueError where there is none, or it cannot be
+    decoded."""
     if instance.mask_visib_path is None:
-        raise ValueError(f"object {instance.object_id}: no mask_visib file, which training needs to choose its cells")
+        raise ValueError(
+            f"object {instance.object_id}: no mask_visib file, which training needs to choose its cells"
+        )
     mask = cv2.imread(str(instance.mask_visib_path), cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise ValueError(f"{instance.mask_visib_path}: not an image that OpenCV can decode")

@@ -1,4 +1,5 @@
-"""Task losses of the keypoint family. Every term is a mean over positives (+ images), so no weight knows the batch size."""
+"""Task losses of the keypoint family. Every term is a mean over positives (+ images), so no weight knows the
+batch size."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from training.data.targets import IGNORE
 SMOOTH_KINK = 0.02  # of the diameter, where smooth-L1 turns from quadratic to linear (WDRNet)
 
 
-def focal_loss(logits: torch.Tensor, cell_class: torch.Tensor, gamma: float = 2.0, alpha: float = 0.25) -> torch.Tensor:
+def focal_loss(
+    logits: torch.Tensor, cell_class: torch.Tensor, gamma: float = 2.0, alpha: float = 0.25
+) -> torch.Tensor:
     """Sigmoid focal loss summed over cells and classes, divided by (positive cells + images).
 
     logits (B, N, C); cell_class (B, N): 0 background, 1 + class, IGNORE. Source: Lin et al., ICCV 2017.
@@ -39,7 +42,8 @@ def ray_residual(votes: torch.Tensor, keypoints: torch.Tensor, K_inverse: torch.
 def vote_loss(votes: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Smooth-L1 of the ray residual over the diameter; mean over votes of the best tied representative.
 
-    votes (P, K, 2) pixels of the drawn cells. One representative is chosen per instance, by its mean over all votes.
+    votes (P, K, 2) pixels of the drawn cells. One representative is chosen per instance, by its mean over all
+    votes.
     """
     if not len(votes):
         return votes.sum() * 0.0
@@ -54,12 +58,15 @@ def vote_loss(votes: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tens
     return loss.gather(1, choice[instance].unsqueeze(1)).mean()
 
 
-def keypoint_losses(logits: torch.Tensor, offsets: torch.Tensor, centers: torch.Tensor,
-                    batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def keypoint_losses(
+    logits: torch.Tensor, offsets: torch.Tensor, centers: torch.Tensor, batch: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """Return the named terms of plain training: ``score`` and ``vote``.
 
     logits (B, N, C); offsets (B, N, C, K, 2) pixels; centers (N, 2) pixels.
     """
     cell, instance = batch["vote_cell"], batch["vote_instance"]
-    votes = offsets[batch["vote_image"], cell, batch["class_index"][instance]].float() + centers[cell].unsqueeze(1)
+    votes = offsets[batch["vote_image"], cell, batch["class_index"][instance]].float() + centers[
+        cell
+    ].unsqueeze(1)
     return {"score": focal_loss(logits, batch["cell_class"]), "vote": vote_loss(votes, batch)}

@@ -1,4 +1,5 @@
-"""DarkNet backbones, trained from scratch. Each yields feature maps of stride 8, 16 (and 32), and says their widths."""
+"""DarkNet backbones, trained from scratch. Each yields feature maps of stride 8, 16 (and 32), and says their
+widths."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Residual(nn.Module):
 
 
 class DarkNet53(nn.Module):
-    """Source: YOLOv3; 52 convolutions in stages of 1, 2, 8, 8, 4 residual blocks. Features 256@/8, 512@/16, 1024@/32."""
+    """Source: YOLOv3; 52 convolutions in stages of 1, 2, 8, 8, 4 residual blocks. Features 256@/8, 512@/16,
+    1024@/32."""
 
     widths = (256, 512, 1024)
     strides = (8, 16, 32)
@@ -36,7 +38,9 @@ class DarkNet53(nn.Module):
         super().__init__()
         stages, width = [conv_bn(3, 32, 3)], 32
         for blocks in (1, 2, 8, 8, 4):
-            stages.append(nn.Sequential(conv_bn(width, 2 * width, 3, 2), *(Residual(2 * width) for _ in range(blocks))))
+            stages.append(
+                nn.Sequential(conv_bn(width, 2 * width, 3, 2), *(Residual(2 * width) for _ in range(blocks)))
+            )
             width *= 2
         self.stages = nn.ModuleList(stages)
 
@@ -60,15 +64,21 @@ class DarkNetTiny(nn.Module):
         super().__init__()
 
         def squeeze_expand(inputs: int, narrow: int, wide: int) -> list[nn.Module]:
-            return [conv_bn(inputs, narrow, 1), conv_bn(narrow, wide, 3),
-                    conv_bn(wide, narrow, 1), conv_bn(narrow, wide, 3)]
+            return [
+                conv_bn(inputs, narrow, 1),
+                conv_bn(narrow, wide, 3),
+                conv_bn(wide, narrow, 1),
+                conv_bn(narrow, wide, 3),
+            ]
 
         w16, w32, w64, w128, w256, w512 = (w // divisor for w in (16, 32, 64, 128, 256, 512))
         pool = nn.MaxPool2d(2)
         self.to_stride8 = nn.Sequential(
-            conv_bn(3, w16, 3), pool, conv_bn(w16, w32, 3), pool, *squeeze_expand(w32, w16, w128), pool)
+            conv_bn(3, w16, 3), pool, conv_bn(w16, w32, 3), pool, *squeeze_expand(w32, w16, w128), pool
+        )
         self.to_stride16 = nn.Sequential(
-            *squeeze_expand(w128, w32, w256), pool, *squeeze_expand(w256, w64, w512), conv_bn(w512, w128, 1))
+            *squeeze_expand(w128, w32, w256), pool, *squeeze_expand(w256, w64, w512), conv_bn(w512, w128, 1)
+        )
         self.widths = (w128, w128)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:

@@ -8,11 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-FOCAL_PRIOR = 0.01  # initial probability of every cell, so that the many empty cells do not swamp the first steps
+FOCAL_PRIOR = (
+    0.01  # initial probability of every cell, so that the many empty cells do not swamp the first steps
+)
 
 
 class Pyramid(nn.Module):
-    """Top-down pyramid without normalisation; levels past the backbone's last come by stride-2 convolutions from it."""
+    """Top-down pyramid without normalisation; levels past the backbone's last come by stride-2 convolutions
+    from it."""
 
     def __init__(self, inputs: tuple[int, ...], width: int, levels: int):
         super().__init__()
@@ -34,7 +37,8 @@ class Pyramid(nn.Module):
 
 
 def tower(width: int, depth: int, groups: int) -> nn.Sequential:
-    """``depth`` x (3x3 convolution, GroupNorm, ReLU). GroupNorm, since batch statistics of shared levels disagree."""
+    """``depth`` x (3x3 convolution, GroupNorm, ReLU). GroupNorm, since batch statistics of shared levels
+    disagree."""
     layers: list[nn.Module] = []
     for _ in range(depth):
         layers += [nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(groups, width), nn.ReLU(inplace=True)]
@@ -42,9 +46,12 @@ def tower(width: int, depth: int, groups: int) -> nn.Sequential:
 
 
 class KeypointHead(nn.Module):
-    """Two towers shared by all levels: class logits, and offsets from a cell's centre in units of its anchor."""
+    """Two towers shared by all levels: class logits, and offsets from a cell's centre in units of its
+    anchor."""
 
-    def __init__(self, width: int, depth: int, groups: int, classes: int, keypoints: int, anchors: tuple[float, ...]):
+    def __init__(
+        self, width: int, depth: int, groups: int, classes: int, keypoints: int, anchors: tuple[float, ...]
+    ):
         super().__init__()
         self.shape = (classes, keypoints, 2)
         self.anchors = anchors
@@ -59,7 +66,8 @@ class KeypointHead(nn.Module):
         nn.init.zeros_(self.vote.bias)
 
     def forward(self, levels: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits (B, N, C) and offsets (B, N, C, K, 2), pixels, the cells in ``core.cells.cell_grid`` order."""
+        """Return logits (B, N, C) and offsets (B, N, C, K, 2), pixels, the cells in ``core.cells.cell_grid``
+        order."""
         logits, offsets = [], []
         for level, (features, anchor) in enumerate(zip(levels, self.anchors)):
             logits.append(self.score(self.score_tower(features)).flatten(2).transpose(1, 2))

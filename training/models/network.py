@@ -16,7 +16,8 @@ from .heads import KeypointHead, Pyramid
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """A keypoint network's shape. ``width`` is that of the pyramid and the head, ``depth`` a tower's convolutions."""
+    """A keypoint network's shape. ``width`` is that of the pyramid and the head, ``depth`` a tower's
+    convolutions."""
 
     backbone: Literal["darknet53", "darknet-tiny", "darknet-tiny-h"] = "darknet-tiny-h"
     width: int = 64
@@ -58,7 +59,8 @@ def make_backbone(name: str) -> nn.Module:
 
 
 class KeypointNetwork(nn.Module):
-    """Every cell votes for the 2D projections of K keypoints of each of C classes (WDRNet, Hu et al. 2021)."""
+    """Every cell votes for the 2D projections of K keypoints of each of C classes (WDRNet, Hu et al.
+    2021)."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -66,8 +68,11 @@ class KeypointNetwork(nn.Module):
         self.backbone = make_backbone(config.backbone)
         self.pyramid = Pyramid(self.backbone.widths, config.width, config.levels)
         anchors = tuple(float(ANCHOR_PER_STRIDE * stride) for stride in config.strides)
-        self.head = KeypointHead(config.width, config.depth, config.groups, config.classes, config.keypoints, anchors)
+        self.head = KeypointHead(
+            config.width, config.depth, config.groups, config.classes, config.keypoints, anchors
+        )
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """images (B, 3, H, W), normalised -> logits (B, N, C), offsets (B, N, C, K, 2) in pixels from cell centres."""
+        """images (B, 3, H, W), normalised -> logits (B, N, C), offsets (B, N, C, K, 2) in pixels from cell
+        centres."""
         return self.head(self.pyramid(self.backbone(images)))

@@ -10,16 +10,30 @@ from ..models.network import darknet53, darknet_tiny_h_slim
 
 
 def student_cube_small() -> RunConfig:
-    """First half of the shipped student: the same network on crops of 128 pixels, where a step sees 64 of them."""
-    return RunConfig("student_cube_small", network=darknet_tiny_h_slim(), crops=CropConfig(size=128), tile_px=256,
-                     batch_size=64, lr=2e-3, steps=5_500)
+    """First half of the shipped student: the same network on crops of 128 pixels, where a step sees 64 of
+    them."""
+    return RunConfig(
+        "student_cube_small",
+        network=darknet_tiny_h_slim(),
+        crops=CropConfig(size=128),
+        tile_px=256,
+        batch_size=64,
+        lr=2e-3,
+        steps=5_500,
+    )
 
 
 def student_cube_none() -> RunConfig:
     """DarkNet-tiny-H with a slim head (1.06 GFLOP at 256x256), on renders alone, no teacher; goes on from
-    ``student_cube_small``, since most of what there is to learn about a cube can be learnt at half the size."""
-    return RunConfig("student_cube_none", network=darknet_tiny_h_slim(), init=Path("runs/student_cube_small/last.ckpt"),
-                     lr=7e-4, steps=4_500)
+    ``student_cube_small``, since most of what there is to learn about a cube can be learnt at half the
+    size."""
+    return RunConfig(
+        "student_cube_none",
+        network=darknet_tiny_h_slim(),
+        init=Path("runs/student_cube_small/last.ckpt"),
+        lr=7e-4,
+        steps=4_500,
+    )
 
 
 def teacher_cube() -> RunConfig:
