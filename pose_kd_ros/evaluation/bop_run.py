@@ -24,7 +24,7 @@ from ..pipeline.estimator import Estimator, ObjectPose
 from .bop import BopImage
 
 VISIBLE = 0.1  # BOP asks for instances of which at least this share is seen
-FOUND = 0.5  # of the diameter: an estimate with a smaller MSSD has found an instance, the rest are false positives
+FOUND = 0.5  # of the diameter: an estimate with a smaller MSSD has found an instance, others are false
 
 
 @dataclass(frozen=True)

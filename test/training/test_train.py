@@ -65,7 +65,8 @@ def test_same_seed_same_weights_and_another_seed_others(trained, tiny_data, tmp_
 
 OPTIONS = (
     "--network.width 16 --network.depth 1 --network.groups 4 --steps 60 --batch-size 2 --workers 0 "
-    "--tile-px 128 --precision 32-true --accelerator cpu --checkpoint-every 2 --log-every 2 --val-every 6 --name run"
+    "--tile-px 128 "
+    "--precision 32-true --accelerator cpu --checkpoint-every 2 --log-every 2 --val-every 6 --name run"
 ).split()
 
 
