@@ -17,6 +17,7 @@ from .pose import from_rotation_vector, make_pose, project_to_so3
 from .predictions import Correspondences
 
 SIGMA_FLOOR = 0.25  # pixels: camera, calibration and network together are not better than this
+CONVERGED = 1e-4  # metres and radians: a last step far below what votes can tell
 MOST_INDEPENDENT = 64  # points: neighbouring pixels of a dense map err alike (assumed, not measured)
 
 
@@ -34,7 +35,7 @@ class RefinedPose:
 
 
 def refine_pose(pose, correspondences: Correspondences, K, threshold_px: float = 5.0,
-                iterations: int = 15) -> RefinedPose | None:
+                iterations: int = 8) -> RefinedPose | None:
     """Minimise the robust reprojection error from ``T_camera_object`` (4, 4); None if votes do not hold it.
 
     K: (3, 3). threshold_px: votes farther away are left out, chosen anew in each step. Gauss-Newton on votes
@@ -50,7 +51,7 @@ def refine_pose(pose, correspondences: Correspondences, K, threshold_px: float =
         if len(np.unique(place[active])) < 4:
             return None
         residual, jacobian = residuals(pose, image[active], points[active], K)
-        if step == iterations or np.abs(change).max() < 1e-6:
+        if step == iterations or np.abs(change).max() < CONVERGED:
             break
         change = _gauss_newton(residual, jacobian, weight[active])
         if change is None:
@@ -85,12 +86,14 @@ def residuals(pose, image, points, K) -> tuple[np.ndarray, np.ndarray]:
     turned = points @ pose[:3, :3].T
     x, y, z = (turned + pose[:3, 3]).T
     fx, fy = K[0, 0], K[1, 1]
-    zero = np.zeros_like(z)
-    by_point = np.stack([np.stack([fx / z, zero, -fx * x / z**2], -1),
-                         np.stack([zero, fy / z, -fy * y / z**2], -1)], 1)
-    by_rotation = np.cross(turned[:, None], by_point)  # a . (w x p) = w . (p x a)
+    jacobian = np.zeros((len(z), 2, 6))
+    jacobian[:, 0, 0], jacobian[:, 0, 2] = fx / z, -fx * x / z**2
+    jacobian[:, 1, 1], jacobian[:, 1, 2] = fy / z, -fy * y / z**2
+    (a, b, c), (p, q, r) = turned.T[:, :, None], np.moveaxis(jacobian[:, :, :3], 2, 0)
+    # a . (w x p) = w . (p x a)
+    jacobian[:, :, 3:] = np.stack([b * r - c * q, c * p - a * r, a * q - b * p], -1)
     pixels = np.stack([fx * x / z + K[0, 2], fy * y / z + K[1, 2]], -1)
-    return pixels - image, np.concatenate([by_point, by_rotation], -1)
+    return pixels - image, jacobian
 
 
 def noise(residual, weight) -> float:
