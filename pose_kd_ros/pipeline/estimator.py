@@ -163,6 +163,8 @@ class Estimator:
         """RANSAC PnP over one group's votes, robust refinement, canonical representative."""
         model = self.order[int(votes.object_index[0])]
         correspondences = to_correspondences(votes, model, crop, camera)
+        if correspondences.score < self.pose_score:
+            return None  # support can only lower it: spare PnP the many faint groups of a busy background
         boxes = voted_boxes(votes.points)
         threshold = max(1.0, VOTE_ERROR * float(np.median((boxes[:, 2:] - boxes[:, :2]).max(1)))) / crop.scale
         result = solve_pnp(correspondences, camera.K, threshold)
