@@ -196,6 +196,8 @@ def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, va
     The thresholds are the lowest that keep false positives under one in 200 images, see ``evaluate.choose``.
     """
     config = load_config(run)
+    stride = config.network.strides[-1]
+    search_size = -(-search_size // stride) * stride  # up to what the coarsest level divides
     bundle = export(config, out, names, search_size, DecodeSpec(cell_score=0.3, pose_score=0.0))
     if val_images and config.val_split:
         pose_score, metrics = choose(bundle, config.data / config.val_split, val_images)

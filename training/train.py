@@ -58,10 +58,14 @@ def make_loader(dataset: CropDataset, config: RunConfig, first: int, last: int, 
     )
 
 
+def on_device(fabric: Fabric, loader: DataLoader):
+    """Batches moved to the device; ``make_loader`` has shared them among the processes already."""
+    return fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+
+
 def _one_thread(_worker: int) -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the loop decides when to stop
+    # Ctrl-C reaches the whole group of processes; the loop decides when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
@@ -106,7 +110,7 @@ def train(config: RunConfig) -> Path:
     dataset, validation = (make_dataset(config, split) for split in (config.split, config.val_split))
     augmentation = make_augmentation(config.augment).to(fabric.device)
 
-    batches = fabric.setup_dataloaders(make_loader(dataset, config, start, config.steps, fabric))
+    batches = on_device(fabric, make_loader(dataset, config, start, config.steps, fabric))
     bar = tqdm(
         batches,
         initial=start,
@@ -117,9 +121,8 @@ def train(config: RunConfig) -> Path:
     )
     with ctrl_c_between_steps() as stop:
         for step, batch in enumerate(bar, start):
-            torch.manual_seed(
-                config.seed * 1_000_003 + step
-            )  # what a step draws depends on nothing before it
+            # What a step draws depends on nothing before it, and differs between processes.
+            torch.manual_seed(config.seed * 1_000_003 + step + 500_009 * fabric.global_rank)
             for group in optimizer.param_groups:
                 group["lr"] = one_cycle(config, step)
             terms = losses(network, config.network.strides, batch, config.weights, augmentation)
@@ -163,12 +166,12 @@ def resume(config: RunConfig, fabric: Fabric, network, optimizer) -> int:
     config.folder.mkdir(parents=True, exist_ok=True)
     kept, last = config.folder / "config.json", config.folder / "last.ckpt"
     if kept.exists():
-        check_same(config, kept.read_text(), config.folder)
-    elif fabric.global_rank == 0:
-        kept.write_text(to_json(config))
+        check_same(config, kept.read_text(encoding="utf-8"), config.folder)
     if not last.exists():
         if config.init:
             network.load_state_dict(checkpoint.load(config.init)["network"])
+        if fabric.global_rank == 0:  # only now: a run that cannot start leaves nothing to disagree with
+            kept.write_text(to_json(config), encoding="utf-8")
         return 0
     state = checkpoint.load(last)
     network.load_state_dict(state["network"])
@@ -195,7 +198,7 @@ def validate(
     config: RunConfig, fabric: Fabric, network, dataset: CropDataset, batches: int = 20
 ) -> dict[str, float]:
     """Mean loss terms over the first batches of the validation split, without augmentation."""
-    loader = fabric.setup_dataloaders(make_loader(dataset, config, 0, batches, fabric))
+    loader = on_device(fabric, make_loader(dataset, config, 0, batches, fabric))
     network.eval()
     terms = [losses(network, config.network.strides, batch, config.weights) for batch in loader]
     network.train()

@@ -70,7 +70,7 @@ OPTIONS = (
 ).split()
 
 
-def start(data, runs):
+def start(data, runs, *more):
     """The command a user types."""
     return subprocess.Popen(
         [
@@ -84,6 +84,7 @@ def start(data, runs):
             str(data),
             "--runs",
             str(runs),
+            *more,
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -91,8 +92,8 @@ def start(data, runs):
     )
 
 
-def finished(data, runs):
-    process = start(data, runs)
+def finished(data, runs, *more):
+    process = start(data, runs, *more)
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 0, output
     return weights(runs / "run" / "last.ckpt")
@@ -120,6 +121,21 @@ def test_a_stopped_run_goes_on_to_the_same_weights(sent, whole, tiny_data, tmp_p
 
     resumed = finished(tiny_data, tmp_path)
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_two_processes_end_near_one(whole, tiny_data, tmp_path):
+    """They share each batch, so the same weights are learnt but for augmentation and normalisation statistics."""
+    shared = finished(tiny_data, tmp_path, "--devices", "2")
+    names = [n for n in whole if "running" not in n and whole[n].is_floating_point()]
+    one, two = (torch.cat([w[n].flatten() for n in names]) for w in (whole, shared))
+    assert not torch.equal(one, two) and torch.cosine_similarity(one, two, dim=0) > 0.95
+
+
+def test_a_run_that_cannot_start_leaves_no_settings(tiny_data, tmp_path):
+    config = settings(tiny_data, tmp_path, init=tmp_path / "none.ckpt")
+    with pytest.raises(ValueError, match=r"none\.ckpt"):
+        train(config)
+    assert not (config.folder / "config.json").exists()
 
 
 def test_a_folder_with_other_settings_is_refused_by_field(trained):
