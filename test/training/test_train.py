@@ -124,7 +124,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(sent, whole, tiny_data, tmp_p
 
 
 def test_two_processes_end_near_one(whole, tiny_data, tmp_path):
-    """They share each batch, so the same weights are learnt but for augmentation and normalisation statistics."""
+    """They share each batch: the same weights but for augmentation and normalisation statistics."""
     shared = finished(tiny_data, tmp_path, "--devices", "2")
     names = [n for n in whole if "running" not in n and whole[n].is_floating_point()]
     one, two = (torch.cat([w[n].flatten() for n in names]) for w in (whole, shared))
