@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 from pose_kd_ros.bundle.store import Bundle, open_bundle
 from pose_kd_ros.evaluation.bop import BopDataset, load_models_info, load_ply_vertices
-from pose_kd_ros.evaluation.bop_run import Group, compare, cut, false_positive_scores, figures, run
+from pose_kd_ros.evaluation.bop_run import Group, compare, cut, false_alarm_scores, figures, run
 from pose_kd_ros.pipeline.estimator import Estimator
 from pose_kd_ros.pipeline.network import load_network
 
-FALSE_PER_IMAGE = 1 / 200  # the score threshold is chosen so that held-out renders have no more
+ALARMS_PER_IMAGE = 1 / 200  # the score threshold is chosen so that held-out renders have no more
 
 
 def surface_points(split: Path, estimator: Estimator) -> dict[int, np.ndarray]:
@@ -37,12 +37,11 @@ def measure(estimator: Estimator, split: Path, limit: int = 0) -> tuple[list[Gro
 
 
 def choose(bundle: Bundle, split: Path, limit: int) -> tuple[float, dict[str, float]]:
-    """Return the lowest pose_score with at most FALSE_PER_IMAGE false positives on the split, and the figures
-    at it."""
+    """Return the lowest pose_score with at most ALARMS_PER_IMAGE false alarms on the split, and the figures."""
     estimator = Estimator(bundle, load_network(bundle, threads=1), pose_score=0.0)
     groups, images, seconds = measure(estimator, split, limit)
-    false = np.sort(false_positive_scores(groups))[::-1]
-    allowed = int(images * FALSE_PER_IMAGE)
+    false = np.sort(false_alarm_scores(groups))[::-1]
+    allowed = int(images * ALARMS_PER_IMAGE)
     threshold = round(float(false[allowed]) + 0.005, 2) if len(false) > allowed else 0.1
     return threshold, rounded(figures([cut(g, threshold) for g in groups], images, seconds))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import subprocess
 import tempfile
 import warnings
@@ -25,7 +26,7 @@ from pose_kd_ros.bundle.manifest import (
 )
 from pose_kd_ros.bundle.store import Bundle, golden_input, write_bundle
 from pose_kd_ros.core.object_model import ObjectModel
-from pose_kd_ros.evaluation.bop import load_models_info
+from pose_kd_ros.evaluation.bop import BopDataset, load_models_info
 from pose_kd_ros.pipeline.network import OnnxNetwork
 
 from . import checkpoint
@@ -152,7 +153,7 @@ def export(
             decode=decode,
             golden=GOLDEN,
             training=TrainingSpec(
-                f"{config.data.name}/{config.split}",
+                describe_data(config.data / config.split),
                 config.name,
                 "none",
                 step,
@@ -165,6 +166,17 @@ def export(
             files={onnx.name: "", golden.name: ""},
         )
         return write_bundle(folder, manifest, {onnx.name: onnx, golden.name: golden})
+
+
+def describe_data(split: Path) -> str:
+    """The data set in words: its name, images and, where the renderer made it, seed and sources."""
+    text = f"{split.parent.name}/{split.name}: {len(BopDataset(split).images)} images"
+    recipe = split / "render.json"
+    if not recipe.exists():
+        return text
+    content = json.loads(recipe.read_text(encoding="utf-8"))
+    sources = [f"{key}: {Path(content[key]).name}" for key in ("pictures", "distractors") if content.get(key)]
+    return ", ".join([f"{text} rendered with seed {content.get('seed')}", *sources])
 
 
 def object_specs(data: Path, names: dict[int, str], origin: str) -> list[ObjectSpec]:
@@ -193,7 +205,7 @@ def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, va
     """Export, choose thresholds on held-out renders, measure, export again with both; returns a line to
     print.
 
-    The thresholds are the lowest that keep false positives under one in 200 images, see ``evaluate.choose``.
+    pose_score is the lowest that keeps false alarms under one in 200 images, see ``evaluate.choose``.
     """
     config = load_config(run)
     stride = config.network.strides[-1]

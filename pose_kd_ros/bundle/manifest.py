@@ -39,6 +39,8 @@ class InputSpec:
     def __post_init__(self):
         if self.channels not in ("rgb", "bgr"):
             raise BundleError(f"input.channels: found {self.channels!r}, wanted 'rgb' or 'bgr'")
+        if self.stride <= 0:
+            raise BundleError(f"input.stride: found {self.stride}, wanted more than 0")
         for name in ("size", "search_size"):
             if getattr(self, name) <= 0 or getattr(self, name) % self.stride:
                 raise BundleError(
@@ -64,6 +66,10 @@ class NetworkSpec:
     strides: list[int]
     parameters: int
     gflop: float
+
+    def __post_init__(self):
+        if not self.strides or min(self.strides) <= 0:
+            raise BundleError(f"network.strides: wanted at least one, all above 0, found {self.strides}")
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,11 @@ class Manifest:
             raise BundleError(
                 f"objects: wanted at least one, ids unique, found ids {[o.id for o in self.objects]}"
             )
+        for stride in self.network.strides:
+            if self.input.stride % stride:
+                raise BundleError(
+                    f"network.strides: {stride} does not divide input.stride, which is {self.input.stride}"
+                )
         for name in (self.network.file, self.golden.file):
             if name not in self.files:
                 raise BundleError(f"files: no hash for {name!r}")

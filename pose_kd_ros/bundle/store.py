@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class Bundle:
         try:
             with np.load(self.folder / spec.file, allow_pickle=False) as stored:
                 outputs = {name: stored[name] for name in stored.files}
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, zipfile.BadZipFile) as error:
             raise BundleError(f"{self.folder / spec.file}: not a plain npz ({error})") from error
         return golden_input(spec.seed, spec.height, spec.width), outputs
 
@@ -90,8 +91,8 @@ def write_bundle(folder, manifest: Manifest, files: dict[str, Path]) -> Bundle:
     """Write ``files`` (name in the bundle -> source path) and the manifest, with their hashes, as ``folder``.
 
     Everything goes to a temporary folder beside it that is renamed at the end: a full disk or a kill leaves
-    the old
-    bundle, if there was one, as it was. Returns the bundle as opened from disk.
+    the old bundle, if there was one, as it was (a kill in the moment between two renames: as
+    ``.<name>.old`` beside it). Returns the bundle as opened from disk.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from ..pipeline.estimator import Estimator, ObjectPose
 from .bop import BopImage
 
 VISIBLE = 0.1  # BOP asks for instances of which at least this share is seen
+NEAR = 2.0  # diameters: an estimate farther from every instance is a false alarm, not a poor pose
 FOUND = 0.5  # of the diameter: an estimate with a smaller MSSD has found an instance, others are false
 
 
@@ -127,9 +128,10 @@ def figures(groups: list[Group], images: int, seconds: list[float]) -> dict[str,
     }
 
 
-def false_positive_scores(groups: list[Group]) -> np.ndarray:
-    """Scores of all estimates that found no instance, for choosing a threshold."""
-    return np.concatenate([np.zeros(0), *(g.scores[match(g.mssd, g.scores, FOUND) < 0] for g in groups)])
+def false_alarm_scores(groups: list[Group]) -> np.ndarray:
+    """Scores of all estimates with nothing near, for choosing a threshold."""
+    alarms = [g.scores[(g.mssd > NEAR).all(1)] for g in groups]
+    return np.concatenate([np.zeros(0), *alarms])
 
 
 def cut(group: Group, threshold: float) -> Group:

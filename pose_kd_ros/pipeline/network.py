@@ -75,6 +75,9 @@ def check_golden(bundle: Bundle, network: Network) -> float:
     """Replay the golden sample and return the largest deviation; raises BundleError past the stated
     tolerance."""
     image, expected = bundle.golden()
+    missing = set(bundle.manifest.network.outputs) - set(expected)
+    if missing:
+        raise BundleError(f"{bundle.folder}: golden sample: holds no values for {sorted(missing)}")
     found = network(image)
     worst = 0.0
     for name, values in expected.items():
@@ -83,7 +86,7 @@ def check_golden(bundle: Bundle, network: Network) -> float:
                 f"{bundle.folder}: golden sample: output {name!r} wants shape {values.shape}, "
                 f"the network gave {found[name].shape if name in found else 'none'}"
             )
-        worst = max(worst, float(np.abs(found[name] - values).max()))
+        worst = float(np.maximum(worst, np.abs(found[name] - values).max()))  # unlike max(), keeps a NaN
     if not worst <= bundle.manifest.golden.tolerance:
         raise BundleError(
             f"{bundle.folder}: golden sample deviates by {worst:.3g}, allowed is "

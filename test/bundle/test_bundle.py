@@ -99,6 +99,9 @@ def edited(bundle, change):
         (lambda m: m["input"].update(size=True), r"manifest\.input\.size: wanted int"),
         (lambda m: m["input"].update(size=250), r"input\.size: found 250, wanted a multiple of 64"),
         (lambda m: m["input"].update(channels="grey"), "input.channels"),
+        (lambda m: m["input"].update(stride=0), r"input\.stride: found 0, wanted more than 0"),
+        (lambda m: m["network"].update(strides=[8, 0]), r"network\.strides: wanted .* found \[8, 0\]"),
+        (lambda m: m["network"].update(strides=[8, 128]), r"128 does not divide input\.stride, which is 64"),
         (lambda m: m.update(schema=99), "schema: found 99, this package reads 1"),
         (lambda m: m.update(family="magic"), "family: found 'magic'"),
         (lambda m: m["objects"][0].update(diameter=-1), "diameter -1.0 m"),
@@ -133,6 +136,13 @@ def test_pickles_are_not_read(bundle):
     edited(bundle, lambda m: m["files"].update({"golden.npz": sha256(bundle.folder / "golden.npz")}))
     with pytest.raises(BundleError, match="not a plain npz"):
         open_bundle(bundle.folder).golden()
+
+
+def test_a_cut_off_golden_sample_is_named(bundle):
+    path = bundle.folder / "golden.npz"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(BundleError, match="not a plain npz"):
+        bundle.golden()
 
 
 def test_a_failed_write_leaves_the_old_bundle_and_no_debris(bundle, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from pose_kd_ros.core.object_model import ObjectModel, box_corners
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose
 from pose_kd_ros.evaluation.bop import BopImage, BopInstance
-from pose_kd_ros.evaluation.bop_run import compare, cut, false_positive_scores, figures
+from pose_kd_ros.evaluation.bop_run import compare, cut, false_alarm_scores, figures
 from pose_kd_ros.pipeline.estimator import ObjectPose
 
 K = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
@@ -68,9 +68,13 @@ def test_hidden_instances_are_not_asked_for_but_may_be_found():
     assert values["instances"] == 0 and values["false_positives_per_image"] == 0
 
 
+def test_a_poor_pose_is_no_false_alarm():
+    assert false_alarm_scores(groups([TRUE], [found(off_by(80)), found(off_by(300), 0.4)])).tolist() == [0.4]
+
+
 def test_poses_in_an_image_without_objects_are_false_with_their_scores():
     both = groups([], [found(TRUE, 0.7)])
-    assert false_positive_scores(both).tolist() == [0.7]
+    assert false_alarm_scores(both).tolist() == [0.7]
     assert figures([cut(g, 0.8) for g in both], 1, [])["false_positives_per_image"] == 0
 
 
