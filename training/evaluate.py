@@ -37,7 +37,7 @@ def measure(estimator: Estimator, split: Path, limit: int = 0) -> tuple[list[Gro
 
 
 def choose(bundle: Bundle, split: Path, limit: int) -> tuple[float, dict[str, float]]:
-    """Return the lowest pose_score with at most ALARMS_PER_IMAGE false alarms on the split, and the figures."""
+    """Return the lowest pose_score with at most ALARMS_PER_IMAGE false alarms on a split, and the figures."""
     estimator = Estimator(bundle, load_network(bundle, threads=1), pose_score=0.0)
     groups, images, seconds = measure(estimator, split, limit)
     false = np.sort(false_alarm_scores(groups))[::-1]
