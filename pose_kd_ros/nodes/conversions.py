@@ -111,7 +111,8 @@ def _by_cv_bridge(message: Image) -> np.ndarray:
 def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     """Return a JPEG or PNG CompressedImage as (H, W, 3) uint8 RGB. Raises UnusableMessage.
 
-    OpenCV fills the rest of a truncated file with grey and says nothing, so its end is looked for first.
+    OpenCV fills the rest of a truncated file with grey and says nothing, so its end is looked for first. An
+    orientation in its EXIF data is not followed: camera_info is about the pixels as the sensor gave them.
     """
     data = np.frombuffer(message.data, np.uint8)
     head, tail = data[:4].tobytes(), data[-TAIL:].tobytes()
@@ -128,7 +129,7 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
             f"compressed image of format {message.format!r} is truncated: "
             f"its {len(data)} bytes lack the end mark {end!r}",
         )
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise UnusableMessage(
             "truncated",
@@ -193,16 +194,20 @@ def to_seconds(stamp) -> float:
 def to_regions(message: Detection2DArray, ids: dict[str, int]) -> list[Region]:
     """Return the boxes of a Detection2DArray as regions; unknown classes are left out.
 
-    ids: object ids by class name. A box without a class is a region for any. A box's rotation is ignored.
+    ids: object ids by class name. A box without a class is a region for any. A box's rotation is ignored, and
+    so is a box without an extent. Raises UnusableMessage for one that is not finite or has a negative extent.
     """
     regions = []
     for detection in message.detections:
         names = [result.hypothesis.class_id for result in detection.results]
         known = [ids[name] for name in names if name in ids]
         center, width, height = detection.bbox.center.position, detection.bbox.size_x, detection.bbox.size_y
-        if (known or not names) and width > 0 and height > 0:
+        if (known or not names) and not (width == 0 or height == 0):
             box = np.array(
                 [center.x - width / 2, center.y - height / 2, center.x + width / 2, center.y + height / 2]
             )
-            regions.append(Region(box, known[0] if known else None))
+            try:
+                regions.append(Region(box, known[0] if known else None))
+            except ValueError as error:
+                raise UnusableMessage("regions", f"regions: {error}") from error
     return regions

@@ -213,6 +213,16 @@ def test_the_latch_takes_the_latest_info_of_the_image_s_frame_and_size():
     assert latch.camera_for("camera", 640, 480).D[0] == 0.2
 
 
+def test_an_orientation_in_the_file_turns_no_pixels():
+    """EXIF tag 0x0112 is the orientation; 6 is a quarter turn."""
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    message = compressed(".jpg", np.zeros((16, 48, 3), np.uint8))
+    data = bytes(message.data)
+    message.data = data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
+    turned = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+    assert turned.shape == (48, 16, 3) and compressed_to_rgb(message).shape == (16, 48, 3)
+
+
 def detection(name, u, v, width, height):
     message = Detection2D()
     message.bbox.center.position.x, message.bbox.center.position.y = u, v
@@ -234,3 +244,12 @@ def test_boxes_become_regions_unless_their_class_is_not_ours():
     regions = to_regions(Detection2DArray(detections=boxes), {"cube": 7})
     assert [r.object_id for r in regions] == [7, None]
     np.testing.assert_array_equal(regions[0].box, [6, 17, 14, 23])
+
+
+@pytest.mark.parametrize(
+    "box", [(np.nan, 1.0, 2.0, 2.0), (1.0, 1.0, np.inf, 2.0), (1.0, -np.inf, 2.0, 2.0), (1.0, 1.0, -2.0, 2.0)]
+)
+def test_a_box_that_makes_no_region_is_refused_rather_than_the_worker_s_end(box):
+    with pytest.raises(UnusableMessage, match="regions: region: box wants finite x0 < x1") as refusal:
+        to_regions(Detection2DArray(detections=[detection("cube", *box)]), {"cube": 7})
+    assert refusal.value.reason == "regions"
