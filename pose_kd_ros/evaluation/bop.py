@@ -60,8 +60,8 @@ class BopImage:
     instances: tuple[BopInstance, ...]
 
     def load_rgb(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB."""
-        return _decoded(self.rgb_path, cv2.IMREAD_COLOR)[..., ::-1].copy()
+        """(H, W, 3) uint8 RGB, the pixels that K is about: an EXIF orientation is not followed."""
+        return _decoded(self.rgb_path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)[..., ::-1].copy()
 
     def load_depth(self) -> np.ndarray:
         """(H, W) float32 metres, 0 where there is no measurement. Raises BopError without a depth file."""
