@@ -161,7 +161,7 @@ class PoseNode(LifecycleNode):
         quiet = problem = ""
         if active is not None:
             values.update(active.health.counts(active.latest.dropped), **active.health.percentiles())
-            problem, seconds = active.health.problem, active.health.quiet_s()
+            problem, seconds = active.stuck() or active.health.problem, active.health.quiet_s()
             quiet = active.silence(seconds) if seconds > health.QUIET_S else ""
         verdict = health.judge(active is not None, self._fault, problem, quiet)
         if quiet:

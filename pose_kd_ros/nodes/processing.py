@@ -21,6 +21,7 @@ from .parameters import Settings
 
 SAY_AGAIN_S = 5.0  # a standing problem is logged this often
 STOP_S = 5.0  # longest wait for the worker to finish a frame
+STUCK_S = 10.0  # after so long in one frame the node says that it is stuck
 
 
 class Processing:
@@ -30,16 +31,17 @@ class Processing:
     """
 
     def __init__(self, node, bundle: Bundle, network: Network, outputs: Outputs):
-        self._node, self._outputs = node, outputs
+        self._node, self._outputs, self._bundle = node, outputs, bundle
         self._settings = parameters.read(node)
         self._follower = make_follower(bundle, network, self._settings)
         self._models = self._follower.estimator.objects
         self._ids = {model.name: model.id for model in self._models.values()}
         self._busy = threading.Lock()  # held while a frame is worked on
+        self._since: float | None = None  # when the worker began the frame it is in, time.monotonic
         self._said: dict[str, float] = {}
         self._silent = False
         self.health, self.latest = Health(), Latest()
-        outputs.announce(bundle, self._models, self._settings, self._follower.estimator.pose_score)
+        self._announce()
         self.inputs = Inputs(node, self._settings, self.latest, self.health)
         self.worker = Worker(self.latest, self._work)
 
@@ -67,6 +69,17 @@ class Processing:
             self.reset("no more images")
         return self.inputs.silence(seconds)
 
+    def stuck(self) -> str:
+        """Say that one frame takes far too long: a worker that hangs does not die, and frames still come."""
+        since = self._since
+        seconds = 0.0 if since is None else time.monotonic() - since
+        return f"stuck: one frame has been worked on for {seconds:.0f} s" if seconds > STUCK_S else ""
+
+    def _announce(self) -> None:
+        self._outputs.announce(
+            self._bundle, self._models, self._settings, self._follower.estimator.pose_score
+        )
+
     def _forget(self, why: str) -> None:
         self._node.get_logger().info(f"{why}: all tracks are forgotten")
         self._follower.reset()
@@ -75,12 +88,14 @@ class Processing:
     def _work(self, arrival: Arrival) -> None:
         """One frame. An unusable message is counted and told; any other exception ends the worker."""
         with self._busy:
-            self._silent = False
+            self._silent, self._since = False, time.monotonic()
             try:
                 self._process(arrival, 1e3 * (time.perf_counter() - arrival.at))
             except UnusableMessage as error:
                 self.health.refuse(error.reason, str(error))
                 self._say(error)
+            finally:
+                self._since = None
 
     def _process(self, arrival: Arrival, waited_ms: float) -> None:
         watch, header = Stopwatch(), arrival.message.header
@@ -122,6 +137,7 @@ class Processing:
         if settings != self._settings:
             self._settings = settings
             configure_follower(self._follower, settings)
+            self._announce()  # the class table holds the frames' prefix and the threshold
 
     def _say(self, error: UnusableMessage) -> None:
         """Log a standing problem now and then, each reason by itself."""

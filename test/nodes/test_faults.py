@@ -1,6 +1,7 @@
 """Everything that goes wrong on a robot: the message, the count, and that the node recovers."""
 
 import shutil
+import threading
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 from vision_msgs.msg import Detection2D, Detection2DArray
 from visualization_msgs.msg import Marker
+
+from pose_kd_ros.nodes import processing
 
 BALL = picture((150, 110, 30, RED))
 ERROR, OK, WARN = b"\x02", b"\x00", b"\x01"
@@ -231,6 +234,24 @@ def test_a_worker_that_dies_takes_the_node_through_its_error_transition(ros, rig
     assert not rig.pose_node.get_subscriptions_info_by_topic("/image")
     rig.pose_node.start()
     rig.connect()
+    recovers(rig)
+
+
+def test_a_worker_that_hangs_is_told_of(ros, rig, monkeypatch):
+    rig.show(BALL)
+    process, release = rig.pose_node.processing._follower.process, threading.Event()
+
+    def hang(*args):
+        release.wait(30)
+        return process(*args)
+
+    monkeypatch.setattr(processing, "STUCK_S", 0.2)
+    monkeypatch.setattr(rig.pose_node.processing._follower, "process", hang)
+    rig.camera.image(rig.stamp + 0.01, BALL)
+    rig.pause(0.5)
+    level, message, _ = rig.diagnosis()
+    release.set()
+    assert level == ERROR and message.startswith("stuck: one frame has been worked on for")
     recovers(rig)
 
 

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 pytest.importorskip("rclpy")
@@ -113,6 +115,7 @@ def test_thresholds_names_and_tf_can_be_changed_while_it_runs(ros, discs):
     )
     rig.show(BALL)
     assert rig.tf[-1].transforms[0].child_frame_id == "seen_red_ball"
+    assert json.loads(rig.objects[-1].data)["objects"][0]["frame"] == "seen_red_ball"
     count = len(rig.tf)
     assert rig.show(picture())["tracks"][0]["state"] == "predicted"
     assert len(rig.tf) == count + 1
@@ -121,6 +124,7 @@ def test_thresholds_names_and_tf_can_be_changed_while_it_runs(ros, discs):
     )
     assert rig.show(BALL)["tracks"][0]["state"] == "predicted"
     assert len(rig.tf) == count + 1
+    assert rig.labels[-1].threshold == pytest.approx(0.99)
 
 
 def test_an_object_of_another_size(ros, discs):
