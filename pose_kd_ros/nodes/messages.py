@@ -39,13 +39,17 @@ class FrameNames:
             taken = {n for (object_id, _), n in self._numbers.items() if object_id == track.object_id}
             self._numbers[key] = next(n for n in range(1, len(taken) + 2) if n not in taken)
         number = self._numbers[key]
-        plain = model.name.replace(" ", "_").lstrip("/")
-        return f"{prefix}{plain}" + (f"_{number}" if number > 1 else "")
+        return frame_name(model, prefix) + (f"_{number}" if number > 1 else "")
 
     def keep(self, tracks: Iterable) -> None:
         """Forget all tracks but these."""
         alive = {(track.object_id, track.id) for track in tracks}
         self._numbers = {key: n for key, n in self._numbers.items() if key in alive}
+
+
+def frame_name(model: ObjectModel, prefix: str) -> str:
+    """Return the child frame of a class's first object; spaces become underscores."""
+    return prefix + model.name.replace(" ", "_").lstrip("/")
 
 
 def to_pose(matrix: np.ndarray) -> Pose:
@@ -160,7 +164,7 @@ def to_object_table(bundle, models: dict[int, ObjectModel], prefix: str) -> Stri
         {
             "id": m.id,
             "class": m.name,
-            "frame": f"{prefix}{m.name}",
+            "frame": frame_name(m, prefix),
             "diameter": m.diameter,
             "box_center": m.box_center.tolist(),
             "box_size": m.box_size.tolist(),
