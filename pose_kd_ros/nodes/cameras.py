@@ -12,20 +12,21 @@ class CameraLatch:
     """Remembers the latest CameraInfo and turns it into a Camera once, not with every frame."""
 
     def __init__(self):
-        self._info: CameraInfo | None = None
-        self._camera: Camera | UnusableMessage | None = None
+        # One pair, replaced as a whole: the worker reads while the subscription writes.
+        self._latest: tuple[CameraInfo | None, Camera | UnusableMessage | None] = None, None
 
     def put(self, info: CameraInfo) -> None:
         """Take a CameraInfo from its subscription; the stamp makes no difference."""
-        if self._info is None or not _same(self._info, info):
-            self._info, self._camera = info, _convert(info)
+        before, _ = self._latest
+        if before is None or not _same(before, info):
+            self._latest = info, _convert(info)
 
     def camera_for(self, frame_id: str, width: int, height: int) -> Camera:
         """Return the camera of an image.
 
         Raises UnusableMessage: no camera_info came, it is of another frame or size, or it is not calibrated.
         """
-        info, camera = self._info, self._camera
+        info, camera = self._latest
         if not frame_id:
             raise UnusableMessage(
                 "frame_id", "the image has no frame_id: its poses would be in no frame; set it in the driver"
