@@ -21,7 +21,8 @@ from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from rclpy.node import Node
 
-from pose_kd_ros.evaluation.bags import open_bag
+from pose_kd_ros.evaluation.bags import BagError, open_bag
+from pose_kd_ros.nodes.conversions import UnusableMessage
 from standalone.bag_writer import IMAGE_TOPIC, INFO_TOPIC
 from standalone.demo.listener import Listener
 from standalone.demo.pictures import write_pictures
@@ -33,6 +34,8 @@ from standalone.recording import Recording, get_recording, make_synthetic
 
 RECORDINGS = ROOT / ".state" / "recordings"
 START_SECONDS = 120.0  # for the node to load its bundle and become active
+WAIT_SECONDS = 10.0  # that the player waits for the node to listen
+GRACE_SECONDS = 60.0  # beyond the recording's length, before a player that does not end is given up
 SILENCE_SECONDS = 3.0  # after the player's end nothing more is expected then
 
 
@@ -62,9 +65,15 @@ def wait_until_active(node: Node, process: subprocess.Popen, log: Path) -> None:
     raise Failed(f"The pose node did not become active. The end of {log}:\n{tail(log)}")
 
 
-def listen(listener: Listener, player: subprocess.Popen, node: subprocess.Popen, table: LiveTable) -> None:
-    """Spins until the player has ended and the node has fallen silent. Raises Failed when the node dies."""
-    shown = 0.0
+def listen(
+    listener: Listener, player: subprocess.Popen, node: subprocess.Popen, table: LiveTable, seconds: float
+) -> None:
+    """Spins until the player has ended and the node has fallen silent.
+
+    Raises:
+        Failed: the node died, or this took longer than so many seconds.
+    """
+    shown, deadline = 0.0, time.monotonic() + seconds
     while player.poll() is None or time.monotonic() - listener.last_heard < SILENCE_SECONDS:
         rclpy.spin_once(listener, timeout_sec=0.05)
         if time.monotonic() - shown > 0.2:
@@ -72,6 +81,8 @@ def listen(listener: Listener, player: subprocess.Popen, node: subprocess.Popen,
             shown = time.monotonic()
         if node.poll() is not None:
             raise Failed("The pose node died while the recording was playing.")
+        if time.monotonic() > deadline:
+            raise Failed(f"The recording was still playing after {seconds:.0f} s.")
         if len(listener.records.statuses) == listener.records.frames:
             return
 
@@ -80,14 +91,15 @@ def run(bag: Path, bundle: Path, out: Path) -> Listener:
     """Plays the bag into a pose node with this bundle. Returns the listener with all that arrived."""
     with open_bag(bag) as recording:
         records = Records(frames=recording.pick([IMAGE_TOPIC])[0].count)
+        seconds = (recording.end - recording.start) * 1e-9 + WAIT_SECONDS + GRACE_SECONDS
     remaps = ["-r", f"image:={IMAGE_TOPIC}", "-r", f"camera_info:={INFO_TOPIC}"]
     log = out / "pose_node.log"
     listener = Listener(records)
     with running(["pose_node", "--ros-args", "-p", f"bundle:={bundle}", *remaps], log) as node:
         wait_until_active(listener, node, log)
-        play = ["play", str(bag), "--restamp", "--wait", "10"]
+        play = ["play", str(bag), "--restamp", "--wait", str(WAIT_SECONDS)]
         with running(play, out / "play.log") as player, LiveTable() as table:
-            listen(listener, player, node, table)
+            listen(listener, player, node, table, seconds)
     return listener
 
 
@@ -109,7 +121,7 @@ def main() -> int:
     rclpy.init()
     try:
         listener = run(recording.path, options.bundle, options.out)
-    except Failed as reason:
+    except (Failed, BagError) as reason:
         print(reason, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -127,7 +139,10 @@ def report(listener: Listener, recording: Recording, options: argparse.Namespace
     (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     print(json.dumps(summary, indent=2))
     if listener.camera is not None:
-        write_pictures(recording.path, listener.camera, listener.records, options.out)
+        try:
+            write_pictures(recording.path, listener.camera, listener.records, options.out)
+        except UnusableMessage as reason:
+            print(f"No pictures: {reason}", file=sys.stderr)
     print(f"Pictures, video and summary are in {options.out}")
     return 0 if summary["frames_processed"] else 1
 

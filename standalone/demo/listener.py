@@ -1,17 +1,20 @@
 """The demo's node: listens to detections, transforms and status, and writes them into Records."""
 
+import contextlib
 import json
 import time
 
 import numpy as np
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3D, Detection3DArray
 
+from pose_kd_ros.core.camera import Camera
+from pose_kd_ros.nodes.conversions import UnusableMessage, info_to_camera
+from pose_kd_ros.nodes.overlay_node import to_matrix
 from standalone.bag_writer import INFO_TOPIC
 from standalone.demo.records import Found, Records
 
@@ -19,11 +22,12 @@ KEEP = QoSProfile(depth=1000)  # reliable: the demo counts frames and must not l
 
 
 class Listener(Node):
-    """Fills `records` while it is spun. camera: the last CameraInfo's K, 3x3, or None."""
+    """Fills `records` while it is spun. camera: of the first usable CameraInfo, or None."""
 
     def __init__(self, records: Records, pose_node: str = "/pose_node"):
         super().__init__("demo")
-        self.records, self.camera, self.last_heard = records, None, time.monotonic()
+        self.records, self.last_heard = records, time.monotonic()
+        self.camera: Camera | None = None
         self.create_subscription(CameraInfo, INFO_TOPIC, self._on_info, KEEP)
         self.create_subscription(Detection3DArray, f"{pose_node}/detections", self._on_detections, KEEP)
         self.create_subscription(String, f"{pose_node}/status", self._on_status, KEEP)
@@ -31,8 +35,10 @@ class Listener(Node):
 
     def _on_info(self, message: CameraInfo) -> None:
         self.last_heard = time.monotonic()
-        self.camera = np.array(message.k).reshape(3, 3)
         self.records.stamps.append(nanoseconds(message.header.stamp))
+        if self.camera is None:
+            with contextlib.suppress(UnusableMessage):  # the pose node says why, and the demo shows its log
+                self.camera = info_to_camera(message)
 
     def _on_detections(self, message: Detection3DArray) -> None:
         self.last_heard = time.monotonic()
@@ -63,12 +69,3 @@ def to_found(detection: Detection3D) -> Found:
         box_pose=to_matrix(detection.bbox.center),
         box_size=np.array([size.x, size.y, size.z]),
     )
-
-
-def to_matrix(pose) -> np.ndarray:
-    """geometry_msgs/Pose -> 4x4."""
-    t, q = pose.position, pose.orientation
-    matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix()
-    matrix[:3, 3] = t.x, t.y, t.z
-    return matrix

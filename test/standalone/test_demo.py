@@ -10,7 +10,9 @@ import pytest
 
 pytest.importorskip("rclpy")
 pytest.importorskip("rich")
-from standalone.bag_writer import IMAGE_TOPIC, START, Pinhole, write_bag
+from pose_kd_ros.core.camera import Camera
+from pose_kd_ros.pipeline.draw import AXES_RGB
+from standalone.bag_writer import START, Pinhole, write_bag
 from standalone.demo import pictures
 from standalone.demo.records import Found, Records, percentiles, summarise
 from standalone.demo.table import to_line, to_table
@@ -18,6 +20,7 @@ from standalone.synthetic import draw_frames
 
 CAMERA = Pinhole(160, 120, 136.0, 136.0, 79.5, 59.5)
 COUNT = 12
+LENS = Camera(CAMERA.matrix, (), "plumb_bob", CAMERA.width, CAMERA.height)
 STAND_IN = Path(__file__).with_name("stand_in_pose_node.py")
 
 
@@ -67,14 +70,14 @@ def test_table_and_line_name_object_score_and_counts():
 
 
 def test_the_box_is_drawn_where_the_camera_sees_it():
-    image = pictures.draw(np.zeros((120, 160, 3), np.uint8), CAMERA.matrix, [found()])
+    image = pictures.draw(np.zeros((120, 160, 3), np.uint8), LENS, [found()])
     near = 136 * 0.042 / (0.5 - 0.042)  # half the near face's side, in pixels
-    assert len(pictures.EDGES) == 12
+    assert tuple(image[60, 90]) == AXES_RGB[0] and tuple(image[70, 80]) == AXES_RGB[1]
     assert image[60, round(79.5 + near)].any() and not image[60, round(79.5 + near) + 20].any()
 
 
 def test_what_lies_behind_the_camera_is_not_drawn():
-    image = pictures.draw(np.zeros((120, 160, 3), np.uint8), CAMERA.matrix, [found(depth=-0.5)])
+    image = pictures.draw(np.zeros((120, 160, 3), np.uint8), LENS, [found(depth=-0.5)])
     assert not image[40:].any()
 
 
@@ -132,9 +135,16 @@ def test_a_missing_bundle_is_named(tmp_path):
     assert done.returncode == 1 and f"No bundle at {tmp_path}" in done.stderr
 
 
-def test_pictures_of_other_encodings_are_refused():
-    class Message:
-        encoding = "bayer_rggb8"
+def test_a_recording_that_is_not_there_is_named(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    options = {"--bundle": tmp_path, "--out": tmp_path / "out", "--recording": tmp_path / "none"}
+    command = [sys.executable, "-m", "standalone.demo", *(str(v) for pair in options.items() for v in pair)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.strip() == f"No recording at {tmp_path / 'none'}"
 
-    with pytest.raises(ValueError, match=f"encoding of {IMAGE_TOPIC}: wanted one of mono8.*bayer"):
-        pictures.to_bgr(Message)
+
+def test_the_recording_s_pictures_come_back_as_they_were_written(tmp_path):
+    written = [frame.image for frame in draw_frames(CAMERA, 2)]
+    write_bag(tmp_path / "bag", written, CAMERA)
+    for read, image in zip(pictures.read_images(tmp_path / "bag"), written):
+        np.testing.assert_array_equal(read, image[..., ::-1])
