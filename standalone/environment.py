@@ -64,8 +64,17 @@ def set_up(distro: str, with_test: bool = False) -> Layout:
         for index, step in enumerate(todo):
             if with_test or not step.only_with_test:
                 run_step(layout, step, todo[index:])
-        layout.env_file.write_text(layout.environment_script())
+        write_whole(layout.env_file, layout.environment_script())
     return layout
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file unless it says so already; who reads it meanwhile gets the old text or the new one."""
+    if path.is_file() and path.read_text() == text:
+        return
+    draft = path.with_suffix(".draft")
+    draft.write_text(text)
+    draft.replace(path)
 
 
 def run_step(layout: Layout, step: Step, from_here: list[Step]) -> None:

@@ -125,6 +125,18 @@ def test_two_set_ups_do_not_run_at_once(tmp_path, monkeypatch):
     assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
 
 
+def test_a_file_is_replaced_as_a_whole_and_only_if_it_says_something_else(tmp_path):
+    path = tmp_path / "env.sh"
+    environment.write_whole(path, "one")
+    before = path.stat().st_ino
+    environment.write_whole(path, "one")
+    assert path.stat().st_ino == before
+    with path.open() as reader:
+        environment.write_whole(path, "two")
+        assert reader.read() == "one" and path.read_text() == "two"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["env.sh"]
+
+
 def test_env_sh_can_be_sourced_by_any_shell_and_keeps_the_callers_choices(layout):
     layout.env_file.write_text(layout.environment_script())
     script = f'set -eu; . "{layout.env_file}"; echo "$ROS_DISTRO $PATH $ROS_AUTOMATIC_DISCOVERY_RANGE"'
