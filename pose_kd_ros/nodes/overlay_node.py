@@ -100,7 +100,8 @@ class OverlayNode(Node):
             self.get_logger().warning(f"nothing drawn: {error}", throttle_duration_sec=5.0)
             return
         for detection in detections.detections:
-            draw_detection(picture, camera, detection)
+            if detection.results:
+                draw_detection(picture, camera, detection)
         self._overlay.publish(array_to_image(picture, "rgb8", image.header))
 
 

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -6,11 +8,13 @@ pytest.importorskip("onnx")
 from disc_bundle import write_disc_bundle
 from rclpy.qos import qos_profile_sensor_data
 from rig import RED, Rig, picture
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection3D, Detection3DArray
 
 from pose_kd_ros.core.camera import Camera
 from pose_kd_ros.core.object_model import box_corners
-from pose_kd_ros.nodes.conversions import image_to_rgb
+from pose_kd_ros.nodes.conversions import array_to_image, image_to_rgb
 from pose_kd_ros.nodes.overlay_node import OverlayNode, StampMatcher
 from pose_kd_ros.pipeline.draw import AXES_RGB, draw_pose
 
@@ -53,6 +57,20 @@ def test_poses_behind_the_camera_draw_nothing():
     camera = Camera([[300, 0, 160], [0, 300, 120], [0, 0, 1]], (), "plumb_bob", 320, 240)
     draw_pose(image, camera, pose, box_corners((0, 0, 0), (0.1, 0.1, 0.1)), "gone")
     assert not image.any()
+
+
+def test_a_detection_without_a_result_is_left_out(ros, monkeypatch):
+    overlay = OverlayNode()
+    ros.add(overlay)
+    published = []
+    stand_in = SimpleNamespace(get_subscription_count=lambda: 1, publish=published.append)
+    monkeypatch.setattr(overlay, "_overlay", stand_in)
+    image = array_to_image(np.zeros((240, 320, 3), np.uint8), "rgb8", Header(frame_id="camera"))
+    info = CameraInfo(header=image.header, width=320, height=240)
+    info.k = [300.0, 0.0, 160.0, 0.0, 300.0, 120.0, 0.0, 0.0, 1.0]
+    overlay._cameras.put(info)
+    overlay._draw(image, Detection3DArray(detections=[Detection3D()]))
+    assert not image_to_rgb(published[0]).any()
 
 
 def test_the_overlay_shows_what_the_pose_node_found(ros, tmp_path):
