@@ -2,9 +2,8 @@
 network.
 
 Pseudo ground truth for the demo's recording, which states only the first frame's pose. Points on the visible
-faces are
-followed (pyramidal Lucas-Kanade, forward and back), PnP gives the next pose, and the cube's edges, found as
-the
+faces are followed (pyramidal Lucas-Kanade, forward and back), PnP gives the next pose, and the cube's edges,
+found as the
 strongest gradients beside the projected ones, take out the drift. ``edge_error`` judges any pose by the image
 alone.
 """
@@ -72,8 +71,7 @@ def on_surface(pose, pixels, K) -> tuple[np.ndarray, np.ndarray]:
 
 def edge_measurements(grey, pose, K) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sample the visible edges: object points (N, 3), image normals (N, 2), signed pixels (N,) to the
-    strongest
-    gradient along the normal, NaN where there is none worth the name."""
+    strongest gradient along the normal, NaN where there is none worth the name."""
     points = np.concatenate(
         [
             CORNERS[a] + np.linspace(0.08, 0.92, 25)[:, None] * (CORNERS[b] - CORNERS[a])

@@ -7,11 +7,21 @@ import json
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import minimize
 from tqdm import tqdm
 
+from pose_kd_ros.bundle.manifest import DecodeSpec
 from pose_kd_ros.bundle.store import Bundle, open_bundle
 from pose_kd_ros.evaluation.bop import BopDataset, load_models_info, load_ply_vertices
-from pose_kd_ros.evaluation.bop_run import Group, compare, cut, false_alarm_scores, figures, run
+from pose_kd_ros.evaluation.bop_run import (
+    Group,
+    compare,
+    cut,
+    false_alarm_scores,
+    figures,
+    rescored,
+    run,
+)
 from pose_kd_ros.pipeline.estimator import Estimator
 from pose_kd_ros.pipeline.network import load_network
 
@@ -25,9 +35,12 @@ def surface_points(split: Path, estimator: Estimator) -> dict[int, np.ndarray]:
     return {i: load_ply_vertices(folder / f"obj_{i:06d}.ply") for i in estimator.objects}
 
 
-def measure(estimator: Estimator, split: Path, limit: int = 0) -> tuple[list[Group], int, list[float]]:
-    """Run the estimator over a split; returns groups, number of images, seconds per image."""
-    images = BopDataset(split).images[: limit or None]
+def measure(
+    estimator: Estimator, split: Path, limit: int = 0, first: int = 0
+) -> tuple[list[Group], int, list[float]]:
+    """Run the estimator over ``limit`` images (0: all) of a split; returns groups, images, seconds per
+    image."""
+    images = BopDataset(split).images[first : first + limit if limit else None]
     points = surface_points(split, estimator)
     groups, seconds = [], []
     for image, width, poses, spent in run(estimator, tqdm(images, desc=str(split), unit="img")):
@@ -36,14 +49,31 @@ def measure(estimator: Estimator, split: Path, limit: int = 0) -> tuple[list[Gro
     return groups, len(images), seconds
 
 
-def choose(bundle: Bundle, split: Path, limit: int) -> tuple[float, dict[str, float]]:
-    """Return the lowest pose_score with at most ALARMS_PER_IMAGE false alarms on a split, and the figures."""
+def choose(bundle: Bundle, split: Path, limit: int) -> tuple[DecodeSpec, dict[str, float]]:
+    """Fit the score's weights and choose the lowest pose_score with at most ALARMS_PER_IMAGE false alarms, on
+    the first half of the split's images; return both and the figures on the second half."""
     estimator = Estimator(bundle, load_network(bundle, threads=1), pose_score=0.0)
-    groups, images, seconds = measure(estimator, split, limit)
-    false = np.sort(false_alarm_scores(groups))[::-1]
-    allowed = int(images * ALARMS_PER_IMAGE)
-    threshold = round(float(false[allowed]) + 0.005, 2) if len(false) > allowed else 0.1
-    return threshold, rounded(figures([cut(g, threshold) for g in groups], images, seconds))
+    fit, half, _ = measure(estimator, split, limit // 2)
+    weights = fit_confidence(
+        np.concatenate([g.evidence for g in fit]), np.concatenate([g.right for g in fit])
+    )
+    alarms = np.sort(false_alarm_scores([rescored(g, weights) for g in fit]))[::-1]
+    allowed = int(half * ALARMS_PER_IMAGE)
+    threshold = round(float(alarms[allowed]) + 0.005, 2) if len(alarms) > allowed else 0.05
+    decode = DecodeSpec(bundle.manifest.decode.cell_score, threshold, weights.tolist())
+    groups, images, seconds = measure(estimator, split, limit - limit // 2, limit // 2)
+    return decode, rounded(figures([cut(rescored(g, weights), threshold) for g in groups], images, seconds))
+
+
+def fit_confidence(terms: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the weights (TERMS,) of a logistic regression of ``right`` (N,) on ``terms`` (N, TERMS), ridge
+    1."""
+    sign = np.where(right, 1.0, -1.0)
+
+    def loss(weights: np.ndarray) -> float:
+        return float(np.logaddexp(0, -sign * (terms @ weights)).sum() + 0.5 * (weights[1:] ** 2).sum())
+
+    return np.round(minimize(loss, np.zeros(terms.shape[1]), method="L-BFGS-B").x, 6)
 
 
 def rounded(values: dict[str, float]) -> dict[str, float]:

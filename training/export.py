@@ -205,13 +205,14 @@ def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, va
     """Export, choose thresholds on held-out renders, measure, export again with both; returns a line to
     print.
 
-    pose_score is the lowest that keeps false alarms under one in 200 images, see ``evaluate.choose``.
+    What is chosen: the score's weights, and the lowest pose_score with few false alarms
+    (``evaluate.choose``).
     """
     config = load_config(run)
     stride = config.network.strides[-1]
     search_size = -(-search_size // stride) * stride  # up to what the coarsest level divides
-    bundle = export(config, out, names, search_size, DecodeSpec(cell_score=0.3, pose_score=0.0))
+    bundle = export(config, out, names, search_size, DecodeSpec(0.3, 0.0, []))
     if val_images and config.val_split:
-        pose_score, metrics = choose(bundle, config.data / config.val_split, val_images)
-        bundle = export(config, out, names, search_size, DecodeSpec(0.3, pose_score), metrics)
+        decode, metrics = choose(bundle, config.data / config.val_split, val_images)
+        bundle = export(config, out, names, search_size, decode, metrics)
     return f"{bundle.folder}: {bundle.manifest.network.gflop} GFLOP, {bundle.manifest.training.metrics}"

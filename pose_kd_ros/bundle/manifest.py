@@ -24,8 +24,7 @@ class InputSpec:
     """What the network eats: (1, 3, H, W) float32, (pixel / 255 - mean) / std, sides divisible by ``stride``.
 
     size: side of a crop, pixels. search_size: longer side of the whole frame in a search. margin: a crop's
-    side over
-    the object's box, as in training.
+    side over the object's box, as in training.
     """
 
     size: int
@@ -57,8 +56,7 @@ class NetworkSpec:
     """The network file, the meaning of its outputs, and its cost at ``size`` x ``size``.
 
     Outputs of the keypoint family: ``scores`` (1, N, C) in [0, 1]; ``offsets`` (1, N, C, K, 2), pixels from
-    the
-    cell's centre; cells as in ``core.cells.cell_grid`` for ``strides``.
+    the cell's centre; cells as in ``core.cells.cell_grid`` for ``strides``.
     """
 
     file: str
@@ -110,11 +108,12 @@ class ObjectSpec:
 
 @dataclass(frozen=True)
 class DecodeSpec:
-    """Thresholds chosen on held-out renders. cell_score: a cell votes above it. pose_score: a pose is kept
-    above it."""
+    """What held-out renders decided. cell_score: a cell votes above it. pose_score: a pose is kept above it.
+    calibration: weights of the score's terms (``pipeline.confidence``), or empty."""
 
     cell_score: float
     pose_score: float
+    calibration: list[float]
 
 
 @dataclass(frozen=True)

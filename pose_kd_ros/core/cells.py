@@ -14,8 +14,8 @@ def cell_grid(height: int, width: int, strides) -> tuple[np.ndarray, np.ndarray]
     """Return the cells of an input of ``height`` x ``width`` pixels, level by level, row by row.
 
     Returns centres (N, 2), pixels (u, v), and anchors (N,), pixels. Raises ValueError unless every stride
-    divides
-    both sides. Convention: pixel centres at integers, so the first cell of stride 8 is centred at (3.5, 3.5).
+    divides both sides. Convention: pixel centres at integers, so the first cell of stride 8 is centred at
+    (3.5, 3.5).
     """
     return _cell_grid(height, width, tuple(strides))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ..core.metrics import (
     pose_error,
     recall,
 )
+from ..pipeline.confidence import RIGHT, TERMS, confidence
 from ..pipeline.estimator import Estimator, ObjectPose
 from .bop import BopImage
 
@@ -34,7 +35,8 @@ class Group:
 
     mssd: (E, G) over the diameter. mspd: (E, G) px x 640 / width. turn (rad), shift (m): (E, G) up to
     symmetry.
-    scores: (E,). asked: (G,) bool, instances that count; the others may be found without harm.
+    scores: (E,). evidence: (E, TERMS), the scores' terms. right: (E,) bool, in the score's sense. asked: (G,)
+    bool, instances that count; the others may be found without harm.
     """
 
     object_id: int
@@ -43,6 +45,8 @@ class Group:
     shift: np.ndarray
     turn: np.ndarray
     scores: np.ndarray
+    evidence: np.ndarray
+    right: np.ndarray
     asked: np.ndarray
 
 
@@ -74,14 +78,17 @@ def compare(
         b = np.stack([i.T_camera_object for i in true]) if true else np.zeros((0, 4, 4))
         pair = a[:, None], b[None]
         shift, turn = pose_error(*pair, model.symmetries)
+        in_image = mspd(*pair, points[object_id], model.symmetries, image.K)
         groups.append(
             Group(
                 object_id,
                 mssd(*pair, points[object_id], model.symmetries) / model.diameter,
-                mspd(*pair, points[object_id], model.symmetries, image.K) * 640 / width,
+                in_image * 640 / width,
                 shift,
                 turn,
                 np.array([p.score for p in found]),
+                np.array([p.evidence for p in found]).reshape(len(found), TERMS),
+                (in_image < RIGHT * image.K[0, 0] * model.diameter / b[:, 2, 3]).any(1),
                 np.array([i.visib_fract >= VISIBLE for i in true], bool),
             )
         )
@@ -137,12 +144,10 @@ def false_alarm_scores(groups: list[Group]) -> np.ndarray:
 def cut(group: Group, threshold: float) -> Group:
     """The same group as it would be with a higher score threshold."""
     kept = group.scores >= threshold
-    return Group(
-        group.object_id,
-        group.mssd[kept],
-        group.mspd[kept],
-        group.shift[kept],
-        group.turn[kept],
-        group.scores[kept],
-        group.asked,
-    )
+    names = ("mssd", "mspd", "shift", "turn", "scores", "evidence", "right")
+    return replace(group, **{name: getattr(group, name)[kept] for name in names})
+
+
+def rescored(group: Group, weights: np.ndarray) -> Group:
+    """The same group as it would be with these weights of the scores' terms."""
+    return replace(group, scores=np.array([confidence(terms, weights) for terms in group.evidence]))

@@ -14,12 +14,14 @@ from ..core.object_model import ObjectModel, canonical
 from ..core.pnp import solve_pnp
 from ..core.predictions import Correspondences, LocalPredictions
 from ..core.refine import refine_pose, with_origin_moved
+from .confidence import TERMS, confidence, evidence
 from .decode import decode_cells, group_cells, voted_boxes
 from .network import Network
 from .preprocess import network_input
 from .region import Region, overlap, projected_box
 
 VOTE_ERROR = 0.03  # inlier threshold over the voted box: votes scatter by about 1 % of the object they see
+MAX_GROUPS = 8  # groups of an image that are solved, best first: a busy background has many faint ones
 SAME_OBJECT = 0.5  # poses of a class whose projected boxes overlap by more are one object
 
 
@@ -27,10 +29,9 @@ SAME_OBJECT = 0.5  # poses of a class whose projected boxes overlap by more are 
 class ObjectPose:
     """One estimate. pose: T_camera_object (4, 4), metres. covariance: (6, 6), as ``core.refine`` states it.
 
-    score: in [0, 1], the cells' class score (mean of the best five) times ``support``; thresholds for it are
-    chosen on
-    held-out renders. box: (x0, y0, x1, y1) raw pixels. cells, support: how many cells voted, and
-    the share of their weight that agrees. sigma_px: scatter of the agreeing votes in full-image pixels.
+    score: in [0, 1], see ``confidence``. box: (x0, y0, x1, y1) raw pixels. cells, support: how many cells
+    voted, and the share of their weight that agrees. sigma_px: scatter of the agreeing votes in full-image
+    pixels. evidence: the terms of the score.
     """
 
     object_id: int
@@ -42,6 +43,7 @@ class ObjectPose:
     support: float
     sigma_px: float
     track_id: int | None = None
+    evidence: np.ndarray = field(default_factory=lambda: np.zeros(TERMS))
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,7 @@ class Estimator:
         """Return the poses in an RGB image (H, W, 3) uint8, seen by ``camera``.
 
         regions: where objects are expected. search: look at the whole frame too. Raises ValueError where
-        image and
-        camera disagree in size.
+        image and camera disagree in size.
         """
         if image.shape[:2] != (camera.height, camera.width):
             raise ValueError(
@@ -153,7 +154,7 @@ class Estimator:
         outputs = self.network(pixels)
         watch.lap("network")
         votes = decode_cells(outputs, self.strides, crop.height, crop.width, self.cell_score)
-        groups = [votes.select(group) for group in group_cells(votes)]
+        groups = [votes.select(group) for group in group_cells(votes)[:MAX_GROUPS]]
         watch.lap("decode")
         poses = [pose for group in groups if (pose := self._solve(group, crop, camera)) is not None]
         watch.lap("pnp")
@@ -163,8 +164,6 @@ class Estimator:
         """RANSAC PnP over one group's votes, robust refinement, canonical representative."""
         model = self.order[int(votes.object_index[0])]
         correspondences = to_correspondences(votes, model, crop, camera)
-        if correspondences.score < self.pose_score:
-            return None  # support can only lower it: spare PnP the many faint groups of a busy background
         boxes = voted_boxes(votes.points)
         threshold = max(1.0, VOTE_ERROR * float(np.median((boxes[:, 2:] - boxes[:, :2]).max(1)))) / crop.scale
         result = solve_pnp(correspondences, camera.K, threshold)
@@ -176,11 +175,21 @@ class Estimator:
         box = projected_box(refined.pose, model, camera)
         if box is None:
             return None
-        score = correspondences.score * result.support
+        size = float((box[2:] - box[:2]).max())
+        terms = evidence(correspondences.score, result.support, len(votes), refined.sigma_px / size)
+        score = confidence(terms, self.bundle.manifest.decode.calibration)
         pose = canonical(refined.pose, model)
         covariance = with_origin_moved(refined.covariance, pose[:3, 3] - refined.pose[:3, 3])
         return ObjectPose(
-            model.id, pose, covariance, score, box, len(votes), result.support, refined.sigma_px
+            object_id=model.id,
+            pose=pose,
+            covariance=covariance,
+            score=score,
+            box=box,
+            cells=len(votes),
+            support=result.support,
+            sigma_px=refined.sigma_px,
+            evidence=terms,
         )
 
 

@@ -21,8 +21,7 @@ class OnnxNetwork:
     """ONNX Runtime on the CPU (or any provider it offers).
 
     threads: of one inference; 0 = as many as cores. Spinning is off by default: with another process on the
-    cores,
-    spinning pools cost a small network hundreds of milliseconds.
+    cores, spinning pools cost a small network hundreds of milliseconds.
     """
 
     def __init__(

@@ -33,8 +33,7 @@ class Region:
 
 def projected_box(pose: np.ndarray, model: ObjectModel, camera: Camera) -> np.ndarray | None:
     """Return the box (x0, y0, x1, y1) about the object's projected box corners in raw pixels, None if it
-    leaves the
-    view: a corner behind the camera, or no overlap with the image."""
+    leaves the view: a corner behind the camera, or no overlap with the image."""
     pixels = camera.project(transform(pose, model.corners()))
     if not np.isfinite(pixels).all():
         return None

@@ -40,7 +40,7 @@ def manifest(**changes):
         "input": InputSpec(256, 320, 64, 1.5, "rgb", [0.5] * 3, [0.25] * 3),
         "network": NetworkSpec("network.onnx", ["scores", "offsets"], [8, 16, 32, 64], 1, 0.1),
         "objects": [cube],
-        "decode": DecodeSpec(0.3, 0.5),
+        "decode": DecodeSpec(0.3, 0.5, []),
         "golden": GoldenSpec("golden.npz", 0, 64, 64, 0.01),
         "training": TrainingSpec("none", "none", "none", 0, 0, "unknown", "2000-01-01", "none"),
         "files": {"network.onnx": "", "golden.npz": ""},

@@ -9,7 +9,8 @@ import pytest
 from pose_kd_ros.core.object_model import ObjectModel, box_corners
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose
 from pose_kd_ros.evaluation.bop import BopImage, BopInstance
-from pose_kd_ros.evaluation.bop_run import compare, cut, false_alarm_scores, figures
+from pose_kd_ros.evaluation.bop_run import compare, cut, false_alarm_scores, figures, rescored
+from pose_kd_ros.pipeline.confidence import evidence
 from pose_kd_ros.pipeline.estimator import ObjectPose
 
 K = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
@@ -30,7 +31,18 @@ def image(poses, visible=1.0):
 
 
 def found(pose, score=0.9):
-    return ObjectPose(1, pose, np.eye(6), score, np.array([0, 0, 1, 1.0]), 10, 1.0, 1.0)
+    return ObjectPose(
+        1,
+        pose,
+        np.eye(6),
+        score,
+        np.array([0, 0, 1, 1.0]),
+        10,
+        1.0,
+        1.0,
+        None,
+        evidence(score, 1.0, 10, 0.01),
+    )
 
 
 def off_by(millimetres):
@@ -70,6 +82,18 @@ def test_hidden_instances_are_not_asked_for_but_may_be_found():
 
 def test_a_poor_pose_is_no_false_alarm():
     assert false_alarm_scores(groups([TRUE], [found(off_by(80)), found(off_by(300), 0.4)])).tolist() == [0.4]
+
+
+def test_right_means_a_tenth_of_the_projected_diameter():
+    # 100 mm seen by 500 px at 0.5 m are 100 px: 9 mm aside are about 9 px, 12 mm about 12
+    both = groups([TRUE], [found(off_by(8.5)), found(off_by(12))])
+    assert both[0].right.tolist() == [True, False]
+
+
+def test_without_weights_the_score_is_class_score_times_support_and_with_them_a_probability():
+    both = groups([TRUE], [found(TRUE, 0.7)])
+    assert rescored(both[0], np.zeros(0)).scores == pytest.approx([0.7])
+    assert rescored(both[0], np.zeros(5)).scores == pytest.approx([0.5])
 
 
 def test_poses_in_an_image_without_objects_are_false_with_their_scores():

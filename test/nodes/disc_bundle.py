@@ -131,7 +131,7 @@ def write_disc_bundle(folder: Path) -> Path:
         InputSpec(128, 320, STRIDE, 1.5, "rgb", [0.0] * 3, [1.0] * 3),
         NetworkSpec("network.onnx", ["scores", "offsets"], [STRIDE], 16, 0.001),
         [ball(1, "red_ball"), ball(2, "green_ball")],
-        DecodeSpec(0.3, 0.3),
+        DecodeSpec(0.3, 0.3, []),
         GoldenSpec("golden.npz", 1, 64, 64, 1e-3),
         TrainingSpec("by hand", "none", "none", 0, 0, "none", "none", "none"),
         dict.fromkeys(files, ""),

@@ -64,9 +64,8 @@ def make_targets(
     """Return one crop's targets; every tensor but ``cell_class`` has a leading dimension of its own.
 
     cell_class (N,): 0 background, 1 + class index, or IGNORE. vote_cell, vote_instance (P,): drawn cells and
-    the
-    instance each votes for. class_index, diameter (I,); keypoints (I, R, K, 3) metres in the camera frame;
-    tied (I, R) bool; K_inverse (I, 3, 3).
+    the instance each votes for. class_index, diameter (I,); keypoints (I, R, K, 3) metres in the camera
+    frame; tied (I, R) bool; K_inverse (I, 3, 3).
     """
     centers, anchors = cell_grid(*size, strides)
     cell_class = np.zeros(len(centers), np.int64)

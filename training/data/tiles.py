@@ -37,8 +37,7 @@ class Tile:
     seen.
 
     K (3, 3) of the tile. wide: True for a part chosen without regard to objects, False for one around an
-    object,
-    None for a whole image.
+    object, None for a whole image.
     """
 
     pixels: np.ndarray

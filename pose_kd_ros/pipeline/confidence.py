@@ -1,0 +1,34 @@
+"""How sure a pose is: what the estimator saw of it, weighed into a probability.
+
+The weights are fitted on held-out renders (logistic regression), where a pose is right if every point of the
+object projects within a tenth of the object's projected diameter of where it should (MSPD, up to symmetry).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import expit, logit
+
+RIGHT = 0.1  # of the projected diameter
+TERMS = 5
+
+
+def evidence(class_score: float, support: float, cells: int, relative_sigma: float) -> np.ndarray:
+    """Return the terms (TERMS,): 1, logit of the class score (mean of the best five cells), the share of
+    votes that agree, log of the number of cells, log of the agreeing votes' scatter over the object's box."""
+    return np.array( [
+            1.0,
+            logit(np.clip(class_score, 1e-3, 1 - 1e-3)),
+            support,
+            np.log(max(cells, 1)),
+            np.log(max(relative_sigma, 1e-4)),
+        ]
+    )
+
+
+def confidence(terms: np.ndarray, weights) -> float:
+    """Return the score in [0, 1]: the fitted probability; class score times support where no weights were
+    fitted."""
+    if not len(weights):
+        return float(expit(terms[1]) * terms[2])
+    return float(expit(terms @ np.asarray(weights)))
