@@ -58,7 +58,8 @@ float open_sky() {
 
 void main() {
     vec3 base = texture(skin, vec3(uv * repeat, mod(layer, layers))).rgb * colour * tint;
-    base *= base; float open = open_sky();
+    base *= base;
+    float open = open_sky();
     vec3 n = normalize(normal), view = normalize(eye - at);
     if (dot(n, view) < 0.0) n = -n;
     vec3 diffuse = mix(ambient_down, ambient_up, 0.5 + 0.5 * n.z) * open, gloss = vec3(0.0);
@@ -66,7 +67,8 @@ void main() {
         vec3 to = light_position[i].xyz - at * light_position[i].w;
         vec3 reach = light_position[i].xyz - centre;
         float far = light_position[i].w > 0.5 ? dot(reach, reach) / max(dot(to, to), 0.01) : 1.0;
-        to = normalize(to); float facing = max(dot(n, to), 0.0);
+        to = normalize(to);
+        float facing = max(dot(n, to), 0.0);
         vec3 arrives = light_colour[i] * min(far, 4.0);
         arrives *= i == 0 ? lit(0.003 + 0.002 * (1.0 + softness) * (1.0 - facing)) : 0.5 + 0.5 * open;
         diffuse += arrives * facing;
