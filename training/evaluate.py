@@ -4,6 +4,7 @@ images."""
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def choose(bundle: Bundle, split: Path, limit: int) -> tuple[DecodeSpec, dict[st
     )
     alarms = np.sort(false_alarm_scores([rescored(g, weights) for g in fit]))[::-1]
     allowed = int(half * ALARMS_PER_IMAGE)
-    threshold = round(float(alarms[allowed]) + 0.005, 2) if len(alarms) > allowed else 0.05
+    threshold = math.ceil(100 * float(alarms[allowed]) + 1e-6) / 100 if len(alarms) > allowed else 0.05
     decode = DecodeSpec(bundle.manifest.decode.cell_score, threshold, weights.tolist())
     groups, images, seconds = measure(estimator, split, limit - limit // 2, limit // 2)
     return decode, rounded(figures([cut(rescored(g, weights), threshold) for g in groups], images, seconds))

@@ -81,6 +81,13 @@ def ctrl_c_between_steps() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
+def agreed(fabric: Fabric, pressed: bool) -> bool:
+    """Whether any process was told to stop: all end after the same step, or one would wait for the others."""
+    if fabric.world_size == 1:
+        return pressed
+    return bool(fabric.all_reduce(torch.tensor(float(pressed), device=fabric.device), reduce_op="max") > 0)
+
+
 def launch(config: RunConfig) -> Fabric:
     """Set up devices and precision; refuses a batch that the processes cannot share equally."""
     logger = TensorBoardLogger(config.runs, name=config.name, version="")
@@ -131,14 +138,14 @@ def train(config: RunConfig) -> Path:
             fabric.clip_gradients(network, optimizer, max_norm=config.clip)
             optimizer.step()
 
-            done = step + 1
+            done, stopping = step + 1, agreed(fabric, stop())
             if done % config.log_every == 0:
                 report(fabric, bar, terms, done, optimizer.param_groups[0]["lr"])
-            if done % config.checkpoint_every == 0 or done == config.steps or stop():
+            if done % config.checkpoint_every == 0 or done == config.steps or stopping:
                 save(config, fabric, network, optimizer, done)
             if validation and done % config.val_every == 0:
                 fabric.log_dict(validate(config, fabric, network, validation), done)
-            if stop() and done < config.steps:
+            if stopping and done < config.steps:
                 raise Stopped(
                     f"stopped after step {done} of {config.steps}; the same command goes on from there"
                 )
