@@ -18,7 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
+from bench.accuracy import row as result_row
 from bench.live import live, painted, recorded
+from pose_kd_ros.bundle.store import open_bundle
 
 WARM = 20  # first frames, which are not counted
 
@@ -27,7 +29,8 @@ def row(name: str, values) -> dict:
     values = np.asarray(values, float)
     p50, p95, worst = (np.percentile(values, p) for p in (50, 95, 100)) if len(values) else (np.nan,) * 3
     print(f"{name:28s} p50 {p50:8.2f}   p95 {p95:8.2f}   max {worst:8.2f}   n {len(values)}")
-    return {f"{name.replace(' ', '_')}_ms_p50": p50, f"{name.replace(' ', '_')}_ms_p95": p95}
+    key = name.strip().replace(" ", "_")
+    return {f"{key}_ms_p50": p50, f"{key}_ms_p95": p95}
 
 
 def report(bench, sent: int) -> dict:
@@ -66,7 +69,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=25.0)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("-p", action="append", default=[], metavar="NAME:=VALUE", help="for the node")
-    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--json", type=Path, help="also write the figures there, as docs/results keeps them")
     options = parser.parse_args()
     frames = recorded(options.recording, 300) if options.recording else painted(300, 640, 480)
     with live(options.bundle, f"threads:={options.threads}", *options.p) as (bench, _):
@@ -75,7 +78,11 @@ def main() -> None:
         bench.listen(2.0)
         figures = report(bench, options.frames + WARM)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+        source = options.recording.name if options.recording else "painted disc"
+        kind = "real" if options.recording else "synthetic"
+        name = f"live, 640x480 at {options.rate:g} Hz"
+        rows = [result_row(open_bundle(options.bundle), name, source, kind, figures)]
+        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

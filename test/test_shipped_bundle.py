@@ -1,0 +1,31 @@
+"""The bundle that ships: whole, replayable, and what the README says it is."""
+
+from pathlib import Path
+
+import pytest
+
+from pose_kd_ros.bundle.store import open_bundle
+from pose_kd_ros.pipeline.network import load_network
+
+BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
+
+
+@pytest.fixture(scope="module")
+def cube():
+    return open_bundle(BUNDLES / "cube")
+
+
+def test_the_cube_replays_its_golden_sample(cube):
+    load_network(cube, threads=1)
+
+
+def test_the_cube_is_84_mm_with_24_symmetries_and_a_small_network(cube):
+    model = cube.objects[0]
+    assert model.name == "cube" and model.box_size.tolist() == [0.084] * 3 and len(model.symmetries) == 24
+    assert cube.manifest.network.parameters < 700_000
+    assert sum(p.stat().st_size for p in cube.folder.iterdir()) < 4_000_000
+
+
+def test_its_manifest_says_what_it_was_trained_on_and_measured(cube):
+    training = cube.manifest.training
+    assert training.steps > 0 and "render" in training.data and {"mssd", "mspd", "found"} <= set(training.metrics)
