@@ -13,8 +13,17 @@ from tqdm import tqdm
 
 from training.render import pictures
 from training.render.config import RenderConfig
-from training.render.mesh_files import symmetry_fields, target_mesh, write_models
+from training.render.files import read_object, write_whole
+from training.render.mesh_files import (
+    check_models,
+    content_hash,
+    symmetry_fields,
+    target_mesh,
+    write_models,
+)
 from training.render.workers import Workers
+
+MESH = "mesh_sha256"  # in render.json: a path says nothing of what the file held
 
 
 def render_dataset(
@@ -23,14 +32,20 @@ def render_dataset(
     """Writes `count` images to <out>/<split>/ as BOP scenes, and <out>/models.
 
     Complete scenes of an earlier, interrupted run with the same configuration and seed are kept.
-    Raises ValueError where <out>/<split> was rendered with another configuration or seed (naming the field).
+    Raises ValueError where <out>/<split> was rendered with another configuration, mesh or seed (naming the
+    field) or holds scenes that `count` images do not have, and where <out>/models is of another object.
     """
     folder = Path(out) / split
     mesh = target_mesh(config)
     symmetry = symmetry_fields(config, mesh)
     pictures.photograph_paths(config.pictures, config.pictures_split)
-    _check_same_recipe(folder, config, seed)
-    write_models(Path(out) / "models", config.object_id, mesh, symmetry)
+    recipe = config.to_json() | {"seed": seed, MESH: content_hash(mesh)}
+    _check_same_recipe(folder / "render.json", recipe)
+    _check_no_surplus(folder, count, config.images_per_scene)
+    models = Path(out) / "models", config.object_id, mesh, symmetry
+    check_models(*models)
+    _keep_recipe(folder / "render.json", recipe)
+    write_models(*models)
     todo = [
         (scene, indices)
         for scene, indices in scenes_of(count, config.images_per_scene)
@@ -49,26 +64,39 @@ def scenes_of(count: int, per_scene: int) -> list[tuple[int, range]]:
     return [(s, range(s * per_scene, min(count, (s + 1) * per_scene))) for s in range(-(-count // per_scene))]
 
 
-def _check_same_recipe(folder: Path, config: RenderConfig, seed: int) -> None:
-    path, wanted = folder / "render.json", config.to_json() | {"seed": seed}
-    if path.exists():
-        found = RenderConfig().to_json() | json.loads(
-            path.read_text()
-        )  # options that came later: their defaults
-        for name in wanted.keys() | found.keys():
-            if found.get(name) != wanted.get(name):
-                raise ValueError(
-                    f"{path}: {name}: the data there was rendered with {found.get(name)!r}, "
-                    f"wanted {wanted.get(name)!r}; choose another folder or delete this one"
-                )
+def _check_same_recipe(path: Path, wanted: dict) -> None:
+    if not path.exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(wanted, indent=1) + "\n")
+    found = RenderConfig().to_json() | read_object(path)  # options that came later: their defaults
+    found.setdefault(MESH, wanted[MESH])  # rendered before it was kept: nobody knows
+    for name in sorted(wanted.keys() | found.keys()):
+        if found.get(name) != wanted.get(name):
+            raise ValueError(
+                f"{path}: {name}: the data there was rendered with {found.get(name)!r}, "
+                f"wanted {wanted.get(name)!r}; choose another folder or delete this one"
+            )
+
+
+def _check_no_surplus(folder: Path, count: int, per_scene: int) -> None:
+    """A reader takes every scene it finds, so more than was asked for must not lie there."""
+    there = {int(path.parent.name): len(read_object(path)) for path in folder.glob("[0-9]*/scene_gt.json")}
+    wanted = {scene: len(indices) for scene, indices in scenes_of(count, per_scene)}
+    if any(images > wanted.get(scene, 0) for scene, images in there.items()):
+        raise ValueError(
+            f"{folder}: holds {sum(there.values())} images in {len(there)} scenes, wanted {count} in "
+            f"{len(wanted)}; ask for as many, choose another folder or delete the scenes that are too many"
+        )
+
+
+def _keep_recipe(path: Path, recipe: dict) -> None:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(recipe, indent=1) + "\n")
 
 
 def _is_complete(folder: Path, count: int) -> bool:
     path = folder / "scene_gt.json"
-    return path.exists() and len(json.loads(path.read_text())) == count
+    return path.exists() and len(read_object(path)) == count
 
 
 def _render_scene(workers: Workers, folder: Path, scene: int, indices: range, bar: tqdm) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from pose_kd_ros.evaluation.bop import load_models_info
 from training.render.config import RenderConfig
+from training.render.files import read_object, write_whole
 from training.render.shapes import Mesh, box_mapping, cube, face_normals
 
 _METRES = {"m": 1.0, "mm": 1e-3}
@@ -94,13 +96,50 @@ def _in_mm(symmetry: np.ndarray) -> list[float]:
     return scaled.reshape(-1).tolist()
 
 
+def content_hash(mesh: Mesh) -> str:
+    """SHA-256 of the mesh's triangles (their corners in order, to 1e-6 mm); looks have no say."""
+    corners = np.round(mesh.positions * 1000, 6) + 0.0  # no negative zeros
+    return hashlib.sha256(np.ascontiguousarray(corners, "<f8").tobytes()).hexdigest()
+
+
+def check_models(folder: Path, object_id: int, mesh: Mesh, symmetry_fields: dict[str, list]) -> None:
+    """Raise ValueError, naming both, where ``folder`` already holds another object or another mesh.
+
+    All splits of a data set share its models: a second object in their place would change what the first
+    split's labels mean.
+    """
+    advice = "choose another folder or delete this one's data"
+    path, ply = folder / "models_info.json", folder / f"obj_{object_id:06d}.ply"
+    entry = json.loads(json.dumps(_size_fields(mesh) | symmetry_fields))
+    infos = read_object(path) if path.exists() else {}
+    if infos and list(infos) != [str(object_id)]:
+        found = ", ".join(sorted(infos))
+        raise ValueError(f"{path}: holds object {found}, wanted object {object_id}; {advice}")
+    for name in sorted(entry.keys() | infos.get(str(object_id), entry).keys()):
+        old, new = infos.get(str(object_id), entry).get(name), entry.get(name)
+        if old != new:
+            raise ValueError(
+                f"{path}: object {object_id}: {name}: holds {_short(old)}, wanted {_short(new)}; {advice}"
+            )
+    if ply.exists() and ply.read_text() != (text := _ply_text(mesh)):
+        old, new = (hashlib.sha256(t.encode()).hexdigest()[:12] for t in (ply.read_text(), text))
+        raise ValueError(f"{ply}: holds another mesh (SHA-256 {old}..., wanted {new}...); {advice}")
+
+
+def _short(value: object) -> str:
+    return f"{len(value)} of them" if isinstance(value, list) else str(value)
+
+
 def write_models(folder: Path, object_id: int, mesh: Mesh, symmetry_fields: dict[str, list]) -> None:
-    """models/obj_<id>.ply (ASCII, vertices in mm) and models_info.json as BOP defines them."""
+    """models/obj_<id>.ply (ASCII, vertices in mm) and models_info.json as BOP defines them.
+
+    Raises ValueError where other models are there already (check_models).
+    """
+    check_models(folder, object_id, mesh, symmetry_fields)
     folder.mkdir(parents=True, exist_ok=True)
-    corners, index = np.unique(np.round(mesh.positions * 1000, 6), axis=0, return_inverse=True)
-    _write_ply(folder / f"obj_{object_id:06d}.ply", corners, index.reshape(-1, 3))
+    write_whole(folder / f"obj_{object_id:06d}.ply", _ply_text(mesh))
     info = {str(object_id): _size_fields(mesh) | symmetry_fields}
-    (folder / "models_info.json").write_text(json.dumps(info, indent=1) + "\n")
+    write_whole(folder / "models_info.json", json.dumps(info, indent=1) + "\n")
 
 
 def _size_fields(mesh: Mesh) -> dict[str, float]:
@@ -110,7 +149,9 @@ def _size_fields(mesh: Mesh) -> dict[str, float]:
     return info | {f"size_{axis}": float(size[k]) for k, axis in enumerate("xyz")}
 
 
-def _write_ply(path: Path, corners: np.ndarray, faces: np.ndarray) -> None:
+def _ply_text(mesh: Mesh) -> str:
+    corners, index = np.unique(np.round(mesh.positions * 1000, 6), axis=0, return_inverse=True)
+    faces = index.reshape(-1, 3)
     header = [
         "ply",
         "format ascii 1.0",
@@ -122,4 +163,4 @@ def _write_ply(path: Path, corners: np.ndarray, faces: np.ndarray) -> None:
     ]
     rows = [" ".join(f"{value:.6g}" for value in corner) for corner in corners]
     rows += [f"3 {a} {b} {c}" for a, b, c in faces]
-    path.write_text("\n".join([*header, *rows]) + "\n")
+    return "\n".join([*header, *rows]) + "\n"

@@ -17,6 +17,7 @@ import pytest
 from pose_kd_ros.evaluation.bop import BopDataset, load_models_info, load_ply_vertices
 from training.render.config import RenderConfig
 from training.render.dataset import render_dataset, scenes_of
+from training.render.files import write_whole
 from training.render.maker import ImageMaker
 
 SMALL = RenderConfig(
@@ -134,6 +135,76 @@ def test_another_configuration_in_the_same_folder_is_refused(rendered):
         render_dataset(other, rendered, "train", COUNT, SEED)
     with pytest.raises(ValueError, match="seed: the data there was rendered with 3, wanted 4"):
         render_dataset(SMALL, rendered, "train", COUNT, 4)
+
+
+def write_box(path, *edges_mm):
+    import trimesh
+
+    trimesh.creation.box(edges_mm).export(path)
+
+
+def test_an_edited_mesh_at_the_same_path_is_refused(tmp_path):
+    write_box(tmp_path / "box.ply", 80, 60, 40)
+    config, out = dataclasses.replace(SMALL, mesh=tmp_path / "box.ply"), tmp_path / "out"
+    render_dataset(config, out, "train", 1, SEED)
+    render_dataset(config, out, "train", 1, SEED)
+    before = digests(out)
+    write_box(tmp_path / "box.ply", 60, 80, 40)  # of the same diameter
+    with pytest.raises(ValueError, match=r"render\.json: mesh_sha256: the data there was rendered with"):
+        render_dataset(config, out, "train", 1, SEED)
+    assert digests(out) == before
+
+
+def test_another_split_must_show_the_same_object(tmp_path):
+    render_dataset(SMALL, tmp_path, "train", 1, SEED)
+    before = digests(tmp_path)
+    for changes, message in (
+        ({"cube_edge_mm": 50.0}, "object 1: diameter: holds 145.492268, wanted 86.60254"),
+        ({"object_id": 2}, "holds object 1, wanted object 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            render_dataset(dataclasses.replace(SMALL, **changes), tmp_path, "val", 1, SEED)
+    assert digests(tmp_path) == before
+    render_dataset(SMALL, tmp_path, "val", 1, SEED)
+
+
+def test_data_from_before_the_mesh_was_kept_goes_on(tmp_path):
+    render_dataset(SMALL, tmp_path, "train", 1, SEED)
+    path = tmp_path / "train/render.json"
+    recipe = json.loads(path.read_text())
+    del recipe["mesh_sha256"]
+    path.write_text(json.dumps(recipe))
+    render_dataset(SMALL, tmp_path, "train", 2, SEED)
+    assert len(BopDataset(tmp_path / "train").images) == 2
+
+
+def test_fewer_images_than_are_there_are_refused(rendered):
+    before = digests(rendered)
+    for count in (5, 3):
+        with pytest.raises(ValueError, match=f"holds 6 images in 2 scenes, wanted {count} in"):
+            render_dataset(SMALL, rendered, "train", count, SEED)
+    assert digests(rendered) == before
+
+
+@pytest.mark.parametrize("name", ["train/render.json", "models/models_info.json"])
+def test_a_broken_file_is_named(tmp_path, name):
+    render_dataset(SMALL, tmp_path, "train", 1, SEED)
+    (tmp_path / name).write_text('{"half')
+    with pytest.raises(ValueError, match=rf"{name}: not valid JSON"):
+        render_dataset(SMALL, tmp_path, "train", 1, SEED)
+
+
+def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    path = tmp_path / "render.json"
+    write_whole(path, "old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, "new")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["render.json"]
 
 
 def test_scenes_of_a_count_that_does_not_divide():
