@@ -132,8 +132,12 @@ RESULT_FREE = (
 
 def check_same(config: RunConfig, kept: str, path: Path) -> None:
     """Raise ValueError if a run that is to be resumed was started with other settings; names each and both
-    values."""
+    values.
+
+    Settings that the kept text does not know came later: the run had their defaults.
+    """
     new, old = (_flat(json.loads(text)) for text in (to_json(config), kept))
+    old = _flat(json.loads(to_json(RunConfig(config.name)))) | old
     differ = [
         f"{k}: was {old.get(k)}, now {new.get(k)}"
         for k in sorted({*new, *old})

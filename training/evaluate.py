@@ -26,7 +26,7 @@ from pose_kd_ros.evaluation.bop_run import (
 from pose_kd_ros.pipeline.estimator import Estimator
 from pose_kd_ros.pipeline.network import load_network
 
-ALARMS_PER_IMAGE = 1 / 200  # the score threshold is chosen so that held-out renders have no more
+ALARMS_PER_IMAGE = 1 / 100  # the score threshold is chosen so that held-out renders have no more
 
 
 def surface_points(split: Path, estimator: Estimator) -> dict[int, np.ndarray]:
