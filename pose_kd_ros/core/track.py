@@ -107,9 +107,11 @@ class Tracker:
         gap = min(stamp - self._stamp, LONGEST)
         unseen = self._stamp - track.stamp  # the velocity has faded for so long already
         way = MEMORY * (np.exp(-unseen / MEMORY) - np.exp(-(unseen + gap) / MEMORY))
-        grown = np.repeat([SPEED * self.objects[track.object_id].diameter, TURN], 3) * gap
+        grown = np.repeat([SPEED * self.objects[track.object_id].diameter, TURN], 3) ** 2 * (
+            min(unseen + gap, LONGEST) ** 2 - min(unseen, LONGEST) ** 2  # the same in one step or in ten
+        )
         pose = make_pose(track.pose[:3, :3], track.pose[:3, 3] + track.velocity * way)
-        return replace(track, state="predicted", pose=pose, covariance=track.covariance + np.diag(grown**2),
+        return replace(track, state="predicted", pose=pose, covariance=track.covariance + np.diag(grown),
                        age=track.age + stamp - self._stamp)
 
     def _pairs(self, expected: list[Track], detections: list[Detection]) -> list[tuple[int, int]]:

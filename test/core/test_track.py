@@ -163,6 +163,16 @@ def test_prediction_grows_uncertain_and_stops():
     np.testing.assert_allclose(tracker.predict(20 * STEP)[0].pose, at_once)
 
 
+@pytest.mark.parametrize("frames", [1, 5, 40])
+def test_uncertainty_grows_with_time_and_not_with_frames(frames):
+    tracker = Tracker(OBJECTS, ttl=10)
+    tracker.update(0.0, [Seen(at(0))])
+    at_once = tracker.predict(0.8)[0].covariance
+    for frame in range(1, frames):
+        tracker.update(0.8 * frame / frames, [])
+    np.testing.assert_allclose(tracker.predict(0.8)[0].covariance, at_once)
+
+
 def test_predicting_changes_nothing():
     tracker = Tracker(OBJECTS)
     tracker.update(0.0, [Seen(at(0))])
