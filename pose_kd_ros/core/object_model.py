@@ -25,8 +25,10 @@ def rotations_about(axis, offset=(0.0, 0.0, 0.0), steps: int = CONTINUOUS_STEPS)
 
 
 def expand_symmetries(discrete=(), continuous=(), steps: int = CONTINUOUS_STEPS) -> np.ndarray:
-    """Return all symmetry transforms (S, 4, 4), identity first, as BOP composes them: discrete x continuous.
+    """Return all symmetry transforms (S, 4, 4), identity first: every discrete @ every continuous one.
 
+    BOP's own tools compose continuous @ discrete: the same set where the discrete ones map the axis to
+    itself, as those of one object do.
     ``discrete``: (n, 4, 4), identity optional. ``continuous``: (axis, offset) pairs.
     """
     discrete = np.asarray(discrete, float).reshape(-1, 4, 4)
