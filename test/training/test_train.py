@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ torch = pytest.importorskip("torch")
 from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training import checkpoint  # noqa: E402
-from training.config import RunConfig, load_config  # noqa: E402
+from training.config import RunConfig, check_same, load_config, to_json  # noqa: E402
 from training.export import export_run  # noqa: E402
 from training.models.network import NetworkConfig  # noqa: E402
 from training.train import one_cycle, train  # noqa: E402
@@ -167,6 +168,25 @@ def test_a_failed_write_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
         checkpoint.save(path, {"step": 2})
     assert checkpoint.load(path) == {"step": 1}
     assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_save(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    left, others = (tmp_path / f"last.{pid}.tmp" for pid in (ended.pid, os.getppid()))
+    for path in (left, others):
+        path.write_bytes(b"half")
+    checkpoint.save(tmp_path / "last.ckpt", {"step": 1})
+    assert sorted(os.listdir(tmp_path)) == sorted([others.name, "last.ckpt"])
+
+
+def test_a_setting_that_came_later_had_its_default(tmp_path):
+    config = RunConfig("x")
+    kept = json.loads(to_json(config))
+    del kept["clip"], kept["weights"]["vote"]
+    check_same(config, json.dumps(kept), tmp_path)
+    with pytest.raises(ValueError, match=r"clip: was 1.0, now 2.0"):
+        check_same(dataclasses.replace(config, clip=2.0), json.dumps(kept), tmp_path)
 
 
 def test_learning_rate_rises_and_falls():
