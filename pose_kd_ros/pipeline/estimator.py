@@ -108,12 +108,17 @@ class Estimator:
         return other
 
     def estimate(
-        self, image: np.ndarray, camera: Camera, regions: Sequence[Region] = (), search: bool = True
+        self,
+        image: np.ndarray,
+        camera: Camera,
+        regions: Sequence[Region] = (),
+        search: bool = True,
+        recover: bool = False,
     ) -> Estimates:
         """Return the poses in an RGB image (H, W, 3) uint8, seen by ``camera``.
 
-        regions: where objects are expected. search: look at the whole frame too. Raises ValueError where
-        image and camera disagree in size.
+        regions: where objects are expected. search: look at the whole frame too. recover: do so if a region
+        shows no pose worth keeping. Raises ValueError where image and camera disagree in size.
         """
         if image.shape[:2] != (camera.height, camera.width):
             raise ValueError(
@@ -122,8 +127,9 @@ class Estimator:
             )
         watch = Stopwatch()
         found = [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
-        if search:
-            found += self._search(image, camera, found, watch)
+        answered = sum(pose.score >= self.pose_score for pose in found)
+        if search or (recover and answered < len(regions)):
+            found += self._search(image, camera, [p for p in found if p.score >= self.pose_score], watch)
         kept = [pose for pose in suppress(found) if pose.score >= self.pose_score]
         return Estimates(kept, watch.stages_ms)
 

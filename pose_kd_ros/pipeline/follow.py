@@ -70,7 +70,7 @@ class Follower:
         expected = self._expected(stamp, camera)
         given = [r for r in regions if all(overlap(r.box, e.box) < KNOWN for e in expected)]
         search = self.search and (not self._measured or stamp - self._searched >= self.search_period)
-        found = self.estimator.estimate(image, camera, expected + given, search)
+        found = self.estimator.estimate(image, camera, expected + given, search, recover=self.search)
         started = time.perf_counter()
         poses = sorted(found.poses, key=lambda p: p.track_id is None)[: self.max_instances]
         tracks = self.tracker.update(stamp, poses)

@@ -93,6 +93,15 @@ def test_two_instances_are_two_poses_and_a_known_one_is_not_found_again():
     assert sorted(str(p.track_id) for p in found.poses) == ["3", "None"]
 
 
+def test_a_region_without_its_object_makes_the_frame_a_search():
+    oracle = Oracle(PINHOLE, [POSE])
+    elsewhere = Region(projected_box(SECOND, MODEL, PINHOLE), 1, track_id=7)
+    lost = estimator(oracle).estimate(oracle.image(), PINHOLE, [elsewhere], search=False)
+    assert lost.poses == []
+    found = estimator(oracle).estimate(oracle.image(), PINHOLE, [elsewhere], search=False, recover=True)
+    assert len(found.poses) == 1 and found.poses[0].track_id is None
+
+
 def test_an_empty_image_gives_no_pose():
     oracle = Oracle(PINHOLE, [])
     assert estimator(oracle).estimate(oracle.image(), PINHOLE).poses == []

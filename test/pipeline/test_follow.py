@@ -28,7 +28,7 @@ class Eye:
         self.objects = {1: MODEL}
         self.places, self.searched, self.regions = places, [], []
 
-    def estimate(self, image, camera, regions, search):
+    def estimate(self, image, camera, regions, search, recover=False):
         self.searched.append(search)
         self.regions.append(regions)
         poses = [self._pose(x, None) for x in self.places if search]
