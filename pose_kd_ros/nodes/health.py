@@ -38,16 +38,21 @@ class Health:
             self.last_frame = time.monotonic()
             self._latency_ms: deque[float] = deque(maxlen=WINDOW)
             self._stages_ms: dict[str, deque[float]] = {}
-            self._sequence: int | None = None
+            self._last: tuple[int | None, int] = (None, 0)
 
-    def arrived(self, sequence: int | None) -> None:
-        """A frame came; a gap in its publisher's sequence numbers is a frame that never did."""
+    def arrived(self, sequence: int | None, publishers: int = 1) -> None:
+        """A frame came; a gap in its publisher's sequence numbers is a frame that never did.
+
+        rclpy does not say whose number it is, so gaps count only while one publisher is there, and not where
+        the number goes back or ``publishers`` has changed.
+        """
         with self._lock:
             self.received += 1
             self.last_frame = time.monotonic()
-            if sequence and self._sequence and sequence > self._sequence:
-                self.lost += sequence - self._sequence - 1
-            self._sequence = sequence
+            before, alone = self._last[0], self._last[1] == publishers == 1
+            if alone and sequence and before and sequence > before:
+                self.lost += sequence - before - 1
+            self._last = (sequence, publishers)
 
     def refuse(self, reason: str, text: str) -> None:
         """A frame could not be used."""

@@ -48,21 +48,28 @@ class Inputs:
         compressed = settings.image_transport == "compressed"
         kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
         self._decode: Callable = compressed_to_rgb if compressed else image_to_rgb
-        self._image = self._subscribe(kind, topic, self._image_callback(), settings.reliability)
-        self._others = [self._subscribe(CameraInfo, "camera_info", self._cameras.put)]
-        if settings.use_regions:
-            self._others.append(self._subscribe(Detection2DArray, "regions", self._on_regions))
+        self._made: list = []  # all subscriptions, to be taken down
+        try:
+            self._image = self._subscribe(kind, topic, self._image_callback(), settings.reliability)
+            self._infos = self._subscribe(CameraInfo, "camera_info", self._cameras.put)
+            if settings.use_regions:
+                self._subscribe(Detection2DArray, "regions", self._on_regions)
+        except BaseException:
+            self.destroy()
+            raise
 
     def _subscribe(self, kind, topic: str, callback, reliability: str = "best_effort"):
         """Depth 1, so that a slow moment costs frames and not age; parameters can override every policy."""
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability.upper()])
-        return self._node.create_subscription(
+        made = self._node.create_subscription(
             kind, topic, callback, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies()
         )
+        self._made.append(made)
+        return made
 
     def destroy(self) -> None:
         """Take the subscriptions down."""
-        for subscription in (self._image, *self._others):
+        for subscription in self._made:
             self._node.destroy_subscription(subscription)
 
     def _image_callback(self) -> Callable:
@@ -75,7 +82,7 @@ class Inputs:
         return with_info if has_info else lambda message: self._on_image(message, None)
 
     def _on_image(self, message, sequence: int | None) -> None:
-        self._health.arrived(sequence)
+        self._health.arrived(sequence, self._node.count_publishers(self._image.topic_name))
         self._latest.put(Arrival(message, time.perf_counter()))
 
     def _on_regions(self, message: Detection2DArray) -> None:
@@ -106,6 +113,6 @@ class Inputs:
         return explain_silence(topic, self._image.msg_type, seconds, self._reliable, publishers)
 
     def _camera_info_sources(self) -> str:
-        topic = self._others[0].topic_name
+        topic = self._infos.topic_name
         publishers = self._node.get_publishers_info_by_topic(topic)
         return f"{topic}: " + (", ".join(describe(info) for info in publishers) or "nobody publishes there")

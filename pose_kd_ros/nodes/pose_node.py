@@ -74,7 +74,10 @@ class PoseNode(LifecycleNode):
     def on_activate(self, state) -> TransitionCallbackReturn:
         """Subscribe and begin to work."""
         super().on_activate(state)  # lets the publishers publish
-        return self._attempt("activate", self._begin)
+        result = self._attempt("activate", self._begin)
+        if result != SUCCESS:
+            super().on_deactivate(state)
+        return result
 
     def on_deactivate(self, state) -> TransitionCallbackReturn:
         """Unsubscribe and end the worker; one that had died makes this the error transition."""

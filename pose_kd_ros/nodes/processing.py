@@ -43,7 +43,11 @@ class Processing:
         self.health, self.latest = Health(), Latest()
         self._announce()
         self.inputs = Inputs(node, self._settings, self.latest, self.health)
-        self.worker = Worker(self.latest, self._work)
+        try:
+            self.worker = Worker(self.latest, self._work)
+        except BaseException:
+            self.inputs.destroy()
+            raise
 
     def stop(self) -> None:
         """End subscriptions and worker, delete the markers. Raises RuntimeError if the worker is stuck."""

@@ -72,12 +72,40 @@ def test_every_parameter_is_described_and_has_its_range(ros):
     assert rig.state == "unconfigured"
 
 
-@pytest.mark.parametrize(("name", "value"), [("threads", -1), ("score_threshold", 1.5), ("max_instances", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("threads", -1), ("score_threshold", 1.5), ("max_instances", 0), ("track_ttl", float("nan"))],
+)
 def test_values_out_of_range_are_refused_at_start_and_later(ros, name, value):
     with pytest.raises(InvalidParameterValueException, match=name):
         PoseNode(parameter_overrides=[Parameter(name, value=value)])
     rig = Rig(ros, autostart=False, camera=False)
     assert not rig.pose_node.set_parameters([Parameter(name, value=value)])[0].successful
+
+
+@pytest.mark.parametrize("broken", ["a subscription", "the worker"])
+def test_an_activation_that_fails_leaves_nothing_running(ros, discs, monkeypatch, broken):
+    def fail(*_, **__):
+        raise RuntimeError("no more threads")
+
+    rig = Rig(ros, autostart=False, bundle=discs, threads=1)
+    rig.pose_node.trigger_configure()
+    with monkeypatch.context() as patch:
+        if broken == "the worker":
+            patch.setattr("pose_kd_ros.nodes.processing.Worker", fail)
+        else:
+            create = rig.pose_node.create_subscription
+            patch.setattr(
+                rig.pose_node,
+                "create_subscription",
+                lambda kind, topic, *a, **k: (create if topic == "image" else fail)(kind, topic, *a, **k),
+            )
+        rig.pose_node.trigger_activate()
+    assert rig.state == "inactive" and "no more threads" in rig.diagnosis()[1]
+    assert not rig.pose_node.get_subscriptions_info_by_topic("/image")
+    assert not rig.pose_node._outputs.detections.is_activated
+    rig.pose_node.trigger_activate()
+    assert rig.connect().show(BALL)["tracks"]
 
 
 def test_values_of_another_type_are_refused(ros):
