@@ -25,6 +25,7 @@ from ..core.pose import from_quaternion, inverse, make_pose, transform
 from ..pipeline.draw import draw_pose
 from .cameras import CameraLatch
 from .conversions import UnusableMessage, array_to_image, image_to_rgb
+from .parameters import CHOICES, UnusableParameter
 
 KEPT = 30  # images that wait for their detections: one second, about 28 MB at 640x480
 
@@ -72,8 +73,11 @@ class OverlayNode(Node):
         self.declare_parameter(
             "reliability", "best_effort", ParameterDescriptor(description=text, read_only=True)
         )
-        reliability = ReliabilityPolicy[self.get_parameter("reliability").value.upper()]
-        qos = QoSProfile(depth=5, reliability=reliability)
+        found = self.get_parameter("reliability").value
+        if found not in CHOICES["reliability"]:
+            wanted = ", ".join(CHOICES["reliability"])
+            raise UnusableParameter(f"reliability: found {found!r}, wanted one of {wanted}")
+        qos = QoSProfile(depth=5, reliability=ReliabilityPolicy[found.upper()])
         self._matcher, self._cameras = StampMatcher(), CameraLatch()
         self._overlay = self.create_publisher(Image, "~/overlay", qos_profile_sensor_data)
         self.create_subscription(Image, "image", self._on_image, qos)
@@ -101,8 +105,17 @@ class OverlayNode(Node):
             return
         for detection in detections.detections:
             if detection.results:
-                draw_detection(picture, camera, detection)
+                self._draw_one(picture, camera, detection)
         self._overlay.publish(array_to_image(picture, "rgb8", image.header))
+
+    def _draw_one(self, picture: np.ndarray, camera: Camera, detection: Detection3D) -> None:
+        try:
+            draw_detection(picture, camera, detection)
+        except ValueError as error:  # a quaternion of zeros, as detectors send that know no rotation
+            name = detection.results[0].hypothesis.class_id
+            self.get_logger().warning(
+                f"a detection of {name!r} is not drawn: {error}", throttle_duration_sec=5.0
+            )
 
 
 def draw_detection(image: np.ndarray, camera: Camera, detection: Detection3D) -> None:
@@ -126,10 +139,13 @@ def _key(message) -> tuple[int, int]:
 
 
 def main(args=None) -> int:
-    """Entry point."""
+    """Entry point. Returns 1 where a parameter is refused at start."""
     rclpy.init(args=args)
     try:
         rclpy.spin(OverlayNode())
+    except UnusableParameter as error:
+        print(f"overlay_node: {error}", file=sys.stderr)
+        return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:

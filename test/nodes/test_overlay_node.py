@@ -6,16 +6,18 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("onnx")
 from disc_bundle import write_disc_bundle
+from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from rig import RED, Rig, picture
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
-from vision_msgs.msg import Detection3D, Detection3DArray
+from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
 
 from pose_kd_ros.core.camera import Camera
 from pose_kd_ros.core.object_model import box_corners
 from pose_kd_ros.nodes.conversions import array_to_image, image_to_rgb
 from pose_kd_ros.nodes.overlay_node import OverlayNode, StampMatcher
+from pose_kd_ros.nodes.parameters import UnusableParameter
 from pose_kd_ros.pipeline.draw import AXES_RGB, draw_pose
 
 
@@ -59,7 +61,13 @@ def test_poses_behind_the_camera_draw_nothing():
     assert not image.any()
 
 
-def test_a_detection_without_a_result_is_left_out(ros, monkeypatch):
+def test_a_reliability_that_does_not_exist_is_refused(ros):
+    with pytest.raises(UnusableParameter, match="reliability: found 'magic', wanted one of best_effort"):
+        OverlayNode(parameter_overrides=[Parameter("reliability", value="magic")])
+
+
+@pytest.mark.parametrize("results", [[], [ObjectHypothesisWithPose()]])
+def test_a_detection_without_a_result_or_rotation_is_left_out(ros, monkeypatch, results):
     overlay = OverlayNode()
     ros.add(overlay)
     published = []
@@ -69,7 +77,10 @@ def test_a_detection_without_a_result_is_left_out(ros, monkeypatch):
     info = CameraInfo(header=image.header, width=320, height=240)
     info.k = [300.0, 0.0, 160.0, 0.0, 300.0, 120.0, 0.0, 0.0, 1.0]
     overlay._cameras.put(info)
-    overlay._draw(image, Detection3DArray(detections=[Detection3D()]))
+    detection = Detection3D(results=results)
+    for result in results:
+        result.pose.pose.orientation.w = 0.0
+    overlay._draw(image, Detection3DArray(detections=[detection]))
     assert not image_to_rgb(published[0]).any()
 
 
