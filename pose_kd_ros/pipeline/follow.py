@@ -29,7 +29,8 @@ class Follower:
     """Estimator and tracker in a loop: each track says where to look for its object in the next frame.
 
     search_period: seconds between searches of the whole frame while something is being measured; while
-    nothing is, each frame is searched. search: False leaves new objects to the given regions.
+    nothing is, or a track is not seen where it should be, each frame is searched. search: False leaves new
+    objects to the given regions.
     max_instances: so many objects are looked at, and as many poses taken, in one frame.
     """
 
