@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -80,6 +81,15 @@ def write_onnx(network: nn.Module, path: Path, size: int, stride: int) -> None:
         )
 
 
+def without_traces(path: Path) -> None:
+    """Rewrite an ONNX file without the exporter's notes, which name files of the machine that trained it."""
+    model = onnx.load(path)
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    onnx.save(model, path)
+
+
 def check_parity(network: nn.Module, engine, height: int, width: int) -> float:
     """Return the largest deviation between torch and the exported network; raises ValueError past PARITY."""
     image = golden_input(1, height, width)
@@ -135,9 +145,10 @@ def export(
     size, stride = config.crops.size, config.network.strides[-1]
     parameters, gflop = cost(deployed, size)
     with tempfile.TemporaryDirectory() as work:
-        onnx, golden = Path(work, "network.onnx"), Path(work, GOLDEN.file)
-        write_onnx(deployed, onnx, size, stride)
-        engine = OnnxNetwork(onnx)
+        exported, golden = Path(work, "network.onnx"), Path(work, GOLDEN.file)
+        write_onnx(deployed, exported, size, stride)
+        without_traces(exported)
+        engine = OnnxNetwork(exported)
         for shape in ((size, size), (2 * stride, 3 * stride)):
             check_parity(deployed, engine, *shape)
         np.savez_compressed(golden, **engine(golden_input(GOLDEN.seed, GOLDEN.height, GOLDEN.width)))
@@ -147,7 +158,7 @@ def export(
             family="keypoint",
             input=InputSpec(size, search_size, stride, config.crops.margin, "rgb", list(MEAN), list(STD)),
             network=NetworkSpec(
-                onnx.name, OUTPUTS, list(config.network.strides), parameters, round(gflop, 4)
+                exported.name, OUTPUTS, list(config.network.strides), parameters, round(gflop, 4)
             ),
             objects=object_specs(config.data, names, origin),
             decode=decode,
@@ -163,9 +174,9 @@ def export(
                 torch.__version__,
                 metrics or {},
             ),
-            files={onnx.name: "", golden.name: ""},
+            files={exported.name: "", golden.name: ""},
         )
-        return write_bundle(folder, manifest, {onnx.name: onnx, golden.name: golden})
+        return write_bundle(folder, manifest, {exported.name: exported, golden.name: golden})
 
 
 def describe_data(split: Path) -> str:

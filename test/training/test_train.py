@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+import training  # noqa: E402
 from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training import checkpoint  # noqa: E402
@@ -204,6 +206,7 @@ def test_the_exported_bundle_opens_and_replays(trained, tmp_path):
     bundle = open_bundle(tmp_path / "tiny")
     assert bundle.manifest.training.steps == 6 and bundle.objects[0].name == "tiny"
     load_network(bundle)
+    assert str(Path(training.__file__).parent).encode() not in bundle.network_path.read_bytes()
 
 
 def test_a_run_without_a_checkpoint_is_not_exported(tiny_data, tmp_path):
