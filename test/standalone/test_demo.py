@@ -102,7 +102,12 @@ def run_demo(tmp_path, node_source, *extra):
     ]
     return subprocess.run(
         [*map(str, command), "--recording", str(tmp_path / "bag"), *extra],
-        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+        # A domain of its own: nodes that other tests leave in this process may be called pose_node, too.
+        env={
+            **os.environ,
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "ROS_DOMAIN_ID": str(int(os.environ["ROS_DOMAIN_ID"]) % 101 + 1),
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
