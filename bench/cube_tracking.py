@@ -104,16 +104,16 @@ def edge_error(grey, pose, K) -> tuple[float, float]:
 def fit(pose, K, points, pixels, grey=None, rounds: int = 6) -> np.ndarray:
     """Gauss-Newton on followed points (weight 1) and, where ``grey`` is given, edges along their normals
     (Tukey)."""
-    from pose_kd_ros.core.refine import moved, residuals
+    from pose_kd_ros.core.refine import moved, projection
 
     for _ in range(rounds):
-        r, J = residuals(pose, pixels, points, K)
-        r, J = r.reshape(-1), J.reshape(-1, 6)
+        p, J = projection(pose, points, K)
+        r, J = (p - pixels).reshape(-1), J.reshape(-1, 6)
         w = 1 / (1 + (np.repeat(np.hypot(*r.reshape(-1, 2).T), 2) / 1.0) ** 2) ** 2
         if grey is not None:
             p, normal, shift = edge_measurements(grey, pose, K)
             good = np.isfinite(shift)
-            _, Je = residuals(pose, project(pose, p, K), p, K)
+            _, Je = projection(pose, p, K)
             Je = np.einsum("ni,nij->nj", normal, Je)[good]
             e = -shift[good]
             r, J = np.r_[r, e], np.r_[J, Je]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .pnp import squared_errors
 from .pose import from_rotation_vector, make_pose, project_to_so3
 from .predictions import Correspondences
 
@@ -44,23 +43,48 @@ def refine_pose(pose, correspondences: Correspondences, K, threshold_px: float =
     image, points, K = (np.asarray(a, float) for a in (correspondences.image, correspondences.object, K))
     finite = np.isfinite(np.c_[image, points, correspondences.weight]).all(1)
     weight, pose = np.where(finite, correspondences.weight, 0.0), np.array(pose, float)
-    place = np.unique(points, axis=0, return_inverse=True)[1].reshape(-1)  # which point of the object
+    image = np.where(finite[:, None], image, 0.0)
+    points, place = distinct(np.where(finite[:, None], points, 0.0))
     change = np.ones(6)
     for step in range(iterations + 1):
-        active = (squared_errors(pose[None], image, points, K)[0] < threshold_px**2) & (weight > 0)
-        if len(np.unique(place[active])) < 4:
+        pixels, jacobian = projection(pose, points, K)
+        residual = pixels[place] - image
+        active = ((residual**2).sum(1) < threshold_px**2) & (weight > 0)
+        votes = Votes(residual[active], weight[active], place[active], jacobian)
+        if np.count_nonzero(np.bincount(votes.place)) < 4:
             return None
-        residual, jacobian = residuals(pose, image[active], points[active], K)
         if step == iterations or np.abs(change).max() < CONVERGED:
             break
-        change = _gauss_newton(residual, jacobian, weight[active])
+        change = _gauss_newton(votes)
         if change is None:
             return None
         pose = moved(pose, change)
-    covariance = _covariance(residual, jacobian, weight[active], place[active])
+    covariance = _covariance(votes)
     if covariance is None:
         return None
-    return RefinedPose(pose, covariance, active, noise(residual, weight[active]))
+    return RefinedPose(pose, covariance, active, noise(votes.residual, votes.weight))
+
+
+@dataclass(frozen=True)
+class Votes:
+    """M votes for P points of the object. residual: (M, 2) pixels. weight: (M,). place: (M,), which point
+    each is for. jacobian: (P, 2, 6), the derivative of the points' pixels: votes for one point share it."""
+
+    residual: np.ndarray
+    weight: np.ndarray
+    place: np.ndarray
+    jacobian: np.ndarray
+
+    def at_points(self, values) -> np.ndarray:
+        """Values (M,) of the votes, summed for each of the P points."""
+        return np.bincount(self.place, values, len(self.jacobian))
+
+
+def distinct(points) -> tuple[np.ndarray, np.ndarray]:
+    """The different ones (P, 3) among points (M, 3), and which of them each is (M,)."""
+    rows = np.ascontiguousarray(points).view(np.dtype((np.void, points.itemsize * 3))).ravel()
+    _, first, place = np.unique(rows, return_index=True, return_inverse=True)
+    return points[first], place.reshape(-1)
 
 
 def moved(pose, step) -> np.ndarray:
@@ -81,11 +105,14 @@ def with_origin_moved(covariance, shift) -> np.ndarray:
     return jacobian @ covariance @ jacobian.T
 
 
-def residuals(pose, image, points, K) -> tuple[np.ndarray, np.ndarray]:
-    """Projected minus voted pixels (M, 2), and their derivative (M, 2, 6) by a small change of the pose."""
+def projection(pose, points, K) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (P, 2) of points (P, 3), infinite behind the camera, and their derivative (P, 2, 6) by a small
+    change of the pose."""
     turned = points @ pose[:3, :3].T
     x, y, z = (turned + pose[:3, 3]).T
     fx, fy = K[0, 0], K[1, 1]
+    ahead = z > 0
+    z = np.where(ahead, z, 1.0)
     jacobian = np.zeros((len(z), 2, 6))
     jacobian[:, 0, 0], jacobian[:, 0, 2] = fx / z, -fx * x / z**2
     jacobian[:, 1, 1], jacobian[:, 1, 2] = fy / z, -fy * y / z**2
@@ -93,7 +120,7 @@ def residuals(pose, image, points, K) -> tuple[np.ndarray, np.ndarray]:
     # a . (w x p) = w . (p x a)
     jacobian[:, :, 3:] = np.stack([b * r - c * q, c * p - a * r, a * q - b * p], -1)
     pixels = np.stack([fx * x / z + K[0, 2], fy * y / z + K[1, 2]], -1)
-    return pixels - image, jacobian
+    return np.where(ahead[:, None], pixels, np.inf), jacobian
 
 
 def noise(residual, weight) -> float:
@@ -107,10 +134,12 @@ def noise(residual, weight) -> float:
     return max(SIGMA_FLOOR, float(length[order[min(half, len(order) - 1)]]) / 1.1774)
 
 
-def _gauss_newton(residual, jacobian, weight) -> np.ndarray | None:
-    robust = weight / (1 + (residual**2).sum(1) / (3 * noise(residual, weight)) ** 2) ** 2
-    gradient = (robust[:, None] * residual).ravel() @ jacobian.reshape(-1, 6)
-    return _solved(_information(jacobian, robust), -gradient)
+def _gauss_newton(votes: Votes) -> np.ndarray | None:
+    width = 3 * noise(votes.residual, votes.weight)
+    robust = votes.weight / (1 + (votes.residual**2).sum(1) / width**2) ** 2
+    pull = np.stack([votes.at_points(robust * component) for component in votes.residual.T], -1)
+    gradient = pull.ravel() @ votes.jacobian.reshape(-1, 6)
+    return _solved(_information(votes.jacobian, votes.at_points(robust)), -gradient)
 
 
 def _information(jacobian, weight) -> np.ndarray:
@@ -125,19 +154,20 @@ def _solved(matrix, right) -> np.ndarray | None:
     return np.linalg.solve(matrix, right)
 
 
-def _covariance(residual, jacobian, weight, place) -> np.ndarray | None:
-    """The covariance (6, 6) from residuals (M, 2), derivatives (M, 2, 6), weights and points' indices (M,).
+def _covariance(votes: Votes) -> np.ndarray | None:
+    """The covariance (6, 6).
 
     The votes of neighbouring cells err alike, so more cells do not simply mean a surer pose. The votes for
     one object point are averaged, each average is one observation, and how badly the averages fit the pose
     is their noise: cells that err alike leave it large, cells that err each in its own way make it small. At
     most MOST_INDEPENDENT points count. What all points share (a wrong K, a network's habit) is not in it.
     """
-    place = np.unique(place, return_inverse=True)[1]
-    share = weight / np.bincount(place, weight)[place]
-    means = np.stack([np.bincount(place, share * component) for component in residual.T], -1)
+    total = votes.at_points(votes.weight)
+    seen = total > 0
+    sums = np.stack([votes.at_points(votes.weight * component) for component in votes.residual.T], -1)
+    means = sums[seen] / total[seen, None]
     independent = min(len(means), MOST_INDEPENDENT)
     freedom = (2 * independent - 6) / independent  # six of the residuals' freedoms went into the pose
     variance = max(SIGMA_FLOOR**2, (means**2).sum(1).mean() / freedom)
-    inverse = _solved(_information(jacobian, share * independent / len(means)), np.eye(6))
+    inverse = _solved(_information(votes.jacobian, seen * independent / len(means)), np.eye(6))
     return None if inverse is None else variance * (inverse + inverse.T) / 2

@@ -16,7 +16,8 @@ TERMS = 5
 def evidence(class_score: float, support: float, cells: int, relative_sigma: float) -> np.ndarray:
     """Return the terms (TERMS,): 1, logit of the class score (mean of the best five cells), the share of
     votes that agree, log of the number of cells, log of the agreeing votes' scatter over the object's box."""
-    return np.array( [
+    return np.array(
+        [
             1.0,
             logit(np.clip(class_score, 1e-3, 1 - 1e-3)),
             support,
@@ -32,3 +33,13 @@ def confidence(terms: np.ndarray, weights) -> float:
     if not len(weights):
         return float(expit(terms[1]) * terms[2])
     return float(expit(terms @ np.asarray(weights)))
+
+
+def highest_confidence(class_score: float, cells: int, relative_sigma: float, weights) -> float:
+    """Return an upper bound of the score before anything is solved: whatever share of the votes agrees, and
+    however much they scatter up to ``relative_sigma``."""
+    return max(
+        confidence(evidence(class_score, support, cells, sigma), weights)
+        for support in (0.0, 1.0)
+        for sigma in (0.0, relative_sigma)
+    )

@@ -14,7 +14,7 @@ from ..core.object_model import ObjectModel, canonical
 from ..core.pnp import solve_pnp
 from ..core.predictions import Correspondences, LocalPredictions
 from ..core.refine import refine_pose, with_origin_moved
-from .confidence import TERMS, confidence, evidence
+from .confidence import TERMS, confidence, evidence, highest_confidence
 from .decode import decode_cells, group_cells, voted_boxes
 from .network import Network
 from .preprocess import network_input
@@ -22,6 +22,7 @@ from .region import Region, overlap, projected_box
 
 VOTE_ERROR = 0.03  # inlier threshold over the voted box: votes scatter by about 1 % of the object they see
 MAX_GROUPS = 8  # groups of an image that are solved, best first: a busy background has many faint ones
+NEAR = 0.2  # overlap of a pose's box with the region that it is an answer to
 SAME_OBJECT = 0.5  # poses of a class whose projected boxes overlap by more are one object
 
 
@@ -134,27 +135,46 @@ class Estimator:
         return Estimates(kept, watch.stages_ms)
 
     def _search(self, image, camera, known: list[ObjectPose], watch: Stopwatch) -> list[ObjectPose]:
-        """Whole frame at low resolution, then a zoomed look at each object that is not known yet."""
+        """Whole frame at low resolution, then a zoomed look at each object that is not known yet.
+
+        Where to look is voted, not solved: PnP waits for the votes of the zoomed crop.
+        """
         crop = Crop.whole(camera.width, camera.height, self.search_size, self.spec.stride)
-        seen = self._poses_in(image, camera, crop, watch)
-        new = [p for p in suppress(seen) if all(overlap(p.box, k.box) < SAME_OBJECT for k in known)]
+        groups = self._groups_in(image, crop, watch)
         if not self.zoom:
-            return new
-        regions = [Region(p.box, p.object_id) for p in new]
+            found = self._solved(groups, crop, camera, watch)
+            return [p for p in suppress(found) if all(overlap(p.box, k.box) < SAME_OBJECT for k in known)]
+        regions: list[Region] = []
+        for votes in groups:
+            box = group_box(votes, crop)
+            if (box[2:] - box[:2] < 1).any():
+                continue
+            region = Region(box, self.order[int(votes.object_index[0])].id)
+            if all(overlap(region.box, k.box) < SAME_OBJECT for k in [*known, *regions]):
+                regions.append(region)
         return [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
 
     def _look_at(self, image, camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
         """The best pose in a zoomed crop that overlaps the region's box; none if nothing does."""
         crop = Crop.around(region.box, self.spec.size, self.spec.margin, self.spec.stride)
-        poses = [
-            p
-            for p in self._poses_in(image, camera, crop, watch)
-            if region.object_id in (None, p.object_id) and overlap(p.box, region.box) > 0.2
-        ]
+        groups = [g for g in self._groups_in(image, crop, watch) if self._worth_solving(g, crop, region)]
+        poses = [p for p in self._solved(groups, crop, camera, watch) if overlap(p.box, region.box) > NEAR]
         best = max(poses, key=lambda p: p.score * (0.5 + overlap(p.box, region.box)), default=None)
         return [] if best is None else [_with_track(best, region.track_id)]
 
-    def _poses_in(self, image, camera: Camera, crop: Crop, watch: Stopwatch) -> list[ObjectPose]:
+    def _worth_solving(self, votes: LocalPredictions, crop: Crop, region: Region) -> bool:
+        """Whether a group may become a pose that is kept: of the wanted class, near the region, and with a
+        score above the threshold if all its votes were to agree."""
+        if region.object_id not in (None, self.order[int(votes.object_index[0])].id):
+            return False
+        if overlap(group_box(votes, crop), region.box) < NEAR / 2:
+            return False
+        calibration = self.bundle.manifest.decode.calibration
+        most = highest_confidence(best_cells(votes), len(votes), 2 * VOTE_ERROR, calibration)
+        return most >= self.pose_score
+
+    def _groups_in(self, image, crop: Crop, watch: Stopwatch) -> list[LocalPredictions]:
+        """The votes of each instance in a crop, best first."""
         pixels = network_input(image, crop, self.spec)
         watch.lap("preprocess")
         outputs = self.network(pixels)
@@ -162,6 +182,10 @@ class Estimator:
         votes = decode_cells(outputs, self.strides, crop.height, crop.width, self.cell_score)
         groups = [votes.select(group) for group in group_cells(votes)[:MAX_GROUPS]]
         watch.lap("decode")
+        return groups
+
+    def _solved(self, groups, crop: Crop, camera: Camera, watch: Stopwatch) -> list[ObjectPose]:
+        """The poses of those groups that have one."""
         poses = [pose for group in groups if (pose := self._solve(group, crop, camera)) is not None]
         watch.lap("pnp")
         return poses
@@ -210,9 +234,20 @@ def to_correspondences(
         image,
         np.tile(model.keypoints, (len(votes), 1)),
         np.repeat(votes.scores, count),
-        float(np.sort(votes.scores)[-5:].mean()),
+        best_cells(votes),
         np.repeat(np.arange(len(votes)), count),
     )
+
+
+def best_cells(votes: LocalPredictions) -> float:
+    """The mean score of a group's five best cells: how sure the network is of the class."""
+    return float(np.sort(votes.scores)[-5:].mean())
+
+
+def group_box(votes: LocalPredictions, crop: Crop) -> np.ndarray:
+    """The box (x0, y0, x1, y1) that a group's cells vote for, each side their median, in full, raw pixels."""
+    box = np.median(voted_boxes(votes.points), axis=0)
+    return crop.to_full(box.reshape(2, 2)).reshape(4)
 
 
 def suppress(poses: list[ObjectPose]) -> list[ObjectPose]:

@@ -3,6 +3,8 @@ right."""
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pose_kd_ros.bundle.manifest import InputSpec
 from pose_kd_ros.bundle.store import Bundle
@@ -11,6 +13,7 @@ from pose_kd_ros.core.cells import cell_grid
 from pose_kd_ros.core.metrics import mssd
 from pose_kd_ros.core.object_model import ObjectModel, box_corners
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose, transform
+from pose_kd_ros.pipeline.confidence import confidence, evidence, highest_confidence
 from pose_kd_ros.pipeline.estimator import Estimator
 from pose_kd_ros.pipeline.region import Region, projected_box
 from test.bundle.test_bundle import manifest
@@ -128,3 +131,30 @@ def test_a_box_that_leaves_the_view_is_none():
     beside = make_pose(np.eye(3), (5.0, 0, 1.0))
     assert projected_box(behind, MODEL, PINHOLE) is None and projected_box(beside, MODEL, PINHOLE) is None
     assert Crop.around(projected_box(POSE, MODEL, PINHOLE), 256).width == 256
+
+
+@settings(deadline=None)
+@given(
+    class_score=st.floats(0, 1),
+    cells=st.integers(1, 256),
+    support=st.floats(0, 1),
+    sigma=st.floats(0, 0.06),
+    weights=st.lists(st.floats(-5, 5), min_size=5, max_size=5) | st.just([]),
+)
+def test_no_score_is_above_what_was_foreseen(class_score, cells, support, sigma, weights):
+    most = highest_confidence(class_score, cells, 0.06, weights)
+    assert confidence(evidence(class_score, support, cells, sigma), weights) <= most + 1e-12
+
+
+def test_groups_that_cannot_reach_the_threshold_are_not_solved(monkeypatch):
+    oracle = Oracle(PINHOLE, [POSE])
+    region = Region(projected_box(POSE, MODEL, PINHOLE), 1)
+    hopeless = estimator(oracle, pose_score=0.96)  # the oracle's class score is 0.95
+    monkeypatch.setattr("pose_kd_ros.pipeline.estimator.solve_pnp", None)
+    assert hopeless.estimate(oracle.image(), PINHOLE, [region], search=False).poses == []
+
+
+def test_a_search_without_zoom_solves_what_it_saw_from_afar():
+    oracle = Oracle(PINHOLE, [POSE])
+    found = estimator(oracle, zoom=False).estimate(oracle.image(), PINHOLE)
+    assert len(found.poses) == 1 and oracle.sizes == [(512, 640)]
