@@ -262,9 +262,11 @@ def test_symmetries_of_a_mesh_file_come_from_a_models_info(tmp_path, shared_data
 def test_an_end_ends_all_processes_and_leaves_what_was_complete(tmp_path, whole_group, number):
     """Ctrl-C reaches the whole group; kill -9 one process."""
     code = (
-        "from pathlib import Path\nfrom training.render.config import RenderConfig\n"
+        "import signal\nfrom pathlib import Path\nfrom training.render.config import RenderConfig\n"
         "from training.render.dataset import render_dataset\n"
         "if __name__ == '__main__':\n"
+        # a shell that starts the tests in the background has them ignore it
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    config = RenderConfig(width=160, height=120, size_px=(20.0, 70.0), images_per_scene=8)\n"
         f"    render_dataset(config, Path({str(tmp_path / 'data')!r}), 'train', 100000, 1, workers=2)\n"
     )
