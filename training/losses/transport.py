@@ -1,0 +1,325 @@
+"""Entropic optimal transport between small clouds of local predictions: the distance that ADLP brings down.
+
+Problem b moves masses a_s at points x_s onto masses b_t at points y_t, at the cost 1/2 |x - y|^2:
+
+    OT(a, b) = min_P  <P, C> + eps KL(P | a b^T)  [+ rho KL(P 1 | a) + rho KL(P^T 1 | b)]
+
+and its debiased divergence is OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2 + eps (sum a - sum b)^2 / 2, which is 0
+for equal clouds. Without rho all mass must be moved (balanced). Sources: Cuturi 2013; Chizat et al. 2018;
+Sejourne et al. 2019 (divergence) and 2022 (translation).
+
+Convention: one point against one, both of mass 1, at distance 0.2, balanced: 0.02, and x is pulled by 0.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+MARGINAL_ERROR = 1e-3  # balanced: solved when the plan's L1 error is below this share of the mass
+POTENTIAL_CHANGE = 1e-3  # unbalanced: solved when a sweep changes no potential by more than this share of eps
+MAX_SWEEPS = 500
+STAGE = 2.0  # eps falls by this factor from stage to stage, each of 1 + STAGE_SWEEPS sweeps
+STAGE_SWEEPS = 8
+BLOCK = 8  # sweeps over the plan itself between two over its logarithm
+RELAXATION = 1.6  # scalings of the plan go this much farther than asked: half the sweeps (Thibault 2021)
+GOOD_GUESS = 0.5  # error, as above, from which a start at guessed potentials beats one from scratch
+LEAST = 1e-20  # no row of a plan is scaled as if it held less: 32 bits must hold the scaling
+FAINT = -60.0  # logarithm of what counts as nothing in a plan: denormal numbers are slow
+NO_MASS = -80.0  # logarithm of padding's mass
+
+
+@dataclass(frozen=True)
+class Solution:
+    """plan (B, S, T); potentials f (B, S) and g (B, T); value (B,), OT; solved (B,) bool; sweeps done."""
+
+    plan: torch.Tensor
+    f: torch.Tensor
+    g: torch.Tensor
+    value: torch.Tensor
+    solved: torch.Tensor
+    sweeps: int
+
+
+def squared_cost(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Costs 1/2 |x - y|^2 (B, S, T), from the differences: |x|^2 - 2 x y + |y|^2 would cancel."""
+    cost = x.new_zeros(len(x), x.shape[1], y.shape[1])
+    for axis in range(x.shape[2]):
+        cost.add_((x[:, :, None, axis] - y[:, None, :, axis]).square_(), alpha=0.5)
+    return cost
+
+
+@dataclass
+class Sinkhorn:
+    """Plans on their way to the solution: their logarithm, and the potentials that made it.
+
+    log_plan = log a + log b + (f + g - cost) / eps holds all the time, but it is updated, not taken from the
+    right hand side: f / eps may be 1e5, and of that 32 bits keep two digits after the point. Problems come
+    last, log_plan (S, T, B), f and log_a (S, B), so that sums over few points run along memory.
+    """
+
+    log_plan: torch.Tensor
+    f: torch.Tensor
+    g: torch.Tensor
+    log_a: torch.Tensor
+    log_b: torch.Tensor
+    eps: float
+    rho: float | None
+
+    @classmethod
+    def start(cls, cost, a, b, eps: float, rho: float | None, f=None, g=None) -> Sinkhorn:
+        """At potentials f (B, S) and g (B, T), or 0. cost (B, S, T), a (B, S), b (B, T)."""
+        log_a, log_b = (mass.T.log().clamp_(min=NO_MASS).contiguous() for mass in (a, b))
+        f = torch.zeros_like(log_a) if f is None else f.T.clone(memory_format=torch.contiguous_format)
+        g = torch.zeros_like(log_b) if g is None else g.T.clone(memory_format=torch.contiguous_format)
+        log_plan = log_a[:, None] + log_b + (f[:, None] + g - cost.permute(1, 2, 0)) / eps
+        return cls(log_plan.contiguous(), f, g, log_a, log_b, eps, rho)
+
+    def colder(self, eps: float) -> None:
+        """The same potentials at another eps."""
+        prior = self.log_a[:, None] + self.log_b
+        self.log_plan.sub_(prior).mul_(self.eps / eps).add_(prior)
+        self.eps = eps
+
+    def sweep(self) -> torch.Tensor:
+        """Scale rows, then columns; return how wrong the rows were (B,): see MARGINAL_ERROR and
+        POTENTIAL_CHANGE."""
+        rows = self.log_plan.logsumexp(1)
+        up = self._scaling(self.f, self.log_a - rows)
+        self.log_plan += up[:, None]
+        across = self._scaling(self.g, self.log_b - self.log_plan.logsumexp(0))
+        self.log_plan += across
+        if self.rho is None:
+            return self._row_error(rows)
+        shift = self._translate() / self.eps
+        change_f = ((up + shift).abs() * (self.log_a > NO_MASS)).amax(0)
+        return torch.maximum(change_f, ((across - shift).abs() * (self.log_b > NO_MASS)).amax(0))
+
+    def sweep_plan(self, count: int) -> None:
+        """``count`` sweeps over the plan itself, much the cheaper ones; what is too small in it stands still
+        until the next sweep over the logarithm."""
+        plan = torch.where(self.log_plan < FAINT, 0.0, self.log_plan.exp())
+        up_all, across_all = torch.zeros_like(self.f), torch.zeros_like(self.g)
+        for _ in range(count):
+            up = self._scaling(self.f, self.log_a - plan.sum(1).clamp_(min=LEAST).log_(), RELAXATION)
+            up_all += up
+            plan *= up.exp_()[:, None]
+            across = self._scaling(self.g, self.log_b - plan.sum(0).clamp_(min=LEAST).log_(), RELAXATION)
+            across_all += across
+            plan *= across.exp_()
+        self.log_plan += up_all[:, None]
+        self.log_plan += across_all
+        if self.rho is not None:
+            self._translate()
+
+    def sweep_symmetric(self) -> torch.Tensor:
+        """For a cloud against itself, f = g: rows and columns go half of the way at once; return how wrong
+        the rows were (B,). It needs no stages: the plan starts near its diagonal."""
+        rows = self.log_plan.logsumexp(1)
+        half = self._scaling(self.f, self.log_a - rows, 0.5)
+        self.g.copy_(self.f)
+        self.log_plan += half[:, None]
+        self.log_plan += half
+        if self.rho is None:
+            return self._row_error(rows)
+        return (half.abs() * (self.log_a > NO_MASS)).amax(0) * 2
+
+    def _row_error(self, rows: torch.Tensor) -> torch.Tensor:
+        mass = self.log_a.exp()
+        return (rows.exp() - mass).abs().sum(0) / mass.sum(0)
+
+    def _scaling(self, potential: torch.Tensor, gap: torch.Tensor, step: float = 1.0) -> torch.Tensor:
+        """The logarithm of the scaling that closes a gap (of logarithms of mass) as far as rho lets it, times
+        ``step``; the potential takes it up."""
+        if self.rho is not None:
+            gap = (self.rho * gap - potential) / (self.rho + self.eps)
+        gap = gap * step
+        potential.add_(gap, alpha=self.eps)
+        return gap
+
+    def _translate(self) -> torch.Tensor:
+        """Add to f and take from g the constant that is best for the masses; the plan stays. Alternating
+        sweeps alone would need rho / eps of them to get there."""
+        left = torch.logsumexp(self.log_a - self.f / self.rho, 0)
+        shift = (left - torch.logsumexp(self.log_b - self.g / self.rho, 0)) * (self.rho / 2)
+        self.f += shift
+        self.g -= shift
+        return shift
+
+    def select(self, index: torch.Tensor) -> Sinkhorn:
+        """Some of the problems; write them back with ``put``."""
+        parts = (t.index_select(-1, index) for t in (self.log_plan, self.f, self.g, self.log_a, self.log_b))
+        return Sinkhorn(*parts, self.eps, self.rho)
+
+    def put(self, index: torch.Tensor, part: Sinkhorn) -> None:
+        for name in ("log_plan", "f", "g"):
+            getattr(self, name).index_copy_(-1, index, getattr(part, name))
+
+
+def transport(
+    cost, a, b, eps: float, rho: float | None = None, max_sweeps: int = MAX_SWEEPS, guess=None
+) -> Solution:
+    """Solve B problems: cost (B, S, T); masses a (B, S) and b (B, T), where 0 is padding.
+
+    A problem without mass on a side has plan and value 0. guess: potentials (B, S) and (B, T) to start from
+    where they are good; elsewhere eps comes down in stages, for started at the last one Sinkhorn's sweeps
+    would need thousands.
+    """
+    with torch.no_grad(), torch.autocast(cost.device.type, enabled=False):
+        cost, a, b = _prepared(cost, a, b)
+        stages = [eps]
+        while stages[-1] < (float(cost.amax()) if cost.numel() else 0.0):
+            stages.append(stages[-1] * STAGE)
+        state, sweeps = Sinkhorn.start(cost, a, b, stages[-1], rho), 0
+        for stage in reversed(stages[1:]):
+            state.colder(stage)
+            state.sweep_plan(STAGE_SWEEPS)
+            state.sweep()
+            sweeps += STAGE_SWEEPS + 1
+        state.colder(eps)
+        if guess is not None:
+            guessed = Sinkhorn.start(cost, a, b, eps, rho, *guess)
+            good = (guessed.sweep() < GOOD_GUESS).nonzero().squeeze(1)
+            state.put(good, guessed.select(good))
+        solved, sweeps = finish(state, a, b, sweeps, max_sweeps)
+        return _solution(state, a, b, solved, sweeps)
+
+
+def transport_to_itself(
+    cost, a, eps: float, rho: float | None = None, max_sweeps: int = MAX_SWEEPS
+) -> Solution:
+    """Solve B problems of a cloud against itself: cost (B, S, S), symmetric; a (B, S), 0 for padding."""
+    with torch.no_grad(), torch.autocast(cost.device.type, enabled=False):
+        cost, a, _ = _prepared(cost, a, a)
+        state = Sinkhorn.start(cost, a, a, eps, rho)
+        empty, sweeps, solved = (a <= 0).all(1), 0, (a <= 0).all(1)
+        while sweeps < max_sweeps and not (sweeps % 4 == 0 and solved.all()):
+            solved = (state.sweep_symmetric() < _limit(rho)) | empty
+            sweeps += 1
+        return _solution(state, a, a, solved, sweeps)
+
+
+def _prepared(cost, a, b):
+    """In 32 bits, and without the cost of padding."""
+    cost, a, b = cost.float(), a.float(), b.float()
+    return torch.where((a > 0)[:, :, None] & (b > 0)[:, None, :], cost, 0.0), a, b
+
+
+def _limit(rho: float | None) -> float:
+    return MARGINAL_ERROR if rho is None else POTENTIAL_CHANGE
+
+
+def finish(state: Sinkhorn, a, b, sweeps: int, max_sweeps: int) -> tuple[torch.Tensor, int]:
+    """Sweep until all problems are solved; those that are drop out. Return which are (B,), and all sweeps."""
+    limit, has_mass = _limit(state.rho), (a > 0).any(1) & (b > 0).any(1)
+    solved, active = ~has_mass, has_mass.nonzero().squeeze(1)
+    part = state.select(active)
+    while len(active):
+        done = part.sweep() < limit
+        sweeps += 1
+        if done.any():
+            state.put(active, part)
+            solved[active[done]] = True
+            active = active[~done]
+            part = state.select(active)
+        if sweeps >= max_sweeps:
+            break
+        part.sweep_plan(BLOCK)
+        sweeps += BLOCK
+    state.put(active, part)
+    return solved, sweeps
+
+
+def _solution(state: Sinkhorn, a, b, solved, sweeps: int) -> Solution:
+    eps, rho, f, g = state.eps, state.rho, state.f.T * (a > 0), state.g.T * (b > 0)
+    has_mass = (a > 0).any(1) & (b > 0).any(1)
+    real = (a > 0)[:, :, None] & (b > 0)[:, None, :]
+    plan = torch.where(real, state.log_plan.permute(2, 0, 1).exp(), 0.0)
+    value = (a * paid(f, rho)).sum(1) + (b * paid(g, rho)).sum(1)
+    value = value - eps * (plan.sum((1, 2)) - a.sum(1) * b.sum(1))
+    return Solution(plan, f, g, torch.where(has_mass, value, 0.0), solved, sweeps)
+
+
+def paid(potential: torch.Tensor, rho: float | None) -> torch.Tensor:
+    """What a unit of mass with this potential adds to the value: the potential, less what rho lets go."""
+    return potential if rho is None else -rho * torch.expm1(-potential / rho)
+
+
+def kept(potential: torch.Tensor, rho: float | None) -> torch.Tensor:
+    """The share of a unit of mass with this potential that the plan moves."""
+    return torch.ones_like(potential) if rho is None else torch.exp(-potential / rho)
+
+
+def sinkhorn_divergence(
+    x: torch.Tensor,
+    a: torch.Tensor,
+    y: torch.Tensor,
+    b: torch.Tensor,
+    eps: float,
+    rho: float | None = None,
+    max_sweeps: int = MAX_SWEEPS,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the debiased divergences (B,) of clouds x (B, S, D) with masses a (B, S) from clouds y (B, T, D)
+    with masses b (B, T), and which are solved (B,) bool; the others are what ``max_sweeps`` gave.
+
+    Mass 0 is padding; a cloud without any mass is at divergence 0. Gradients go to x and a only. By the
+    envelope theorem they need no derivative of the sweeps: with the plan P, x_s is pulled by sum_t P_st
+    (x_s - y_t), less the same towards its own cloud. Raises ValueError for masses that differ in a balanced
+    problem, and for a y or b that wants a gradient.
+    """
+    if y.requires_grad or b.requires_grad:
+        raise ValueError("sinkhorn_divergence: y and b are the teacher's and get no gradient; detach them")
+    if rho is None:
+        gap = (a.detach().float().sum(1) - b.float().sum(1)).abs() * ((a > 0).any(1) & (b > 0).any(1))
+        if (gap > MARGINAL_ERROR * b.float().sum(1)).any():
+            raise ValueError(
+                "sinkhorn_divergence: balanced transport wants equal masses, "
+                f"found sums {a.sum(1)[gap.argmax()].item():.4g} and {b.sum(1)[gap.argmax()].item():.4g}"
+            )
+    return _Divergence.apply(x, a, y, b, eps, rho, max_sweeps)
+
+
+class _Divergence(torch.autograd.Function):
+    @staticmethod
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
+    def forward(ctx, x, a, y, b, eps, rho, max_sweeps):
+        kind = x.dtype, a.dtype
+        x, a, y, b = x.float(), a.float(), y.float(), b.float()
+        own, other = _both_to_themselves(x, a, y, b, eps, rho, max_sweeps)
+        # equal clouds have the potentials of each alone, and where points lie far apart no others come near
+        cross = transport(squared_cost(x, y), a, b, eps, rho, max_sweeps, guess=(own.f, other.f))
+        has_mass = (a > 0).any(1) & (b > 0).any(1)
+        value = cross.value - own.value / 2 - other.value / 2
+        if rho is not None:
+            value = value + eps / 2 * (a.sum(1) - b.sum(1)) ** 2
+        rows = cross.plan.sum(2) - own.plan.sum(2)
+        by_x = rows[..., None] * x - torch.bmm(cross.plan, y) + torch.bmm(own.plan, x)
+        by_a = paid(cross.f, rho) - paid(own.f, rho) - eps * (kept(cross.f, rho) - kept(own.f, rho))
+        ctx.save_for_backward(
+            torch.where(has_mass[:, None, None], by_x, 0.0).to(kind[0]),
+            torch.where(has_mass[:, None] & (a > 0), by_a, 0.0).to(kind[1]),
+        )
+        solved = cross.solved & own.solved & other.solved
+        ctx.mark_non_differentiable(solved)
+        return torch.where(has_mass, value, 0.0), solved
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, by_value, _by_solved):
+        by_x, by_a = ctx.saved_tensors
+        return by_value[:, None, None] * by_x, by_value[:, None] * by_a, None, None, None, None, None
+
+
+def _both_to_themselves(x, a, y, b, eps, rho, max_sweeps) -> tuple[Solution, Solution]:
+    """Both clouds' own problems; in one go where they are of one size."""
+    if x.shape != y.shape:
+        return tuple(
+            transport_to_itself(squared_cost(points, points), masses, eps, rho, max_sweeps)
+            for points, masses in ((x, a), (y, b))
+        )
+    points, masses = torch.cat([x, y]), torch.cat([a, b])
+    both = transport_to_itself(squared_cost(points, points), masses, eps, rho, max_sweeps)
+    halves = ((both.plan, both.f, both.g, both.value, both.solved)[i].chunk(2) for i in range(5))
+    return tuple(Solution(*parts, both.sweeps) for parts in zip(*halves))
