@@ -11,16 +11,14 @@ run".
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
-import subprocess
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from bench.cube_tracking import CORNERS, FIRST, edge_error, follow, mask_of
+from bench.rows import common
 from pose_kd_ros.bundle.store import open_bundle
 from pose_kd_ros.core.camera import Camera
 from pose_kd_ros.core.metrics import mssd, pose_error
@@ -130,35 +128,22 @@ def on_visp_rbt(estimator: Estimator, folder: Path) -> dict:
     return summary(rows, len(frames))
 
 
-def commit() -> str:
-    return subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=10,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
-
-
 def row(bundle, name: str, dataset: str, split: str, figures: dict | None) -> dict:
     """One row with the keys that all of docs/results share; figures None = not run."""
     training = bundle.manifest.training
-    return {
-        "name": name,
-        "method": training.method,
-        "network": "darknet-tiny-h slim",
-        "family": bundle.manifest.family,
-        "dataset": dataset,
-        "split": split,
-        "seed": training.seed,
-        "steps": training.steps,
-        "status": "measured" if figures else "not run",
-        "date": datetime.date.today().isoformat(),
-        "commit": commit(),
-        "hardware": f"{platform.machine()} CPU, 2 cores",
-        **{k: float(f"{v:.5g}") for k, v in (figures or {}).items()},
-    }
+    shared = common(
+        name,
+        training.method,
+        bundle.manifest.family,
+        dataset,
+        split,
+        network="darknet-tiny-h slim",
+        seed=training.seed,
+        steps=training.steps,
+    )
+    if not figures:
+        return shared | {"status": "not run"}
+    return shared | {k: float(f"{v:.5g}") for k, v in figures.items()}
 
 
 def main() -> None:

@@ -278,14 +278,14 @@ def test_an_end_ends_all_processes_and_leaves_what_was_complete(tmp_path, whole_
         stderr=subprocess.DEVNULL,
         env=os.environ | {"PYTHONPATH": root},
     ) as process:
-        wait_until(lambda: (tmp_path / "data/train/000001").exists(), 150)
-        (os.killpg if whole_group else os.kill)(process.pid, number)
-        assert process.wait(timeout=30) != 0
-    try:
-        wait_until(lambda: not running(process.pid), 10)
-    finally:
-        for row in running(process.pid):
-            os.kill(int(row[1]), signal.SIGKILL)
+        try:
+            wait_until(lambda: (tmp_path / "data/train/000001").exists(), 150)
+            (os.killpg if whole_group else os.kill)(process.pid, number)
+            assert process.wait(timeout=30) != 0
+            wait_until(lambda: not running(process.pid), 10)
+        finally:
+            for row in running(process.pid):
+                os.kill(int(row[1]), signal.SIGKILL)
     assert len(BopDataset(tmp_path / "data/train").images) % 8 == 0
 
 
