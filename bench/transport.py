@@ -4,10 +4,10 @@ in one run.
     pip install geomloss        # only for this
     python -m bench.transport [--out docs/results/transport.json]
 
-Keypoints: 128 problems (16 images x 8 keypoints) of 10 x 10 points, normalised by the crop. Dense: 16 problems
-of 64 x 64 points on 16 axes. ``pull_error`` compares the pull on the student's points, sum_t P_st (x_s - y_t),
-with that of a plan found in 64 bits (16 problems): by POT's linear program at eps 1e-6 and 1e-5, by POT's
-Sinkhorn above. Times are of the debiased loss with its gradient, one thread, the best of five runs.
+Keypoints: 128 problems (16 images x 8 keypoints) of 10 x 10 points, normalised by the crop. Dense: 16
+problems of 64 x 64 points on 16 axes. ``pull_error`` compares the pull on the student's points, sum_t P_st
+(x_s - y_t), with that of a plan found in 64 bits (16 problems): by POT's linear program at eps 1e-6 and 1e-5,
+by POT's Sinkhorn above. Times are of the debiased loss with its gradient, one thread, the best of five runs.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def exact_pull(x, a, y, b, eps: float) -> torch.Tensor:
             plans.append(ot.emd(row, column, cost))
         else:
             plans.append(
-                ot.sinkhorn(row, column, cost, eps, "sinkhorn_log", numItermax=5_000, stopThr=1e-9, warn=False)
+                ot.sinkhorn(
+                    row, column, cost, eps, "sinkhorn_log", numItermax=5_000, stopThr=1e-9, warn=False
+                )
             )
     return pull(torch.from_numpy(np.array(plans)), x, y)
 
@@ -77,7 +79,8 @@ def with_gradient(loss, x):
 
 def row(case: str, eps: float, solver: str, setting: str, ms: float, **figures) -> dict:
     return common(f"{case}, eps {eps:g}: {solver}, {setting}", "adlp", case, "random clouds", "synthetic") | {
-        "ms": ms, **figures
+        "ms": ms,
+        **figures,
     }
 
 

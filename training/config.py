@@ -11,6 +11,7 @@ from typing import Literal
 
 from .data.augment import AugmentConfig
 from .data.crops import CropConfig
+from .losses.distill import DistillConfig
 from .models.network import NetworkConfig
 
 
@@ -20,6 +21,10 @@ class LossWeights:
 
     score: float = 1.0
     vote: float = 10.0
+    kd_vote: float = 50.0
+    """Of a teacher's votes: in squared crop sizes for adlp, in crop sizes for naive (not tuned yet)."""
+    kd_score: float = 1.0
+    kd_feature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class RunConfig:
     crops: CropConfig = field(default_factory=CropConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     weights: LossWeights = field(default_factory=LossWeights)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     init: Path | None = None
     """Checkpoint (last.ckpt) of another run with the same network, whose weights this one starts from."""
     tile_px: int = 0

@@ -36,6 +36,7 @@ from .data.objects import load_objects
 from .evaluate import choose
 from .models.network import KeypointNetwork
 from .step import MEAN, STD
+from .teacher import EVALUATION
 
 OUTPUTS = ["scores", "offsets"]
 PARITY = 2e-3  # largest deviation between torch and ONNX Runtime: absolute for scores, pixels for offsets
@@ -166,7 +167,7 @@ def export(
             training=TrainingSpec(
                 describe_data(config.data / config.split),
                 config.name,
-                "none",
+                config.distill.method,
                 step,
                 config.seed,
                 commit(),
@@ -212,6 +213,14 @@ def _object_spec(model: ObjectModel, info, origin: str) -> ObjectSpec:
     )
 
 
+def note_evaluation(run: Path, step: int, metrics: dict[str, float]) -> None:
+    """Leave the figures in the run's folder: a teacher without them is refused (``training.teacher``)."""
+    path = Path(run) / EVALUATION
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"step": step, "metrics": metrics}, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
 def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, val_images: int) -> str:
     """Export, choose thresholds on held-out renders, measure, export again with both; returns a line to
     print.
@@ -226,4 +235,5 @@ def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, va
     if val_images and config.val_split:
         decode, metrics = choose(bundle, config.data / config.val_split, val_images)
         bundle = export(config, out, names, search_size, decode, metrics)
+        note_evaluation(run, bundle.manifest.training.steps, metrics)
     return f"{bundle.folder}: {bundle.manifest.network.gflop} GFLOP, {bundle.manifest.training.metrics}"

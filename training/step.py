@@ -9,6 +9,7 @@ from pose_kd_ros.core.cells import cell_grid
 
 from .config import LossWeights
 from .losses.task import keypoint_losses
+from .teacher import Distillation
 
 MEAN, STD = (
     (0.485, 0.456, 0.406),
@@ -29,16 +30,20 @@ def losses(
     batch: dict[str, torch.Tensor],
     weights: LossWeights,
     augmentation: nn.Module | None = None,
+    distillation: Distillation | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Return the named loss terms of a batch (see ``data.targets``) and their weighted sum, ``total``."""
+    """Return the named loss terms of a batch (see ``data.targets``) and the weighted sum, ``total``, of those
+    that have a weight."""
     images = batch["image"].float() / 255
     if augmentation is not None:
         with torch.no_grad():
             images = augmentation(images).clamp(0, 1)
-    logits, offsets = network(normalise(images))
+    images = normalise(images)
+    student = network(images, with_features=True)
     centers, _ = cell_grid(*images.shape[-2:], strides)
-    terms = keypoint_losses(
-        logits, offsets, torch.tensor(centers, dtype=torch.float32, device=offsets.device), batch
-    )
-    terms["total"] = sum(getattr(weights, name) * term for name, term in terms.items())
+    centers = torch.tensor(centers, dtype=torch.float32, device=images.device)
+    taught, choice = distillation.terms(images, student, centers, batch) if distillation else ({}, None)
+    terms = keypoint_losses(*student[:2], centers, batch, choice) | taught
+    weighted = {name: getattr(weights, name) for name in terms if hasattr(weights, name)}
+    terms["total"] = sum(weight * terms[name] for name, weight in weighted.items())
     return terms

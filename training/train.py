@@ -6,6 +6,7 @@ import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,7 @@ from .data.targets import collate
 from .data.tiles import make_tiles
 from .models.network import KeypointNetwork
 from .step import losses
+from .teacher import Distillation
 
 
 class Stopped(Exception):
@@ -112,8 +114,9 @@ def train(config: RunConfig) -> Path:
     fabric.seed_everything(config.seed, verbose=False)
     network = KeypointNetwork(config.network).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    distillation = with_teacher(config, fabric, optimizer)
     network, optimizer = fabric.setup(network, optimizer)
-    start = resume(config, fabric, network, optimizer)
+    start = resume(config, fabric, network, optimizer, distillation)
     dataset, validation = (make_dataset(config, split) for split in (config.split, config.val_split))
     augmentation = make_augmentation(config.augment).to(fabric.device)
 
@@ -132,7 +135,7 @@ def train(config: RunConfig) -> Path:
             torch.manual_seed(config.seed * 1_000_003 + step + 500_009 * fabric.global_rank)
             for group in optimizer.param_groups:
                 group["lr"] = one_cycle(config, step)
-            terms = losses(network, config.network.strides, batch, config.weights, augmentation)
+            terms = losses(network, config.network.strides, batch, config.weights, augmentation, distillation)
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(terms["total"])
             fabric.clip_gradients(network, optimizer, max_norm=config.clip)
@@ -142,7 +145,7 @@ def train(config: RunConfig) -> Path:
             if done % config.log_every == 0:
                 report(fabric, bar, terms, done, optimizer.param_groups[0]["lr"])
             if done % config.checkpoint_every == 0 or done == config.steps or stopping:
-                save(config, fabric, network, optimizer, done)
+                save(config, fabric, network, optimizer, distillation, done)
             if validation and done % config.val_every == 0:
                 fabric.log_dict(validate(config, fabric, network, validation), done)
             if stopping and done < config.steps:
@@ -167,7 +170,20 @@ def make_dataset(config: RunConfig, split: str) -> CropDataset | None:
     return CropDataset(images, objects, config.network.strides, config.crops, config.seed)
 
 
-def resume(config: RunConfig, fabric: Fabric, network, optimizer) -> int:
+def with_teacher(config: RunConfig, fabric: Fabric, optimizer) -> Distillation | None:
+    """The teacher on the run's device; what trains along with the student joins the optimizer."""
+    distillation = Distillation.make(config.distill, config.network)
+    if distillation is None:
+        return None
+    features = distillation.features
+    if features is not None:
+        optimizer.add_param_group({"params": list(features.parameters())})
+        features = fabric.setup_module(features)
+    teacher = distillation.teacher.to(fabric.device, memory_format=torch.channels_last)
+    return replace(distillation, teacher=teacher, features=features, autocast=fabric.autocast)
+
+
+def resume(config: RunConfig, fabric: Fabric, network, optimizer, distillation: Distillation | None) -> int:
     """Load the run's last checkpoint, else the weights it starts from, if any; return the step to go on
     from."""
     config.folder.mkdir(parents=True, exist_ok=True)
@@ -183,13 +199,19 @@ def resume(config: RunConfig, fabric: Fabric, network, optimizer) -> int:
     state = checkpoint.load(last)
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
+    if distillation and distillation.features is not None:
+        distillation.features.load_state_dict(state["features"])
     return state["step"]
 
 
-def save(config: RunConfig, fabric: Fabric, network, optimizer, step: int) -> None:
+def save(
+    config: RunConfig, fabric: Fabric, network, optimizer, distillation: Distillation | None, step: int
+) -> None:
     """Write the run's state; only the first process does."""
     if fabric.global_rank == 0:
         state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+        if distillation and distillation.features is not None:
+            state["features"] = distillation.features.state_dict()
         checkpoint.save(config.folder / "last.ckpt", state)
 
 

@@ -64,19 +64,25 @@ def make_targets(
     """Return one crop's targets; every tensor but ``cell_class`` has a leading dimension of its own.
 
     cell_class (N,): 0 background, 1 + class index, or IGNORE. vote_cell, vote_instance (P,): drawn cells and
-    the instance each votes for. class_index, diameter (I,); keypoints (I, R, K, 3) metres in the camera
-    frame; tied (I, R) bool; K_inverse (I, 3, 3).
+    the instance each votes for. inside_cell, inside_instance (Q,): all cells in the visible masks of
+    instances that are used. quota (I, L): cells of each level that an instance is due. class_index, diameter
+    (I,); keypoints (I, R, K, 3) metres in the camera frame; tied (I, R) bool; K_inverse (I, 3, 3).
     """
     centers, anchors = cell_grid(*size, strides)
     cell_class = np.zeros(len(centers), np.int64)
-    vote_cell, vote_instance = [], []
+    vote_cell, vote_instance, inside_cell, inside_instance = [], [], [], []
     draws = [draw_cells(instance, centers, anchors, rng) for instance in instances]
     for _, inside in draws:
         cell_class[inside] = IGNORE
-    for index, (instance, (drawn, _)) in enumerate(zip(instances, draws)):
+    for index, (instance, (drawn, inside)) in enumerate(zip(instances, draws)):
         cell_class[drawn] = 1 + instance.class_index
         vote_cell.append(drawn)
         vote_instance.append(np.full(len(drawn), index))
+        inside = inside[: len(inside) if instance.use else 0]
+        inside_cell.append(inside)
+        inside_instance.append(np.full(len(inside), index))
+    levels = np.unique(anchors)
+    quota = [cells_per_level(i.box_size, levels) for i in instances]
     points = [tied_keypoints(i.pose, models[i.class_index]) for i in instances]
     count = len(models[0].keypoints)
 
@@ -87,6 +93,9 @@ def make_targets(
         "cell_class": torch.from_numpy(cell_class),
         "vote_cell": stack(np.concatenate([*vote_cell, []]), (), np.int64),
         "vote_instance": stack(np.concatenate([*vote_instance, []]), (), np.int64),
+        "inside_cell": stack(np.concatenate([*inside_cell, []]), (), np.int64),
+        "inside_instance": stack(np.concatenate([*inside_instance, []]), (), np.int64),
+        "quota": stack(quota, (len(levels),), np.int64),
         "class_index": stack([i.class_index for i in instances], (), np.int64),
         "diameter": stack([models[i.class_index].diameter for i in instances], (), np.float32),
         "keypoints": stack([k for k, _ in points], (MAX_TIED, count, 3), np.float32),
@@ -96,15 +105,24 @@ def make_targets(
 
 
 def collate(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Stack images and ``cell_class``; concatenate the rest, ``vote_instance`` shifted, ``vote_image`` added
-    (P,)."""
+    """Stack images and ``cell_class``; concatenate the rest, instances counted through. Added: ``vote_image``
+    (P,) and ``instance_image`` (I,)."""
     batch = {name: torch.stack([s[name] for s in samples]) for name in ("image", "cell_class")}
-    offset, shifted, images = 0, [], []
-    for index, sample in enumerate(samples):
-        shifted.append(sample["vote_instance"] + offset)
-        images.append(torch.full_like(sample["vote_cell"], index))
-        offset += len(sample["class_index"])
-    batch["vote_instance"], batch["vote_image"] = torch.cat(shifted), torch.cat(images)
-    for name in ("vote_cell", "class_index", "diameter", "keypoints", "tied", "K_inverse"):
+    count = [len(s["class_index"]) for s in samples]
+    first = torch.tensor([0, *count[:-1]]).cumsum(0)
+    for name in ("vote_instance", "inside_instance"):
+        batch[name] = torch.cat([s[name] + start for s, start in zip(samples, first)])
+    batch["instance_image"] = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(count))
+    batch["vote_image"] = batch["instance_image"][batch["vote_instance"]]
+    for name in (
+        "vote_cell",
+        "inside_cell",
+        "quota",
+        "class_index",
+        "diameter",
+        "keypoints",
+        "tied",
+        "K_inverse",
+    ):
         batch[name] = torch.cat([s[name] for s in samples])
     return batch

@@ -39,34 +39,62 @@ def ray_residual(votes: torch.Tensor, keypoints: torch.Tensor, K_inverse: torch.
     return rays * (rays * keypoints).sum(-1, keepdim=True) - keypoints
 
 
-def vote_loss(votes: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Smooth-L1 of the ray residual over the diameter; mean over votes of the best tied representative.
+def representative_losses(votes: torch.Tensor, instance: torch.Tensor, batch: dict[str, torch.Tensor]):
+    """Smooth-L1 of the ray residual over the diameter (P, R), mean over keypoints, for each representative.
 
-    votes (P, K, 2) pixels of the drawn cells. One representative is chosen per instance, by its mean over all
-    votes.
+    votes (P, K, 2) pixels, each for the instance (P,) named.
     """
-    if not len(votes):
-        return votes.sum() * 0.0
-    instance, tied = batch["vote_instance"], batch["tied"]
     residual = ray_residual(votes.float(), batch["keypoints"][instance], batch["K_inverse"][instance])
     residual = residual / batch["diameter"][instance].view(-1, 1, 1, 1)
     loss = F.smooth_l1_loss(residual, torch.zeros_like(residual), beta=SMOOTH_KINK, reduction="none")
-    loss = loss.sum(-1).mean(-1)
-    with torch.no_grad():
-        total = loss.new_zeros(tied.shape).index_add_(0, instance, loss)
-        choice = total.masked_fill(~tied, torch.inf).argmin(1)
+    return loss.sum(-1).mean(-1)
+
+
+@torch.no_grad()
+def best_representative(loss: torch.Tensor, instance: torch.Tensor, tied: torch.Tensor) -> torch.Tensor:
+    """The tied representative (I,) of each instance that all its votes together are nearest to.
+
+    loss (P, R) as ``representative_losses``; tied (I, R) bool.
+    """
+    total = loss.new_zeros(tied.shape).index_add_(0, instance, loss)
+    return total.masked_fill(~tied, torch.inf).argmin(1)
+
+
+def vote_loss(
+    votes: torch.Tensor, batch: dict[str, torch.Tensor], choice: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean loss of the drawn cells' votes (P, K, 2), pixels, against one representative of each instance:
+    ``choice`` (I,), or where that is -1 the tied one that they are nearest to."""
+    if not len(votes):
+        return votes.sum() * 0.0
+    instance = batch["vote_instance"]
+    loss = representative_losses(votes, instance, batch)
+    nearest = best_representative(loss, instance, batch["tied"])
+    choice = nearest if choice is None else torch.where(choice < 0, nearest, choice)
     return loss.gather(1, choice[instance].unsqueeze(1)).mean()
 
 
+def votes_at(offsets: torch.Tensor, centers: torch.Tensor, image, cell, class_index) -> torch.Tensor:
+    """Votes (P, K, 2), pixels of the crop, of some cells; offsets (B, N, C, K, 2), centers (N, 2)."""
+    return offsets[image, cell, class_index].float() + centers[cell].unsqueeze(1)
+
+
+def drawn_votes(offsets: torch.Tensor, centers: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Votes (P, K, 2), pixels, of the cells that were drawn to vote."""
+    class_index = batch["class_index"][batch["vote_instance"]]
+    return votes_at(offsets, centers, batch["vote_image"], batch["vote_cell"], class_index)
+
+
 def keypoint_losses(
-    logits: torch.Tensor, offsets: torch.Tensor, centers: torch.Tensor, batch: dict[str, torch.Tensor]
+    logits: torch.Tensor,
+    offsets: torch.Tensor,
+    centers: torch.Tensor,
+    batch: dict[str, torch.Tensor],
+    choice: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Return the named terms of plain training: ``score`` and ``vote``.
 
-    logits (B, N, C); offsets (B, N, C, K, 2) pixels; centers (N, 2) pixels.
+    logits (B, N, C); offsets (B, N, C, K, 2) pixels; centers (N, 2) pixels; choice as in ``vote_loss``.
     """
-    cell, instance = batch["vote_cell"], batch["vote_instance"]
-    votes = offsets[batch["vote_image"], cell, batch["class_index"][instance]].float() + centers[
-        cell
-    ].unsqueeze(1)
-    return {"score": focal_loss(logits, batch["cell_class"]), "vote": vote_loss(votes, batch)}
+    votes = drawn_votes(offsets, centers, batch)
+    return {"score": focal_loss(logits, batch["cell_class"]), "vote": vote_loss(votes, batch, choice)}

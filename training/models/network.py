@@ -72,7 +72,9 @@ class KeypointNetwork(nn.Module):
             config.width, config.depth, config.groups, config.classes, config.keypoints, anchors
         )
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, images: torch.Tensor, with_features: bool = False):
         """images (B, 3, H, W), normalised -> logits (B, N, C), offsets (B, N, C, K, 2) in pixels from cell
-        centres."""
-        return self.head(self.pyramid(self.backbone(images)))
+        centres; with_features: and the pyramid's levels, each (B, width, H / stride, W / stride)."""
+        levels = self.pyramid(self.backbone(images))
+        votes = self.head(levels)
+        return (*votes, levels) if with_features else votes

@@ -1,0 +1,189 @@
+"""What a student learns from a teacher's local predictions: ADLP, and prediction by prediction beside it.
+
+Source: Guo et al., Knowledge Distillation for 6D Pose Estimation by Aligning Distributions of Local
+Predictions, CVPR 2023. The teacher's cells do not correspond to the student's, so what is compared is where
+their votes lie, as two distributions, by optimal transport (``transport``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch.nn import functional as F
+
+from .task import best_representative, drawn_votes, representative_losses, votes_at
+from .transport import sinkhorn_divergence
+
+CLAMP = 1e-3  # released form: masses are scores clamped to [CLAMP, 1 - CLAMP]
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Whom the student learns from, and how."""
+
+    method: Literal["none", "naive", "fkd", "adlp", "adlp+fkd"] = "none"
+    """none: renders alone. naive: the teacher's output, cell by cell. fkd: its features. adlp: the
+    distribution of its votes."""
+    teacher: Path | None = None
+    """Folder of the teacher's run; it must have been exported, which measures it."""
+    floor: float = 0.2
+    """Refuse a teacher that finds a smaller share of the objects of its validation split."""
+    mass: Literal["normalised", "score"] = "normalised"
+    """adlp: a vote's mass. normalised: 1 an object in all, scores learnt by a term of their own. score: the
+    cell's score as it is, as in the released code (with --distill.rho 0.25 --distill.eps 1e-6)."""
+    eps: float = 1e-4
+    """adlp: blur of the transport, in squared crop sizes: 1e-4 is a hundredth of the crop."""
+    rho: float | None = None
+    """adlp: what it costs to leave a unit of mass behind; None: all must be moved. mass score needs one."""
+    max_sweeps: int = 40
+    """adlp: most sweeps of the solver; the share of unsolved problems is logged as kd_unsolved."""
+    teacher_score: float = 0.1
+    """adlp: cells of the teacher below this score are not asked."""
+    uncertainty: bool = False
+    """adlp: keypoints that the teacher's own votes disagree on count less (UAKD)."""
+
+    def __post_init__(self):
+        if self.method != "none" and self.teacher is None:
+            raise ValueError(f"distill.method {self.method} wants --distill.teacher, the folder of a run")
+        if self.method in ("adlp", "adlp+fkd") and (self.mass == "score") != (self.rho is not None):
+            raise ValueError(
+                "distill.rho: mass score wants a number (released: 0.25), mass normalised none; "
+                f"found mass {self.mass}, rho {self.rho}"
+            )
+
+    @property
+    def wants_features(self) -> bool:
+        return self.method in ("fkd", "adlp+fkd")
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Local predictions of I instances, at most S of each: points (I, S, K, 2) pixels, scores (I, S), real
+    (I, S) bool; where it is False there is padding."""
+
+    points: torch.Tensor
+    scores: torch.Tensor
+    real: torch.Tensor
+
+
+def pack(instance: torch.Tensor, count: int, points: torch.Tensor, scores: torch.Tensor) -> Votes:
+    """Votes (P, K, 2) and scores (P,) of the instances (P,), side by side for each of ``count`` instances."""
+    order = torch.argsort(instance, stable=True)
+    instance, points, scores = instance[order], points[order], scores[order]
+    size = torch.bincount(instance, minlength=count)
+    place = torch.arange(len(instance), device=instance.device) - (size.cumsum(0) - size)[instance]
+    widest = int(size.max()) if count else 0
+    empty = points.new_zeros(count, widest, *points.shape[1:]), scores.new_zeros(count, widest)
+    real = torch.zeros(count, widest, dtype=torch.bool, device=instance.device)
+    index = (instance, place)
+    filled = (e.index_put(index, values) for e, values in zip(empty, (points, scores)))
+    return Votes(*filled, real.index_put(index, torch.ones_like(instance, dtype=torch.bool)))
+
+
+def student_votes(logits, offsets, centers, batch) -> Votes:
+    """Votes of the drawn cells: the student's, with gradient."""
+    instance = batch["vote_instance"]
+    scores = logits[batch["vote_image"], batch["vote_cell"], batch["class_index"][instance]].float().sigmoid()
+    return pack(instance, len(batch["class_index"]), drawn_votes(offsets, centers, batch), scores)
+
+
+@torch.no_grad()
+def teacher_votes(logits, offsets, centers, levels, batch, least: float) -> tuple[Votes, torch.Tensor]:
+    """Votes of the teacher's best cells in each instance's visible mask, as many of a level as the student
+    draws, with scores above ``least``; no PnP. And the representative (I,) that they mean.
+
+    levels (N,): the level of each cell. Cells of levels that the student lacks are not asked.
+    """
+    cell, instance = batch["inside_cell"], batch["inside_instance"]
+    image, class_index = batch["instance_image"][instance], batch["class_index"][instance]
+    scores = logits[image, cell, class_index].float().sigmoid()
+    kind = instance * batch["quota"].shape[1] + levels[cell]
+    order = torch.argsort(scores, descending=True, stable=True)
+    order = order[torch.argsort(kind[order], stable=True)]
+    size = torch.bincount(kind, minlength=batch["quota"].numel())
+    rank = torch.arange(len(kind), device=kind.device) - (size.cumsum(0) - size)[kind[order]]
+    chosen = order[(rank < batch["quota"].flatten()[kind[order]]) & (scores[order] > least)]
+    chosen = chosen.sort().values
+    points = votes_at(offsets, centers, image[chosen], cell[chosen], class_index[chosen])
+    meant = best_representative(
+        representative_losses(points, instance[chosen], batch), instance[chosen], batch["tied"]
+    )
+    return pack(instance[chosen], len(batch["class_index"]), points, scores[chosen]), meant
+
+
+def adlp_loss(
+    student: Votes, teacher: Votes, size: tuple[int, int], config: DistillConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ADLP's loss, sum over keypoints and mean over the instances that both vote for, and the share of
+    transport problems that were not solved.
+
+    size: (height, width) of the crop. Coordinates are taken over its larger side; in the released form u over
+    the width and v over the height.
+    """
+    both = student.real.any(1) & teacher.real.any(1)
+    if not both.any():
+        return student.points.sum() * 0.0 + student.scores.sum() * 0.0, student.points.new_zeros(())
+    height, width = size
+    released = config.mass == "score"
+    scale = student.points.new_tensor([width, height] if released else [max(size)] * 2)
+    (x, a), (y, b) = (
+        (votes.points[both] / scale, masses(votes, released)[both]) for votes in (student, teacher)
+    )
+    keypoints = x.shape[2]
+    values, solved = sinkhorn_divergence(
+        x.transpose(1, 2).flatten(0, 1),
+        a.repeat_interleave(keypoints, 0),
+        y.transpose(1, 2).flatten(0, 1),
+        b.repeat_interleave(keypoints, 0),
+        config.eps,
+        config.rho,
+        config.max_sweeps,
+    )
+    values = values.view(-1, keypoints)
+    if config.uncertainty:
+        values = values * certainty(y, b)
+    return values.sum(1).mean(), 1 - solved.float().mean()
+
+
+def masses(votes: Votes, released: bool) -> torch.Tensor:
+    """A vote's mass (I, S): its score, with gradient, in the released form; else its share of the instance's
+    scores, without, so that the transport is about geometry alone."""
+    if released:
+        return votes.scores.clamp(CLAMP, 1 - CLAMP) * votes.real
+    scores = votes.scores.detach() * votes.real
+    return scores / scores.sum(1, keepdim=True).clamp(min=1e-12)
+
+
+@torch.no_grad()
+def certainty(points: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
+    """Weights (I, K), mean 1 over the keypoints: 1 / (1 + s_k^2 / mean s^2) of the scatter s_k of the
+    teacher's votes (I, S, K, 2) with mass (I, S). UAKD's idea (arXiv 2503.13053), with the votes' scatter for
+    its ensemble's."""
+    share = (mass / mass.sum(1, keepdim=True))[..., None, None]
+    scatter = (share * (points - (share * points).sum(1, keepdim=True)) ** 2).sum((1, 3))
+    weight = 1 / (1 + scatter / scatter.mean(1, keepdim=True).clamp(min=1e-12))
+    return weight / weight.mean(1, keepdim=True)
+
+
+def score_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor, positives: int) -> torch.Tensor:
+    """The teacher's scores as soft targets for all cells that both have, over (positives + images).
+
+    logits (B, N, C). Cross-entropy weighted by the squared difference (quality focal loss, Li et al. 2020),
+    so that the thousands of cells that both know to be empty weigh nothing.
+    """
+    count = min(student_logits.shape[1], teacher_logits.shape[1])
+    logits, target = student_logits[:, :count].float(), teacher_logits[:, :count].detach().float().sigmoid()
+    weight = (target - logits.sigmoid()) ** 2
+    loss = weight * F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return loss.sum() / (positives + len(logits))
+
+
+def naive_vote_loss(student, teacher, size: tuple[int, int]) -> torch.Tensor:
+    """Mean L1 distance, in crop sizes, of the student's votes (P, K, 2) from the teacher's of the same
+    cells."""
+    if not len(student):
+        return student.sum() * 0.0
+    return (student - teacher.detach()).abs().mean() / max(size)
