@@ -1,7 +1,7 @@
 """Images a second of the renderer, one process: where the time of a finished image goes, and what
 antialiasing costs.
 
-    python bench/render.py [--pictures DIR]       LP_NUM_THREADS=1 for one thread of Mesa's llvmpipe
+    python -m bench.render [--pictures DIR] [--out FILE]      LP_NUM_THREADS=1: one thread of Mesa's llvmpipe
 
 Every line is measured on the same scenes; the ratios are to the first line.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from bench.rows import common
 from training.render.config import RenderConfig
 from training.render.effects import camera_effects
 from training.render.gl import Renderer
@@ -52,17 +54,26 @@ def main() -> None:
     )
     parser.add_argument("--pictures", type=Path, default=None, help="folder of photographs")
     parser.add_argument("--images", type=int, default=60)
+    parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     config = RenderConfig(pictures=args.pictures)
     maker = ImageMaker(config, 1)
     rows = dict(measure(maker, args.images))
     with maker.renderer.ctx as context:
-        print(f"{context.info['GL_RENDERER']}, {config.width}x{config.height}, {args.images} scenes")
+        setting = f"{context.info['GL_RENDERER']}, {config.width}x{config.height}, {args.images} scenes"
+    print(setting)
     first = next(iter(rows.values()))
     for name, rate in rows.items():
         times = rate.cpu_ms / first.cpu_ms
         print(f"{name:44s} {rate.images_per_second:7.1f} images/s {rate.cpu_ms:7.1f} ms CPU   x {times:.2f}")
+    if args.out:
+        results = [
+            common(f"renderer, {name}", "none", "renderer", "cube renders", f"{setting}, synthetic")
+            | rate._asdict()
+            for name, rate in rows.items()
+        ]
+        args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def measure(maker: ImageMaker, count: int) -> Iterable[tuple[str, Rate]]:

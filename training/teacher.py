@@ -79,13 +79,16 @@ class Distillation:
     @classmethod
     def make(cls, config: DistillConfig, student: NetworkConfig) -> Distillation | None:
         """None for the method none; raises ValueError for a teacher that will not do."""
-        if config.method == "none":
-            return None
-        teacher = load_teacher(config, student)
-        if not config.wants_features:
-            return cls(config, teacher, None)
-        levels = min(student.levels, teacher.config.levels)
-        return cls(config, teacher, FeatureDistillation(student.width, teacher.config.width, levels))
+        return None if config.method == "none" else cls.of(config, load_teacher(config, student), student)
+
+    @classmethod
+    def of(cls, config: DistillConfig, teacher: KeypointNetwork, student: NetworkConfig) -> Distillation:
+        """With a network as teacher, which is frozen, and new convolutions for FKD where they are wanted."""
+        features = None
+        if config.wants_features:
+            levels = min(student.levels, teacher.config.levels)
+            features = FeatureDistillation(student.width, teacher.config.width, levels)
+        return cls(config, frozen(teacher), features)
 
     def terms(self, images, student, centers, batch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Return the named terms of the method, and the representative (I,) of each instance that the teacher

@@ -223,8 +223,7 @@ def test_a_step_leaves_the_teacher_as_it_was(method):
     torch.manual_seed(0)
     student, teacher = KeypointNetwork(SMALL), KeypointNetwork(NetworkConfig(width=32, depth=1, groups=4))
     config = dataclasses.replace(ADLP, method=method, teacher_score=0.0)
-    features = FeatureDistillation(16, 32, 4) if config.wants_features else None
-    distillation = Distillation(config, teacher.eval().requires_grad_(False), features)
+    distillation = Distillation.of(config, teacher, SMALL)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     terms = losses(student, STRIDES, small_batch(), LossWeights(), distillation=distillation)
     terms["total"].backward()
