@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from training.render import pictures
 from training.render.config import RenderConfig
-from training.render.scene import TARGET, Body, Stock, transform, turn
+from training.render.scene import Body, Stock, transform, turn
 from training.render.shapes import Mesh
 
 Rng = np.random.Generator
@@ -57,10 +57,10 @@ class View:
 
 
 def clutter(
-    stock: Stock, rng: Rng, view: View, targets: list[Body], count: int, centre: np.ndarray
+    stock: Stock, rng: Rng, view: View, targets: list[Body], count: int, diameter: float
 ) -> list[Body]:
-    diameter = stock.meshes[TARGET].diameter
-    taken = [(b.T_world_body[:3, 3], diameter * 0.4) for b in targets]
+    """Distractors about as large as the object of this diameter, metres, clear of the targets."""
+    taken = [(b.T_world_body[:3, 3], stock.meshes[b.mesh].diameter * 0.4) for b in targets]
     found = _sheets(stock, rng, view, diameter) if view.on_table and rng.random() < 0.35 else []
     for _ in range(count):
         pixel = rng.uniform([-0.05, -0.05], [1.05, 1.05]) * [view.config.width, view.config.height]

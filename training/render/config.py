@@ -19,11 +19,12 @@ class RenderConfig:
     """
 
     mesh: Path | None = None
-    """Mesh file (ply, obj, stl). None: the procedural cube of `cube_edge_mm`."""
+    """Mesh file (ply, obj, stl), or a BOP models folder (obj_<id>.ply and models_info.json with the
+    symmetries): all its objects, several in a scene. None: the procedural cube of `cube_edge_mm`."""
     mesh_unit: Literal["m", "mm"] = "mm"
     """Unit of the numbers in the mesh file."""
     object_id: int = 1
-    """Object id in the data set (models/obj_<id>.ply)."""
+    """Object id in the data set (models/obj_<id>.ply); of no meaning for a models folder."""
     symmetries: Path | None = None
     """A models_info.json whose entry for `object_id` says how the mesh maps to itself. None: it does not; the
     procedural cube knows its 24 rotations."""
@@ -53,6 +54,8 @@ class RenderConfig:
     """Images without the object."""
     second_probability: float = 0.15
     """Images with a second instance, often touching the first."""
+    max_others: int = 4
+    """With a models folder: other objects of it beside the first, up to this many."""
     occluder_probability: float = 0.4
     max_distractors: int = 6
     min_visibility: float = 0.3

@@ -17,8 +17,7 @@ from training.render.files import read_object, write_whole
 from training.render.mesh_files import (
     check_models,
     content_hash,
-    symmetry_fields,
-    target_mesh,
+    load_targets,
     write_models,
 )
 from training.render.workers import Workers
@@ -33,19 +32,17 @@ def render_dataset(
 
     Complete scenes of an earlier, interrupted run with the same configuration and seed are kept.
     Raises ValueError where <out>/<split> was rendered with another configuration, mesh or seed (naming the
-    field) or holds scenes that `count` images do not have, and where <out>/models is of another object.
+    field) or holds scenes that `count` images do not have, and where <out>/models is of other objects.
     """
     folder = Path(out) / split
-    mesh = target_mesh(config)
-    symmetry = symmetry_fields(config, mesh)
+    targets = load_targets(config)
     pictures.photograph_paths(config.pictures, config.pictures_split)
-    recipe = config.to_json() | {"seed": seed, MESH: content_hash(mesh)}
+    recipe = config.to_json() | {"seed": seed, MESH: content_hash(targets)}
     _check_same_recipe(folder / "render.json", recipe)
     _check_no_surplus(folder, count, config.images_per_scene)
-    models = Path(out) / "models", config.object_id, mesh, symmetry
-    check_models(*models)
+    check_models(Path(out) / "models", targets)
     _keep_recipe(folder / "render.json", recipe)
-    write_models(*models)
+    write_models(Path(out) / "models", targets)
     todo = [
         (scene, indices)
         for scene, indices in scenes_of(count, config.images_per_scene)

@@ -20,6 +20,7 @@ class InstanceLabel:
     pixels_visible / pixels_all.
     """
 
+    object_id: int
     T_camera_object: np.ndarray
     mask: np.ndarray
     mask_visible: np.ndarray
@@ -63,7 +64,15 @@ def _instance(renderer: Renderer, scene: Scene, body: Body, visible: np.ndarray)
         pixels_all, box = int(wide.sum()), bounding_box(wide, (renderer.width, renderer.height))
     pose = scene.T_camera_world @ body.T_world_body
     return InstanceLabel(
-        pose, alone, visible, box, bounding_box(visible), pixels_all, int(alone.sum()), int(visible.sum())
+        body.object_id,
+        pose,
+        alone,
+        visible,
+        box,
+        bounding_box(visible),
+        pixels_all,
+        int(alone.sum()),
+        int(visible.sum()),
     )
 
 

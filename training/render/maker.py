@@ -11,9 +11,9 @@ from training.render.config import RenderConfig
 from training.render.effects import camera_effects
 from training.render.gl import Renderer
 from training.render.labels import InstanceLabel, uncovered
-from training.render.mesh_files import load_mesh, target_mesh
+from training.render.mesh_files import load_mesh, load_targets
 from training.render.sampling import sample_scene
-from training.render.scene import TARGET, Stock, resting_rotations
+from training.render.scene import Stock, resting_rotations, target_name
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class ImageMaker:
 
 def make_stock(config: RenderConfig) -> Stock:
     """Meshes and photographs that a configuration names, loaded."""
-    target = target_mesh(config)
-    meshes = {TARGET: target} | shapes.primitives()
+    targets = load_targets(config)
+    meshes = {target_name(t.object_id): t.mesh for t in targets} | shapes.primitives()
     paths = (
         sorted(p for p in config.distractors.rglob("*") if p.suffix.lower() in (".ply", ".obj"))
         if config.distractors
@@ -55,4 +55,9 @@ def make_stock(config: RenderConfig) -> Stock:
     )
     meshes |= {f"user:{path}": load_mesh(path, "m") for path in paths}
     photos = pictures.load_photographs(config.pictures, config.pictures_split)
-    return Stock(meshes, photos, tuple(f"user:{p}" for p in paths), resting_rotations(target))
+    return Stock(
+        meshes,
+        photos,
+        tuple(f"user:{p}" for p in paths),
+        {t.object_id: resting_rotations(t.mesh) for t in targets},
+    )

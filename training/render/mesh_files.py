@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,46 @@ _METRES = {"m": 1.0, "mm": 1e-3}
 _PLAUSIBLE_DIAMETER_M = (0.005, 5.0)
 
 
-def target_mesh(config: RenderConfig) -> Mesh:
-    """The mesh to be learned: the file that the configuration names, or the procedural cube."""
+@dataclass(frozen=True)
+class Target:
+    """An object to be learned: BOP id, mesh (metres), and its symmetry fields of models_info.json (mm)."""
+
+    object_id: int
+    mesh: Mesh
+    symmetries: dict[str, list]
+
+
+def load_targets(config: RenderConfig) -> list[Target]:
+    """The objects to be learned: the file or the models folder that the configuration names, or the
+    procedural cube.
+
+    Raises ValueError for a folder without models_info.json, or where that names a mesh that is missing.
+    """
     if config.mesh is None:
-        return cube(config.cube_edge_mm * 1e-3)
-    return load_mesh(config.mesh, config.mesh_unit)
+        mesh = cube(config.cube_edge_mm * 1e-3)
+    elif config.mesh.is_dir():
+        return _load_folder(config.mesh, config.mesh_unit)
+    else:
+        mesh = load_mesh(config.mesh, config.mesh_unit)
+    return [Target(config.object_id, mesh, symmetry_fields(config, mesh))]
+
+
+def _load_folder(folder: Path, unit: str) -> list[Target]:
+    path = folder / "models_info.json"
+    if not path.exists():
+        raise ValueError(f"{path}: missing; a folder of meshes wants one, with each object's symmetries")
+    targets = []
+    for object_id in sorted(load_models_info(path)):
+        mesh = folder / f"obj_{object_id:06d}.ply"
+        if not mesh.exists():
+            raise ValueError(f"{mesh}: missing, though {path} names object {object_id}")
+        targets.append(Target(object_id, load_mesh(mesh, unit), _symmetries_of(path, object_id)))
+    return targets
+
+
+def _symmetries_of(path: Path, object_id: int) -> dict[str, list]:
+    entry = json.loads(path.read_text())[str(object_id)]
+    return {name: entry[name] for name in ("symmetries_discrete", "symmetries_continuous") if name in entry}
 
 
 def load_mesh(path: Path, unit: str) -> Mesh:
@@ -86,8 +122,7 @@ def symmetry_fields(config: RenderConfig, mesh: Mesh) -> dict[str, list]:
         return {} if own is None else {"symmetries_discrete": [_in_mm(matrix) for matrix in own[1:]]}
     if config.object_id not in load_models_info(config.symmetries):
         raise ValueError(f"{config.symmetries}: has no object {config.object_id}")
-    entry = json.loads(config.symmetries.read_text())[str(config.object_id)]
-    return {name: entry[name] for name in ("symmetries_discrete", "symmetries_continuous") if name in entry}
+    return _symmetries_of(config.symmetries, config.object_id)
 
 
 def _in_mm(symmetry: np.ndarray) -> list[float]:
@@ -96,49 +131,57 @@ def _in_mm(symmetry: np.ndarray) -> list[float]:
     return scaled.reshape(-1).tolist()
 
 
-def content_hash(mesh: Mesh) -> str:
-    """SHA-256 of the mesh's triangles (their corners in order, to 1e-6 mm); looks have no say."""
-    corners = np.round(mesh.positions * 1000, 6) + 0.0  # no negative zeros
-    return hashlib.sha256(np.ascontiguousarray(corners, "<f8").tobytes()).hexdigest()
+def content_hash(targets: list[Target]) -> str:
+    """SHA-256 of the meshes' triangles (their corners in order, to 1e-6 mm); looks have no say."""
+    digest = hashlib.sha256()
+    for target in targets:
+        corners = np.round(target.mesh.positions * 1000, 6) + 0.0  # no negative zeros
+        digest.update(np.ascontiguousarray(corners, "<f8").tobytes())
+    return digest.hexdigest()
 
 
-def check_models(folder: Path, object_id: int, mesh: Mesh, symmetry_fields: dict[str, list]) -> None:
-    """Raise ValueError, naming both, where ``folder`` already holds another object or another mesh.
+def check_models(folder: Path, targets: list[Target]) -> None:
+    """Raise ValueError, naming both, where ``folder`` already holds other objects or another mesh.
 
-    All splits of a data set share its models: a second object in their place would change what the first
+    All splits of a data set share its models: other objects in their place would change what the first
     split's labels mean.
     """
     advice = "choose another folder or delete this one's data"
-    path, ply = folder / "models_info.json", folder / f"obj_{object_id:06d}.ply"
-    entry = json.loads(json.dumps(_size_fields(mesh) | symmetry_fields))
+    path = folder / "models_info.json"
     infos = read_object(path) if path.exists() else {}
-    if infos and list(infos) != [str(object_id)]:
-        found = ", ".join(sorted(infos))
-        raise ValueError(f"{path}: holds object {found}, wanted object {object_id}; {advice}")
-    for name in sorted(entry.keys() | infos.get(str(object_id), entry).keys()):
-        old, new = infos.get(str(object_id), entry).get(name), entry.get(name)
-        if old != new:
-            raise ValueError(
-                f"{path}: object {object_id}: {name}: holds {_short(old)}, wanted {_short(new)}; {advice}"
-            )
-    if ply.exists() and ply.read_text() != (text := _ply_text(mesh)):
-        old, new = (hashlib.sha256(t.encode()).hexdigest()[:12] for t in (ply.read_text(), text))
-        raise ValueError(f"{ply}: holds another mesh (SHA-256 {old}..., wanted {new}...); {advice}")
+    wanted = {str(t.object_id): json.loads(json.dumps(_size_fields(t.mesh) | t.symmetries)) for t in targets}
+    if infos and sorted(infos) != sorted(wanted):
+        found, asked = (", ".join(sorted(ids)) for ids in (infos, wanted))
+        raise ValueError(f"{path}: holds object {found}, wanted object {asked}; {advice}")
+    for target in targets:
+        key = str(target.object_id)
+        entry, there = wanted[key], infos.get(key, wanted[key])
+        for name in sorted(entry.keys() | there.keys()):
+            if there.get(name) != entry.get(name):
+                raise ValueError(
+                    f"{path}: object {key}: {name}: holds {_short(there.get(name))}, "
+                    f"wanted {_short(entry.get(name))}; {advice}"
+                )
+        ply = folder / f"obj_{target.object_id:06d}.ply"
+        if ply.exists() and ply.read_text() != (text := _ply_text(target.mesh)):
+            old, new = (hashlib.sha256(t.encode()).hexdigest()[:12] for t in (ply.read_text(), text))
+            raise ValueError(f"{ply}: holds another mesh (SHA-256 {old}..., wanted {new}...); {advice}")
 
 
 def _short(value: object) -> str:
     return f"{len(value)} of them" if isinstance(value, list) else str(value)
 
 
-def write_models(folder: Path, object_id: int, mesh: Mesh, symmetry_fields: dict[str, list]) -> None:
+def write_models(folder: Path, targets: list[Target]) -> None:
     """models/obj_<id>.ply (ASCII, vertices in mm) and models_info.json as BOP defines them.
 
     Raises ValueError where other models are there already (check_models).
     """
-    check_models(folder, object_id, mesh, symmetry_fields)
+    check_models(folder, targets)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / f"obj_{object_id:06d}.ply", _ply_text(mesh))
-    info = {str(object_id): _size_fields(mesh) | symmetry_fields}
+    for target in targets:
+        write_whole(folder / f"obj_{target.object_id:06d}.ply", _ply_text(target.mesh))
+    info = {str(t.object_id): _size_fields(t.mesh) | t.symmetries for t in targets}
     write_whole(folder / "models_info.json", json.dumps(info, indent=1) + "\n")
 
 

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from training.render import pictures
 from training.render.clutter import View, clutter, footprint, loguniform, material, occluder
 from training.render.config import RenderConfig
-from training.render.scene import TARGET, Body, Light, Scene, Stock, transform, turn
+from training.render.scene import Body, Light, Scene, Stock, target_name, transform, turn
 
 Rng = np.random.Generator
 
@@ -20,14 +20,17 @@ Rng = np.random.Generator
 def sample_scene(config: RenderConfig, stock: Stock, rng: Rng) -> Scene:
     """A random scene; equal generators give equal scenes."""
     on_table = rng.random() < config.table_probability
-    target = stock.meshes[TARGET]
+    object_id = _one_of(list(stock.resting), rng)
+    target = stock.meshes[target_name(object_id)]
     K = _camera_matrix(config, rng)
     depth = K[0, 0] * 0.8 * target.diameter / loguniform(rng, *config.size_px)
-    first = _target_pose(stock, rng, on_table)
+    first = _target_pose(stock, rng, object_id, on_table)
     T_camera_world = _camera_pose(config, rng, K, depth, first[:3, 3], on_table)
-    bodies = _targets(config, stock, rng, first, on_table)
+    bodies = _targets(config, stock, rng, object_id, first, on_table)
     view = View(config, K, T_camera_world, depth, on_table)
-    bodies += clutter(stock, rng, view, bodies, int(rng.integers(config.max_distractors + 1)), first[:3, 3])
+    bodies += clutter(
+        stock, rng, view, bodies, int(rng.integers(config.max_distractors + 1)), target.diameter
+    )
     if rng.random() < config.occluder_probability:
         bodies += [occluder(stock, rng, view, first[:3, 3], target.diameter)]
     lights, up, down = _lights(rng, first[:3, 3], depth)
@@ -47,6 +50,11 @@ def sample_scene(config: RenderConfig, stock: Stock, rng: Rng) -> Scene:
     )
 
 
+def _one_of(ids: list[int], rng: Rng) -> int:
+    """One object's id; a data set of one object draws nothing."""
+    return ids[0] if len(ids) == 1 else ids[rng.integers(len(ids))]
+
+
 def _camera_matrix(config: RenderConfig, rng: Rng) -> np.ndarray:
     focal = rng.uniform(*config.focal_px)
     shift = rng.uniform(-config.principal_jitter_px, config.principal_jitter_px, 2)
@@ -54,11 +62,12 @@ def _camera_matrix(config: RenderConfig, rng: Rng) -> np.ndarray:
     return np.array([[focal, 0, centre[0]], [0, focal * rng.uniform(0.99, 1.01), centre[1]], [0, 0, 1]])
 
 
-def _target_pose(stock: Stock, rng: Rng, on_table: bool) -> np.ndarray:
+def _target_pose(stock: Stock, rng: Rng, object_id: int, on_table: bool) -> np.ndarray:
     if not on_table:
         return transform(Rotation.random(random_state=int(rng.integers(2**31))).as_matrix(), np.zeros(3))
-    rotation = turn("z", rng.uniform(0, 360)) @ stock.resting[rng.integers(len(stock.resting))]
-    return transform(rotation, [0, 0, -(stock.meshes[TARGET].positions @ rotation.T)[:, 2].min()])
+    resting, mesh = stock.resting[object_id], stock.meshes[target_name(object_id)]
+    rotation = turn("z", rng.uniform(0, 360)) @ resting[rng.integers(len(resting))]
+    return transform(rotation, [0, 0, -(mesh.positions @ rotation.T)[:, 2].min()])
 
 
 def _camera_pose(
@@ -84,24 +93,51 @@ def _looking(elevation: float, azimuth: float, roll: float) -> np.ndarray:
     return turn("z", roll) @ turn("x", elevation) @ level @ turn("z", azimuth)
 
 
-def _targets(config: RenderConfig, stock: Stock, rng: Rng, first: np.ndarray, on_table: bool) -> list[Body]:
+def _targets(
+    config: RenderConfig, stock: Stock, rng: Rng, object_id: int, first: np.ndarray, on_table: bool
+) -> list[Body]:
+    """None, one, or two instances of the object, and some of the data set's other objects."""
     kind = rng.random()
     if kind < config.empty_probability:
         return []
-    poses = [first]
+    placed = [(object_id, first)]
     if kind < config.empty_probability + config.second_probability:
-        poses.append(_second_pose(stock, rng, first, on_table))
-    return [_target(config, stock, rng, pose, label, on_table) for label, pose in enumerate(poses, 1)]
+        placed.append((object_id, _second_pose(stock, rng, object_id, first, on_table)))
+    for other in _others(stock, rng, object_id, config.max_others):
+        for _ in range(10):
+            pose = _pose_nearby(stock, rng, other, first, stock.diameter(object_id), on_table)
+            if all(_apart(stock, other, pose, *there, on_table) for there in placed):
+                placed.append((other, pose))
+                break
+    return [_target(config, stock, rng, *there, label, on_table) for label, there in enumerate(placed, 1)]
 
 
-def _second_pose(stock: Stock, rng: Rng, first: np.ndarray, on_table: bool) -> np.ndarray:
-    mesh = stock.meshes[TARGET]
+def _others(stock: Stock, rng: Rng, object_id: int, most: int) -> list[int]:
+    ids = [i for i in stock.resting if i != object_id]
+    return list(rng.permutation(ids)[: rng.integers(min(most, len(ids)) + 1)]) if ids else []
+
+
+def _apart(stock: Stock, a: int, pose: np.ndarray, b: int, there: np.ndarray, on_table: bool) -> bool:
+    """Whether two objects are too far from each other to stand in each other (spheres of 0.8 diameters)."""
+    gap = (pose[:3, 3] - there[:3, 3])[: 2 if on_table else 3]
+    return np.linalg.norm(gap) > 0.4 * (stock.diameter(a) + stock.diameter(b))
+
+
+def _second_pose(stock: Stock, rng: Rng, object_id: int, first: np.ndarray, on_table: bool) -> np.ndarray:
+    mesh = stock.meshes[target_name(object_id)]
     if rng.random() < 0.5:  # side by side, touching or nearly
         side = rng.integers(3)
         step = first[:3, side] * (mesh.box[1][side] + rng.choice([0.0, 0.002, 0.01])) * rng.choice([-1, 1])
         if not on_table or abs(step[2]) < 1e-6 or step[2] > 0:
             return transform(first[:3, :3], first[:3, 3] + step)
-    pose = _target_pose(stock, rng, on_table)
+    return _pose_nearby(stock, rng, object_id, first, mesh.diameter, on_table)
+
+
+def _pose_nearby(
+    stock: Stock, rng: Rng, object_id: int, first: np.ndarray, diameter: float, on_table: bool
+) -> np.ndarray:
+    """A random pose of an object one to two and a half diameters from the first one."""
+    pose = _target_pose(stock, rng, object_id, on_table)
     if on_table:
         angle = rng.uniform(0, 2 * np.pi)
         direction = np.array([np.cos(angle), np.sin(angle), 0])
@@ -109,17 +145,23 @@ def _second_pose(stock: Stock, rng: Rng, first: np.ndarray, on_table: bool) -> n
         direction = rng.normal(size=3)
         direction /= np.linalg.norm(direction)
     pose[:2, 3] += first[:2, 3]
-    pose[:3, 3] += direction * mesh.diameter * rng.uniform(1.0, 2.5)
+    pose[:3, 3] += direction * diameter * rng.uniform(1.0, 2.5)
     return pose
 
 
 def _target(
-    config: RenderConfig, stock: Stock, rng: Rng, pose: np.ndarray, label: int, on_table: bool
+    config: RenderConfig,
+    stock: Stock,
+    rng: Rng,
+    object_id: int,
+    pose: np.ndarray,
+    label: int,
+    on_table: bool,
 ) -> Body:
     images = pictures.face_pictures(rng, stock.photos, 256) if config.appearance == "random" else None
-    mesh = stock.meshes[TARGET]
-    foot = footprint(pose, mesh) if on_table else None
-    return Body(TARGET, pose, images, label, footprint=foot, **material(rng))
+    name = target_name(object_id)
+    foot = footprint(pose, stock.meshes[name]) if on_table else None
+    return Body(name, pose, images, label, object_id=int(object_id), footprint=foot, **material(rng))
 
 
 def _lights(rng: Rng, centre: np.ndarray, depth: float) -> tuple[tuple[Light, ...], np.ndarray, np.ndarray]:

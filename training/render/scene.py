@@ -12,7 +12,10 @@ from scipy.spatial.transform import Rotation
 
 from training.render.shapes import Mesh
 
-TARGET = "target"
+
+def target_name(object_id: int) -> str:
+    """The name of an object to be learned among a stock's meshes."""
+    return f"target:{object_id}"
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,15 @@ class Body:
     """One thing in the scene: `mesh` names it, T_world_body (4, 4) may hold a scale (targets: rigid).
 
     `pictures` (L, S, S, 3) uint8 replaces the mesh's own look. `footprint` (x, y, yaw, half length, half
-    width) in metres where it stands on the table and darkens it. `label` is 0, or 1, 2, ... for targets.
+    width) in metres where it stands on the table and darkens it. `label` is 0, or 1, 2, ... for targets;
+    `object_id` their BOP id.
     """
 
     mesh: str
     T_world_body: np.ndarray
     pictures: np.ndarray | None = None
     label: int = 0
+    object_id: int = 0
     occluder: bool = False
     casts_shadow: bool = True
     specular: float = 0.0
@@ -69,14 +74,17 @@ class Scene:
 
 @dataclass(frozen=True)
 class Stock:
-    """What scenes are made from: meshes by name (the target under TARGET), photographs, names of user
-    distractors."""
+    """What scenes are made from: meshes by name (``target_name`` for those to be learned), photographs, names
+    of user distractors."""
 
     meshes: dict[str, Mesh]
     photos: list[np.ndarray]
     user_distractors: tuple[str, ...]
-    resting: np.ndarray
-    """(N, 3, 3) rotations in which the target rests on the table."""
+    resting: dict[int, np.ndarray]
+    """By object id: rotations (N, 3, 3) in which the object rests on the table."""
+
+    def diameter(self, object_id: int) -> float:
+        return self.meshes[target_name(object_id)].diameter
 
 
 def transform(rotation: np.ndarray, translation: np.ndarray, scale: np.ndarray | float = 1.0) -> np.ndarray:

@@ -35,7 +35,7 @@ def write_image(made: Rendered, folder: Path, number: int, config: RenderConfig)
                 1,
             )
     camera = {"cam_K": made.K.reshape(-1).tolist(), "depth_scale": 0.1}
-    return camera, [_gt(i, config.object_id) for i in made.instances], [_gt_info(i) for i in made.instances]
+    return camera, [_gt(i) for i in made.instances], [_gt_info(i) for i in made.instances]
 
 
 def _write(path: Path, image: np.ndarray, option: int, value: int) -> None:
@@ -43,12 +43,12 @@ def _write(path: Path, image: np.ndarray, option: int, value: int) -> None:
         raise OSError(f"{path}: could not be written")
 
 
-def _gt(instance: InstanceLabel, object_id: int) -> dict:
+def _gt(instance: InstanceLabel) -> dict:
     pose = instance.T_camera_object
     return {
         "cam_R_m2c": pose[:3, :3].reshape(-1).tolist(),
         "cam_t_m2c": (pose[:3, 3] * 1000).tolist(),
-        "obj_id": object_id,
+        "obj_id": instance.object_id,
     }
 
 

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from training.render.gl import Renderer
 from training.render.labels import bounding_box, instance_labels, uncovered
-from training.render.scene import TARGET, Body, Light, Scene, Stock, transform
+from training.render.scene import Body, Light, Scene, Stock, target_name, transform
 from training.render.shapes import box, cube
 
 WIDTH, HEIGHT = 160, 120
@@ -20,7 +20,7 @@ HALF = EDGE / 2 * np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in
 
 @pytest.fixture(scope="module")
 def renderer():
-    made = Renderer(Stock({TARGET: cube(EDGE), "box": box()}, [], (), np.eye(3)[None]), WIDTH, HEIGHT)
+    made = Renderer(Stock({target_name(1): cube(EDGE), "box": box()}, [], (), {}), WIDTH, HEIGHT)
     yield made
     made.release()
 
@@ -37,7 +37,7 @@ def scene_of(*bodies, ambient=1.0):
 
 def target(rotation_vector, translation, label=1):
     return Body(
-        TARGET, transform(Rotation.from_rotvec(rotation_vector).as_matrix(), translation), label=label
+        target_name(1), transform(Rotation.from_rotvec(rotation_vector).as_matrix(), translation), label=label
     )
 
 
@@ -164,7 +164,7 @@ def test_light_makes_faces_differ(renderer):
 def test_two_renderers_in_one_process_do_not_mix(renderer):
     scene = scene_of(target(*POSES[0]))
     image, labels = renderer.image(scene), renderer.labels(scene)
-    other = Renderer(Stock({TARGET: cube(2 * EDGE)}, [], (), np.eye(3)[None]), WIDTH, HEIGHT, samples=1)
+    other = Renderer(Stock({target_name(1): cube(2 * EDGE)}, [], (), {}), WIDTH, HEIGHT, samples=1)
     large = other.labels(scene).instance > 0
     np.testing.assert_array_equal(renderer.image(scene), image)
     np.testing.assert_array_equal(renderer.labels(scene).depth, labels.depth)
