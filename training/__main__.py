@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -72,6 +72,58 @@ class Evaluate:
     """Write the figures there as JSON too."""
 
 
+@dataclass(frozen=True)
+class Table:
+    """Train and measure a teacher and students that differ in the method of distillation alone; a table.
+
+    Example: python -m training table --test LMO/test data/lmo/val --out docs/results/lmo_distillation.json
+    """
+
+    test: tuple[Path, ...]
+    """BOP splits to measure every row on."""
+    out: Path
+    """JSON file of the rows; written after each, "not run" for those not reached."""
+    teacher: Literal["teacher_lmo", "teacher_cube"] = "teacher_lmo"
+    """Recipe of the teacher."""
+    student: Literal["student_lmo_none", "student_cube_none"] = "student_lmo_none"
+    """Recipe of the students."""
+    data: Path | None = None
+    """BOP data set with the splits train and val, instead of the recipes'."""
+    runs: Path = Path("runs")
+    """Folder of all runs; the rows' bundles lie in their runs."""
+    seeds: int = 3
+    """Seeds of none and adlp; the other methods have one."""
+    steps: int | None = None
+    """Steps of every student, instead of the recipe's."""
+    teacher_steps: int | None = None
+    """Steps of the teacher, instead of the recipe's."""
+    size: int | None = None
+    """Side of the crops, pixels, instead of the recipes'."""
+    batch_size: int | None = None
+    """Crops a step, instead of the recipes'."""
+    floor: float = 0.2
+    """Refuse the teacher if it finds a smaller share of the validation split's objects."""
+    val_images: int = 600
+    """Validation images: half fit each bundle's score, half measure it."""
+    minutes: float = 0.0
+    """Stop after so many and say so with exit code 130; the same command goes on. 0: no limit."""
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    workers: int = 1
+    """Loader processes."""
+
+    def configs(self) -> tuple[RunConfig, RunConfig]:
+        """The teacher's and the student's run."""
+        shared = {"data": self.data, "batch_size": self.batch_size}
+        shared = {k: v for k, v in shared.items() if v is not None}
+        shared |= {"runs": self.runs, "precision": self.precision, "workers": self.workers, "init": None}
+        result = []
+        for name, steps in ((self.teacher, self.teacher_steps), (self.student, self.steps)):
+            config = replace(RECIPES[name](), **shared)
+            crops = replace(config.crops, size=self.size or config.crops.size)
+            result.append(replace(config, crops=crops, steps=steps or config.steps))
+        return tuple(result)
+
+
 def train_command() -> type:
     """``train RECIPE [--options]``: every recipe is a sub-command whose settings can be overridden one by
     one."""
@@ -85,6 +137,7 @@ Command = (
     Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Table, tyro.conf.subcommand("table")]
 )
 
 
@@ -147,6 +200,12 @@ def run(command) -> None:
         from .export import export_run
 
         print(export_run(command.run, command.out, command.names, command.search_size, command.val_images))
+    elif isinstance(command, Table):
+        from .table import make_table, plan
+
+        rows = plan(*command.configs(), command.seeds, command.floor)
+        if not make_table(rows, command.out, list(command.test), command.val_images, command.minutes):
+            raise SystemExit(130)
     else:
         from .evaluate import evaluate_command
 

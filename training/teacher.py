@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
+from pose_kd_ros.core.object_model import ObjectModel
+
 from . import checkpoint
-from .config import load_config
+from .config import RunConfig, load_config
+from .data.objects import load_objects
 from .losses.distill import (
     DistillConfig,
     adlp_loss,
@@ -28,25 +32,23 @@ from .models.network import KeypointNetwork, NetworkConfig
 EVALUATION = "evaluation.json"  # in the run's folder; written by export
 
 
-def load_teacher(config: DistillConfig, student: NetworkConfig) -> KeypointNetwork:
-    """Return the teacher's network in evaluation mode, without gradients.
+def load_teacher(run: RunConfig) -> tuple[KeypointNetwork, int]:
+    """Return the frozen network of the run's teacher, and the step it was trained to.
 
-    Raises ValueError naming the file if the run or its checkpoint is missing, if it was not measured since it
-    was trained, if it finds fewer objects than ``config.floor``, or if it is a network for other objects.
+    Raises ValueError naming the file if the teacher's run or checkpoint is missing, if it was not measured
+    since it was trained, if it finds fewer objects than ``distill.floor``, and if it was trained on crops of
+    another size or for other objects.
     """
-    folder = Path(config.teacher)
+    folder = Path(run.distill.teacher)
     settings = load_config(folder)
     if not (folder / "last.ckpt").exists():
         raise ValueError(f"{folder / 'last.ckpt'}: no checkpoint; train the teacher first")
     state = checkpoint.load(folder / "last.ckpt")
-    _refuse_unfit(folder, state["step"], config.floor)
-    for name in ("classes", "keypoints"):
-        wanted, found = getattr(student, name), getattr(settings.network, name)
-        if wanted != found:
-            raise ValueError(f"{folder}: teacher with {found} {name}, the student has {wanted}")
+    _refuse_unmeasured(folder, state["step"], run.distill.floor)
+    _refuse_unlike(folder, settings, run)
     network = KeypointNetwork(settings.network)
     network.load_state_dict(state["network"])
-    return frozen(network)
+    return frozen(network), state["step"]
 
 
 def frozen(network: nn.Module) -> nn.Module:
@@ -54,7 +56,7 @@ def frozen(network: nn.Module) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def _refuse_unfit(folder: Path, step: int, floor: float) -> None:
+def _refuse_unmeasured(folder: Path, step: int, floor: float) -> None:
     path = folder / EVALUATION
     how = f"measure it: python -m training export {folder} --out BUNDLE"
     if not path.exists():
@@ -67,6 +69,34 @@ def _refuse_unfit(folder: Path, step: int, floor: float) -> None:
         raise ValueError(f"{path}: the teacher finds {found:.3f} of the objects; distill.floor wants {floor}")
 
 
+def _refuse_unlike(folder: Path, teacher: RunConfig, student: RunConfig) -> None:
+    """A teacher looks at the student's crops, with the student's cells, for the student's objects."""
+    if teacher.crops.size != student.crops.size:
+        raise ValueError(
+            f"{folder}: teacher of {teacher.crops.size} px crops, the student's have {student.crops.size}; "
+            "train one of them with the other's --crops.size"
+        )
+    if teacher.network.levels < student.network.levels:
+        found, wanted = teacher.network.levels, student.network.levels
+        raise ValueError(f"{folder}: teacher with {found} levels, the student has {wanted}")
+    ours, theirs = load_objects(student.data), load_objects(teacher.data)
+    if not (len(ours) == len(theirs) and all(_same(a, b) for a, b in zip(ours, theirs))):
+        raise ValueError(
+            f"{folder}: teacher for the objects of {teacher.data / 'models'}, not those of "
+            f"{student.data / 'models'}"
+        )
+
+
+def _same(a: ObjectModel, b: ObjectModel) -> bool:
+    """Whether two objects have the same id, keypoints and symmetries."""
+    return (
+        a.id == b.id
+        and np.allclose(a.keypoints, b.keypoints, atol=1e-6)
+        and a.symmetries.shape == b.symmetries.shape
+        and np.allclose(a.symmetries, b.symmetries, atol=1e-6)
+    )
+
+
 @dataclass(frozen=True)
 class Distillation:
     """What a step needs beside the student: the frozen teacher and, for FKD, what trains along."""
@@ -74,12 +104,16 @@ class Distillation:
     config: DistillConfig
     teacher: KeypointNetwork
     features: nn.Module | None
+    teacher_step: int = 0
     autocast: Callable[[], AbstractContextManager] = nullcontext
 
     @classmethod
-    def make(cls, config: DistillConfig, student: NetworkConfig) -> Distillation | None:
+    def make(cls, run: RunConfig) -> Distillation | None:
         """None for the method none; raises ValueError for a teacher that will not do."""
-        return None if config.method == "none" else cls.of(config, load_teacher(config, student), student)
+        if run.distill.method == "none":
+            return None
+        teacher, step = load_teacher(run)
+        return replace(cls.of(run.distill, teacher, run.network), teacher_step=step)
 
     @classmethod
     def of(cls, config: DistillConfig, teacher: KeypointNetwork, student: NetworkConfig) -> Distillation:
@@ -90,9 +124,9 @@ class Distillation:
             features = FeatureDistillation(student.width, teacher.config.width, levels)
         return cls(config, frozen(teacher), features)
 
-    def terms(self, images, student, centers, batch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Return the named terms of the method, and the representative (I,) of each instance that the teacher
-        means, -1 where it sees none.
+    def terms(self, images, student, centers, batch) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """Return the named terms of the method and, where it compares votes, the representative (I,) of each
+        instance that the teacher means, -1 where it sees none.
 
         images: as the student saw them. student: its logits, offsets and feature levels. centers (N, 2).
         """
@@ -100,6 +134,11 @@ class Distillation:
         logits, offsets, levels = student
         with torch.no_grad(), self.autocast():
             teacher_logits, teacher_offsets, teacher_levels = self.teacher(images, with_features=True)
+        terms = {}
+        if self.features is not None:
+            terms["kd_feature"] = self.features(levels, teacher_levels)
+        if config.method == "fkd":
+            return terms, None
         level = torch.repeat_interleave(
             torch.arange(len(levels), device=images.device),
             torch.tensor([f.shape[2] * f.shape[3] for f in levels], device=images.device),
@@ -107,15 +146,12 @@ class Distillation:
         told, meant = teacher_votes(
             teacher_logits, teacher_offsets, centers, level, batch, config.teacher_score
         )
-        terms = {}
-        if self.features is not None:
-            terms["kd_feature"] = self.features(levels, teacher_levels)
         if config.method == "naive":
             own, wanted = (drawn_votes(o, centers, batch) for o in (offsets, teacher_offsets))
             terms["kd_vote"] = naive_vote_loss(own, wanted, size)
-        if config.method in ("adlp", "adlp+fkd"):
+        else:
             votes = student_votes(logits, offsets, centers, batch)
             terms["kd_vote"], terms["kd_unsolved"] = adlp_loss(votes, told, size, config)
-        if config.method != "fkd" and config.mass == "normalised":
+        if config.method == "naive" or config.mass == "normalised":
             terms["kd_score"] = score_loss(logits, teacher_logits, len(batch["vote_cell"]))
-        return terms, torch.where(told.real.any(1), meant, -1) if told.real.shape[1] else meant * 0 - 1
+        return terms, torch.where(told.real.any(1), meant, -1)

@@ -172,7 +172,7 @@ def make_dataset(config: RunConfig, split: str) -> CropDataset | None:
 
 def with_teacher(config: RunConfig, fabric: Fabric, optimizer) -> Distillation | None:
     """The teacher on the run's device; what trains along with the student joins the optimizer."""
-    distillation = Distillation.make(config.distill, config.network)
+    distillation = Distillation.make(config)
     if distillation is None:
         return None
     features = distillation.features
@@ -197,6 +197,11 @@ def resume(config: RunConfig, fabric: Fabric, network, optimizer, distillation: 
             kept.write_text(to_json(config), encoding="utf-8")
         return 0
     state = checkpoint.load(last)
+    if distillation and state.get("teacher_step") != distillation.teacher_step:
+        raise ValueError(
+            f"{last}: its teacher had been trained to step {state.get('teacher_step')}, "
+            f"{config.distill.teacher} is at {distillation.teacher_step} now; start a run of another --name"
+        )
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     if distillation and distillation.features is not None:
@@ -210,6 +215,8 @@ def save(
     """Write the run's state; only the first process does."""
     if fabric.global_rank == 0:
         state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+        if distillation:
+            state["teacher_step"] = distillation.teacher_step
         if distillation and distillation.features is not None:
             state["features"] = distillation.features.state_dict()
         checkpoint.save(config.folder / "last.ckpt", state)

@@ -12,6 +12,8 @@ from ..core.camera import Camera
 from ..core.metrics import (
     MSPD_THRESHOLDS,
     MSSD_THRESHOLDS,
+    add,
+    add_s,
     average_recall,
     count,
     match,
@@ -33,8 +35,8 @@ FOUND = 0.5  # of the diameter: an estimate with a smaller MSSD has found an ins
 class Group:
     """Estimates and true instances of one object in one image.
 
-    mssd: (E, G) over the diameter. mspd: (E, G) px x 640 / width. turn (rad), shift (m): (E, G) up to
-    symmetry.
+    mssd, add: (E, G) over the diameter; add is ADD, of a symmetric object ADD-S. mspd: (E, G) px x 640 /
+    width. turn (rad), shift (m): (E, G) up to symmetry.
     scores: (E,). evidence: (E, TERMS), the scores' terms. right: (E,) bool, in the score's sense. asked: (G,)
     bool, instances that count; the others may be found without harm.
     """
@@ -42,6 +44,7 @@ class Group:
     object_id: int
     mssd: np.ndarray
     mspd: np.ndarray
+    add: np.ndarray
     shift: np.ndarray
     turn: np.ndarray
     scores: np.ndarray
@@ -84,6 +87,7 @@ def compare(
                 object_id,
                 mssd(*pair, points[object_id], model.symmetries) / model.diameter,
                 in_image * 640 / width,
+                (add_s if len(model.symmetries) > 1 else add)(*pair, points[object_id]) / model.diameter,
                 shift,
                 turn,
                 np.array([p.score for p in found]),
@@ -135,6 +139,19 @@ def figures(groups: list[Group], images: int, seconds: list[float]) -> dict[str,
     }
 
 
+def add_recalls(groups: list[Group]) -> dict[str, float]:
+    """Return ADD(-S) < 0.1 d: ``add_s_01d`` over all asked instances, ``add_s_01d_<id>`` of each object.
+
+    It cannot see a wrong rotation of an object as symmetric as a cube.
+    """
+    errors = {}
+    for group in groups:
+        errors.setdefault(group.object_id, []).append(best(group, group.add, FOUND))
+    joined = {i: np.concatenate(parts) for i, parts in sorted(errors.items())}
+    every = np.concatenate([np.zeros(0), *joined.values()])
+    return {"add_s_01d": recall(every, 0.1)} | {f"add_s_01d_{i}": recall(e, 0.1) for i, e in joined.items()}
+
+
 def false_alarm_scores(groups: list[Group]) -> np.ndarray:
     """Scores of all estimates with nothing near, for choosing a threshold."""
     alarms = [g.scores[(g.mssd > NEAR).all(1)] for g in groups]
@@ -144,7 +161,7 @@ def false_alarm_scores(groups: list[Group]) -> np.ndarray:
 def cut(group: Group, threshold: float) -> Group:
     """The same group as it would be with a higher score threshold."""
     kept = group.scores >= threshold
-    names = ("mssd", "mspd", "shift", "turn", "scores", "evidence", "right")
+    names = ("mssd", "mspd", "add", "shift", "turn", "scores", "evidence", "right")
     return replace(group, **{name: getattr(group, name)[kept] for name in names})
 
 

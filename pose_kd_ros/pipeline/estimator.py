@@ -150,7 +150,8 @@ class Estimator:
             if (box[2:] - box[:2] < 1).any():
                 continue
             region = Region(box, self.order[int(votes.object_index[0])].id)
-            if all(overlap(region.box, k.box) < SAME_OBJECT for k in [*known, *regions]):
+            rivals = [r for r in regions if r.object_id == region.object_id]
+            if all(overlap(region.box, k.box) < SAME_OBJECT for k in [*known, *rivals]):
                 regions.append(region)
         return [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
 

@@ -1,6 +1,8 @@
 """The whole path on a network that votes perfectly: every crop, scale, distortion and symmetry must come out
 right."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from pose_kd_ros.core.cells import cell_grid
 from pose_kd_ros.core.metrics import mssd
 from pose_kd_ros.core.object_model import ObjectModel, box_corners
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose, transform
+from pose_kd_ros.core.predictions import LocalPredictions
 from pose_kd_ros.pipeline.confidence import confidence, evidence, highest_confidence
 from pose_kd_ros.pipeline.estimator import Estimator
 from pose_kd_ros.pipeline.region import Region, projected_box
@@ -158,3 +161,18 @@ def test_a_search_without_zoom_solves_what_it_saw_from_afar():
     oracle = Oracle(PINHOLE, [POSE])
     found = estimator(oracle, zoom=False).estimate(oracle.image(), PINHOLE)
     assert len(found.poses) == 1 and oracle.sizes == [(512, 640)]
+
+
+def test_objects_of_two_classes_in_one_place_are_both_looked_at(monkeypatch):
+    """Which of them is there is decided by the closer look, not by who was sure from afar."""
+    oracle = Oracle(PINHOLE, [POSE])
+    whole, looked = estimator(oracle), []
+    whole.order = (MODEL, dataclasses.replace(MODEL, id=2))
+    votes = LocalPredictions(
+        np.array([[[100.0, 100], [200, 200]], [[105.0, 105], [200, 200]]]),
+        np.array([0.9, 0.8]), np.array([0, 1]), np.zeros((2, 2)), np.ones(2),
+    )  # fmt: skip
+    monkeypatch.setattr(whole, "_groups_in", lambda *_: [votes.select([0]), votes.select([1])])
+    monkeypatch.setattr(whole, "_look_at", lambda *a: looked.append(a[2].object_id) or [])
+    whole.estimate(oracle.image(), PINHOLE)
+    assert looked == [1, 2]

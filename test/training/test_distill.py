@@ -12,6 +12,7 @@ from pose_kd_ros.core.cells import cell_grid  # noqa: E402
 from pose_kd_ros.core.object_model import representatives  # noqa: E402
 from training import checkpoint  # noqa: E402
 from training.config import LossWeights, to_json  # noqa: E402
+from training.data.crops import CropConfig  # noqa: E402
 from training.data.targets import Instance, collate, make_targets  # noqa: E402
 from training.losses.distill import (  # noqa: E402
     DistillConfig,
@@ -300,14 +301,16 @@ def test_all_methods_start_alike_and_see_the_same_data(teacher, tiny_data, tmp_p
 
 
 def test_teachers_that_will_not_do_are_refused_by_name(teacher, tiny_data, tmp_path):
-    def refused(change, match, **options):
-        folder = tmp_path / match.split()[0]
+    student = settings(tiny_data, tmp_path)
+
+    def refused(change, match, run=student, **options):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         for name in ("config.json", "last.ckpt", EVALUATION):
             (folder / name).write_bytes((teacher / name).read_bytes())
         change(folder)
         with pytest.raises(ValueError, match=match):
-            load_teacher(DistillConfig("adlp", teacher=folder, **options), SMALL)
+            load_teacher(dataclasses.replace(run, distill=DistillConfig("adlp", teacher=folder, **options)))
 
     refused(lambda f: (f / "config.json").unlink(), "missing; is")
     refused(lambda f: (f / "last.ckpt").unlink(), "no checkpoint; train the teacher first")
@@ -315,12 +318,44 @@ def test_teachers_that_will_not_do_are_refused_by_name(teacher, tiny_data, tmp_p
     late = json.dumps({"step": 1, "metrics": {"found": 0.9}})
     refused(lambda f: (f / EVALUATION).write_text(late), "measured at step 1, but trained to 2")
     refused(lambda f: None, "finds 0.900 of the objects; distill.floor wants 0.95", floor=0.95)
-    with pytest.raises(ValueError, match="teacher with 8 keypoints, the student has 9"):
-        load_teacher(DistillConfig("adlp", teacher=teacher), dataclasses.replace(SMALL, keypoints=9))
+    deep = dataclasses.replace(student, network=dataclasses.replace(SMALL, levels=5))
+    refused(lambda f: None, "teacher with 4 levels, the student has 5", deep)
+    small = dataclasses.replace(student, crops=CropConfig(128))
+    refused(lambda f: None, "teacher of 256 px crops, the student's have 128", small)
+    models = tmp_path / "other" / "models"
+    models.mkdir(parents=True)
+    infos = json.loads((tiny_data / "models" / "models_info.json").read_text())
+    infos["1"]["symmetries_continuous"] = [{"axis": [0, 0, 1], "offset": [0, 0, 0]}]
+    (models / "models_info.json").write_text(json.dumps(infos))
+    refused(lambda f: None, "not those of", dataclasses.replace(student, data=tmp_path / "other"))
     with pytest.raises(ValueError, match=r"wants --distill\.teacher"):
         DistillConfig("adlp")
     with pytest.raises(ValueError, match="mass score wants a number"):
         DistillConfig("adlp", teacher=teacher, mass="score")
+
+
+def test_a_teacher_that_learnt_on_in_the_meantime_is_noticed(teacher, tiny_data, tmp_path):
+    config = settings(tiny_data, tmp_path, steps=2, distill=DistillConfig("adlp", teacher=teacher))
+    train(config)
+    state = checkpoint.load(config.folder / "last.ckpt")
+    checkpoint.save(config.folder / "last.ckpt", state | {"teacher_step": 1})
+    with pytest.raises(ValueError, match=r"its teacher had been trained to step 1, .* is at 2 now"):
+        train(config)
+
+
+def test_the_features_loss_is_a_mean_over_images():
+    student, teacher = [torch.rand(2, 16, 8, 8)], [torch.rand(2, 32, 8, 8)]
+    module = FeatureDistillation(16, 32, 1)
+    once, twice = (
+        module(student, teacher),
+        module([student[0].repeat(2, 1, 1, 1)], [teacher[0].repeat(2, 1, 1, 1)]),
+    )
+    assert twice.item() == pytest.approx(once.item(), rel=1e-5)
+
+
+def test_hopeless_scores_are_masses_all_the_same():
+    votes = Votes(torch.rand(1, 5, 8, 2), torch.full((1, 5), 1e-16), torch.ones(1, 5, dtype=torch.bool))
+    assert adlp_loss(votes, votes, (256, 256), ADLP)[0] < 1e-7
 
 
 def test_a_run_that_knew_no_distillation_can_be_resumed(tiny_data, tmp_path):

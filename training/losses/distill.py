@@ -153,7 +153,7 @@ def masses(votes: Votes, released: bool) -> torch.Tensor:
     scores, without, so that the transport is about geometry alone."""
     if released:
         return votes.scores.clamp(CLAMP, 1 - CLAMP) * votes.real
-    scores = votes.scores.detach() * votes.real
+    scores = votes.scores.detach().clamp(min=1e-6) * votes.real
     return scores / scores.sum(1, keepdim=True).clamp(min=1e-12)
 
 

@@ -1,5 +1,16 @@
 """Named runs: functions that return a RunConfig."""
 
 from .cube import student_cube_none, student_cube_small, teacher_cube
+from .lmo import student_lmo_adlp, student_lmo_none, teacher_lmo
 
-RECIPES = {recipe.__name__: recipe for recipe in (student_cube_none, student_cube_small, teacher_cube)}
+RECIPES = {
+    recipe.__name__: recipe
+    for recipe in (
+        student_cube_none,
+        student_cube_small,
+        teacher_cube,
+        student_lmo_none,
+        student_lmo_adlp,
+        teacher_lmo,
+    )
+}
