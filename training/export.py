@@ -35,6 +35,7 @@ from .config import RunConfig, load_config
 from .data.objects import load_objects
 from .evaluate import choose
 from .models.network import KeypointNetwork
+from .render.files import write_whole
 from .step import MEAN, STD
 from .teacher import EVALUATION
 
@@ -215,10 +216,7 @@ def _object_spec(model: ObjectModel, info, origin: str) -> ObjectSpec:
 
 def note_evaluation(run: Path, step: int, metrics: dict[str, float]) -> None:
     """Leave the figures in the run's folder: a teacher without them is refused (``training.teacher``)."""
-    path = Path(run) / EVALUATION
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"step": step, "metrics": metrics}, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(Path(run) / EVALUATION, json.dumps({"step": step, "metrics": metrics}, indent=1) + "\n")
 
 
 def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, val_images: int) -> str:

@@ -29,6 +29,7 @@ from .config import RunConfig
 from .evaluate import measure, rounded
 from .export import commit, export_run
 from .losses.distill import DistillConfig
+from .render.files import write_whole
 from .train import Stopped, train
 
 FIGURES = "figures.json"  # in a row's run: what was measured, one entry a test split
@@ -179,8 +180,5 @@ def as_row(row: Row, split: Path, values: dict | None) -> dict:
 
 
 def keep(path: Path, content) -> None:
-    """Write JSON to a temporary name, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps(content, indent=1) + "\n")
