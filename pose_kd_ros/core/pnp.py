@@ -11,7 +11,7 @@ import numpy as np
 
 from .p3p import solve_p3p
 from .pose import transform
-from .predictions import Correspondences
+from .predictions import Correspondences, distinct
 
 FARTHEST = 200.0  # extents of the object: beyond it a pose cannot be told from its neighbours
 SCORED = 128  # votes that hypotheses are scored against; more cost time and change nothing
@@ -53,7 +53,7 @@ def solve_pnp(correspondences: Correspondences, K, threshold_px: float = 5.0, hy
     scores = vote_scores(poses, image[votes], points[votes], weight[votes], K, threshold_px)
     pose = poses[int(np.argmax(scores))]
     close = squared_errors(pose[None], image, points, K)[0] < threshold_px**2
-    if len(np.unique(points[close], axis=0)) < 4:
+    if len(distinct(points[close])[0]) < 4:
         return None
     inliers = np.zeros(len(usable), bool)
     inliers[usable] = close

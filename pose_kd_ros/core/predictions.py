@@ -60,3 +60,10 @@ class Correspondences:
         for name, shape in (("image", (m, 2)), ("object", (m, 3)), ("weight", (m,)), ("cell", (m,))):
             if getattr(self, name).shape != shape:
                 raise ValueError(f"Correspondences.{name}: wanted {shape}, found {getattr(self, name).shape}")
+
+
+def distinct(points) -> tuple[np.ndarray, np.ndarray]:
+    """The different ones (P, 3) among points (M, 3), and which of them each is (M,)."""
+    rows = np.ascontiguousarray(points).view(np.dtype((np.void, points.itemsize * 3))).ravel()
+    _, first, place = np.unique(rows, return_index=True, return_inverse=True)
+    return points[first], place.reshape(-1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .pose import from_rotation_vector, make_pose, project_to_so3
-from .predictions import Correspondences
+from .predictions import Correspondences, distinct
 
 SIGMA_FLOOR = 0.25  # pixels: camera, calibration and network together are not better than this
 CONVERGED = 1e-4  # metres and radians: a last step far below what votes can tell
@@ -80,13 +80,6 @@ class Votes:
         return np.bincount(self.place, values, len(self.jacobian))
 
 
-def distinct(points) -> tuple[np.ndarray, np.ndarray]:
-    """The different ones (P, 3) among points (M, 3), and which of them each is (M,)."""
-    rows = np.ascontiguousarray(points).view(np.dtype((np.void, points.itemsize * 3))).ravel()
-    _, first, place = np.unique(rows, return_index=True, return_inverse=True)
-    return points[first], place.reshape(-1)
-
-
 def moved(pose, step) -> np.ndarray:
     """``T_camera_object`` (4, 4) after a small change (6,) of this file's convention."""
     step = np.asarray(step, float)
@@ -110,17 +103,20 @@ def projection(pose, points, K) -> tuple[np.ndarray, np.ndarray]:
     change of the pose."""
     turned = points @ pose[:3, :3].T
     x, y, z = (turned + pose[:3, 3]).T
-    fx, fy = K[0, 0], K[1, 1]
     ahead = z > 0
     z = np.where(ahead, z, 1.0)
+    u, v = K[0, 0] * x / z, K[1, 1] * y / z
+    # the point's pixel moves by (a, 0, b) and (0, c, d) with the point
+    a, b, c, d = K[0, 0] / z, -u / z, K[1, 1] / z, -v / z
+    p, q, r = turned.T
     jacobian = np.zeros((len(z), 2, 6))
-    jacobian[:, 0, 0], jacobian[:, 0, 2] = fx / z, -fx * x / z**2
-    jacobian[:, 1, 1], jacobian[:, 1, 2] = fy / z, -fy * y / z**2
-    (a, b, c), (p, q, r) = turned.T[:, :, None], np.moveaxis(jacobian[:, :, :3], 2, 0)
-    # a . (w x p) = w . (p x a)
-    jacobian[:, :, 3:] = np.stack([b * r - c * q, c * p - a * r, a * q - b * p], -1)
-    pixels = np.stack([fx * x / z + K[0, 2], fy * y / z + K[1, 2]], -1)
-    return np.where(ahead[:, None], pixels, np.inf), jacobian
+    jacobian[:, 0, 0], jacobian[:, 0, 2], jacobian[:, 1, 1], jacobian[:, 1, 2] = a, b, c, d
+    # row . (w x turned) = w . (turned x row)
+    jacobian[:, 0, 3], jacobian[:, 0, 4], jacobian[:, 0, 5] = q * b, r * a - p * b, -q * a
+    jacobian[:, 1, 3], jacobian[:, 1, 4], jacobian[:, 1, 5] = q * d - r * c, -p * d, p * c
+    pixels = np.stack([u + K[0, 2], v + K[1, 2]], -1)
+    pixels[~ahead] = np.inf
+    return pixels, jacobian
 
 
 def noise(residual, weight) -> float:
