@@ -32,7 +32,8 @@ def table(rows: list[dict]) -> str:
     """A Markdown table: name, data set and split, then every figure that any row has; "not run" stands
     alone."""
     figures = list(dict.fromkeys(key for row in rows for key in row if key not in COMMON))
-    lines = ["| " + " | ".join((*SHOWN, *figures)) + " |", "|" + "---|" * (len(SHOWN) + len(figures))]
+    head = (*SHOWN, *(figures or ["status"]))
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         cells = [str(row[key]) for key in SHOWN]
         values = [f"{row[key]:.4g}" if key in row else "" for key in figures]
@@ -67,7 +68,7 @@ def sections(content: list[dict]) -> list[list[dict]]:
         kind = "synthetic" if "synthetic" in row["split"] else "real"
         key = (
             kind,
-            tuple(sorted(k for k in row if k not in COMMON)) if row["status"] == "measured" else row["name"],
+            tuple(sorted(k for k in row if k not in COMMON)),
         )
         groups.setdefault(key, []).append(row)
     return list(groups.values())
