@@ -11,9 +11,7 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
@@ -25,6 +23,7 @@ from ..core.pose import from_quaternion, inverse, make_pose, transform
 from ..pipeline.draw import draw_pose
 from .cameras import CameraLatch
 from .conversions import UnusableMessage, array_to_image, image_to_rgb
+from .entry import spin
 from .parameters import CHOICES, UnusableParameter
 
 KEPT = 30  # images that wait for their detections: one second, about 28 MB at 640x480
@@ -140,17 +139,7 @@ def _key(message) -> tuple[int, int]:
 
 def main(args=None) -> int:
     """Entry point. Returns 1 where a parameter is refused at start."""
-    rclpy.init(args=args)
-    try:
-        rclpy.spin(OverlayNode())
-    except UnusableParameter as error:
-        print(f"overlay_node: {error}", file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        rclpy.try_shutdown()
-    return 0
+    return spin(OverlayNode, "overlay_node", args)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,9 @@ import traceback
 from collections.abc import Callable
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
@@ -29,6 +26,7 @@ from ..bundle.store import Bundle, open_bundle
 from ..pipeline.follow import JUMP_S
 from ..pipeline.network import Network, load_network
 from . import health, parameters
+from .entry import spin
 from .outputs import Outputs
 from .processing import Processing
 
@@ -173,21 +171,16 @@ class PoseNode(LifecycleNode):
         self._diagnostics.publish(health.diagnostic_array(stamp, self.get_name(), verdict, values))
 
 
+def started() -> PoseNode:
+    """A node that takes its first steps by itself, where ``autostart`` says so."""
+    node = PoseNode()
+    node.start()
+    return node
+
+
 def main(args=None) -> int:
     """Entry point. Returns 1 where a parameter's type or value is refused at start."""
-    rclpy.init(args=args)
-    try:
-        node = PoseNode()
-        node.start()
-        rclpy.spin(node)
-    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-        print(f"pose_node: {error}", file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        rclpy.try_shutdown()
-    return 0
+    return spin(started, "pose_node", args)
 
 
 if __name__ == "__main__":
