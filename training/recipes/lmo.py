@@ -12,41 +12,27 @@ from pathlib import Path
 from ..config import RunConfig
 from ..data.crops import CropConfig
 from ..losses.distill import DistillConfig
-from ..models.network import darknet53, darknet_tiny_h
+from ..models.network import NetworkConfig, darknet53, darknet_tiny_h
 
 OBJECTS = 8
 
 
 def teacher_lmo() -> RunConfig:
     """DarkNet-53 for all eight objects; wants a GPU."""
-    return RunConfig(
-        "teacher_lmo",
-        data=Path("data/lmo"),
-        network=darknet53(classes=OBJECTS),
-        crops=CropConfig(size=256),
-        tile_px=256,
-        batch_size=32,
-        steps=20_000,
-    )
+    return _run("teacher_lmo", darknet53(classes=OBJECTS), 20_000)
 
 
 def student_lmo_none() -> RunConfig:
     """DarkNet-tiny-H for all eight objects, without a teacher."""
-    return RunConfig(
-        "student_lmo_none",
-        data=Path("data/lmo"),
-        network=darknet_tiny_h(classes=OBJECTS),
-        crops=CropConfig(size=256),
-        tile_px=256,
-        batch_size=32,
-        steps=10_000,
-    )
+    return _run("student_lmo_none", darknet_tiny_h(classes=OBJECTS), 10_000)
 
 
 def student_lmo_adlp() -> RunConfig:
     """The same, taught by teacher_lmo's votes (ADLP)."""
-    return replace(
-        student_lmo_none(),
-        name="student_lmo_adlp",
-        distill=DistillConfig("adlp", teacher=Path("runs/teacher_lmo")),
-    )
+    distill = DistillConfig("adlp", teacher=Path("runs/teacher_lmo"))
+    return replace(student_lmo_none(), name="student_lmo_adlp", distill=distill)
+
+
+def _run(name: str, network: NetworkConfig, steps: int) -> RunConfig:
+    data, crops = Path("data/lmo"), CropConfig(size=256)
+    return RunConfig(name, data=data, network=network, crops=crops, tile_px=256, batch_size=32, steps=steps)
