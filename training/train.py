@@ -192,7 +192,7 @@ def resume(config: RunConfig, fabric: Fabric, network, optimizer, distillation: 
         check_same(config, kept.read_text(encoding="utf-8"), config.folder)
     if not last.exists():
         if config.init:
-            network.load_state_dict(checkpoint.load(config.init)["network"])
+            start_from(network, checkpoint.load(config.init)["network"], config)
         if fabric.global_rank == 0:  # only now: a run that cannot start leaves nothing to disagree with
             kept.write_text(to_json(config), encoding="utf-8")
         return 0
@@ -207,6 +207,19 @@ def resume(config: RunConfig, fabric: Fabric, network, optimizer, distillation: 
     if distillation and distillation.features is not None:
         distillation.features.load_state_dict(state["features"])
     return state["step"]
+
+
+def start_from(network, weights: dict[str, torch.Tensor], config: RunConfig) -> None:
+    """Load another run's weights, or those of its backbone; raises ValueError where they do not fit."""
+    prefix = "backbone." if config.init_part == "backbone" else ""
+    taken = {name: value for name, value in weights.items() if name.startswith(prefix)}
+    wanted = {name for name in network.state_dict() if name.startswith(prefix)}
+    try:
+        if taken.keys() != wanted:
+            raise RuntimeError(f"differing parts: {sorted(taken.keys() ^ wanted)[:4]}")
+        network.load_state_dict(taken, strict=not prefix)
+    except RuntimeError as error:
+        raise ValueError(f"{config.init}: not weights of this {config.init_part} ({error})") from error
 
 
 def save(

@@ -141,6 +141,18 @@ def test_a_run_that_cannot_start_leaves_no_settings(tiny_data, tmp_path):
     assert not (config.folder / "config.json").exists()
 
 
+def test_a_run_may_start_from_the_backbone_of_a_run_with_another_head(trained, tiny_data, tmp_path):
+    wider = dataclasses.replace(SMALL, width=32)
+    last = trained.folder / "last.ckpt"
+    config = settings(tiny_data, tmp_path, network=wider, init=last, init_part="backbone", lr=1e-12, steps=1)
+    train(config)
+    ours, theirs = weights(config.folder / "last.ckpt"), weights(last)
+    learnt = [n for n in theirs if n.startswith("backbone") and n.endswith("weight")]
+    assert all(torch.allclose(ours[n], theirs[n], atol=1e-6) for n in learnt)
+    with pytest.raises(ValueError, match=r"last\.ckpt: not weights of this all"):
+        train(dataclasses.replace(config, name="all", init_part="all"))
+
+
 def test_a_folder_with_other_settings_is_refused_by_field(trained):
     with pytest.raises(ValueError, match="batch_size: was 2, now 4"):
         train(dataclasses.replace(trained, batch_size=4))
