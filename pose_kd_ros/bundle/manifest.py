@@ -11,7 +11,7 @@ import numpy as np
 from ..core.object_model import ObjectModel, expand_symmetries
 
 SCHEMA = 1
-FAMILIES = ("keypoint",)
+FAMILIES = ("keypoint", "dense")
 
 
 class BundleError(ValueError):
@@ -56,7 +56,8 @@ class NetworkSpec:
     """The network file, the meaning of its outputs, and its cost at ``size`` x ``size``.
 
     Outputs of the keypoint family: ``scores`` (1, N, C) in [0, 1]; ``offsets`` (1, N, C, K, 2), pixels from
-    the cell's centre; cells as in ``core.cells.cell_grid`` for ``strides``.
+    the cell's centre; cells as in ``core.cells.cell_grid`` for ``strides``. Of the dense family: ``mask``
+    (1, C, h, w) and ``codes`` (1, 16, h, w) in [0, 1], at every ``strides[0]``-th pixel.
     """
 
     file: str
@@ -178,9 +179,15 @@ class Manifest:
                 raise BundleError(
                     f"network.strides: {stride} does not divide input.stride, which is {self.input.stride}"
                 )
-        for name in (self.network.file, self.golden.file):
+        surfaces = [surface_file(o.id) for o in self.objects] if self.family == "dense" else []
+        for name in (self.network.file, self.golden.file, *surfaces):
             if name not in self.files:
                 raise BundleError(f"files: no hash for {name!r}")
+
+
+def surface_file(object_id: int) -> str:
+    """Name of the file with an object's surface by codes, in a dense bundle: ``points`` (65536, 3) metres."""
+    return f"object_{object_id:06d}.npz"
 
 
 def parse(data: object, kind: typing.Any = Manifest, where: str = "manifest") -> typing.Any:

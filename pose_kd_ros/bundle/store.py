@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ..core.object_model import ObjectModel
-from .manifest import BundleError, Manifest, parse
+from ..core.surface import SurfaceCodes
+from .manifest import BundleError, Manifest, parse, surface_file
 
 MANIFEST = "manifest.json"
 
@@ -35,12 +36,22 @@ class Bundle:
     def golden(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The replayed sample: input (1, 3, H, W) float32 and the outputs by name."""
         spec = self.manifest.golden
+        return golden_input(spec.seed, spec.height, spec.width), self._arrays(spec.file)
+
+    def surface(self, object_id: int) -> SurfaceCodes:
+        """The surface points by code of an object of a dense bundle."""
+        name = surface_file(object_id)
         try:
-            with np.load(self.folder / spec.file, allow_pickle=False) as stored:
-                outputs = {name: stored[name] for name in stored.files}
+            return SurfaceCodes(self._arrays(name)["points"])
+        except (KeyError, ValueError) as error:
+            raise BundleError(f"{self.folder / name}: {error}") from error
+
+    def _arrays(self, name: str) -> dict[str, np.ndarray]:
+        try:
+            with np.load(self.folder / name, allow_pickle=False) as stored:
+                return {key: stored[key] for key in stored.files}
         except (ValueError, OSError, zipfile.BadZipFile) as error:
-            raise BundleError(f"{self.folder / spec.file}: not a plain npz ({error})") from error
-        return golden_input(spec.seed, spec.height, spec.width), outputs
+            raise BundleError(f"{self.folder / name}: not a plain npz ({error})") from error
 
 
 def golden_input(seed: int, height: int, width: int) -> np.ndarray:

@@ -64,6 +64,11 @@ class Correspondences:
 
 def distinct(points) -> tuple[np.ndarray, np.ndarray]:
     """The different ones (P, 3) among points (M, 3), and which of them each is (M,)."""
-    rows = np.ascontiguousarray(points).view(np.dtype((np.void, points.itemsize * 3))).ravel()
-    _, first, place = np.unique(rows, return_index=True, return_inverse=True)
+    keys = points @ _KEY  # sorting numbers is ten times faster than sorting rows of three
+    _, first, place = np.unique(keys, return_index=True, return_inverse=True)
+    if not np.array_equal(points[first[place]], points):  # two points happen to have one key
+        _, first, place = np.unique(points, axis=0, return_index=True, return_inverse=True)
     return points[first], place.reshape(-1)
+
+
+_KEY = np.sqrt([2.0, 3.0, 5.0])

@@ -2,70 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..bundle.store import Bundle
 from ..core.camera import Camera, Crop
-from ..core.object_model import ObjectModel, canonical
-from ..core.pnp import solve_pnp
+from ..core.object_model import ObjectModel
 from ..core.predictions import Correspondences, LocalPredictions
-from ..core.refine import refine_pose, with_origin_moved
-from .confidence import TERMS, confidence, evidence, highest_confidence
+from .confidence import highest_confidence
 from .decode import decode_cells, group_cells, voted_boxes
 from .network import Network
 from .preprocess import network_input
-from .region import Region, overlap, projected_box
+from .region import Region, overlap
+from .solve import SAME_OBJECT, Estimates, ObjectPose, Stopwatch, solve, suppress, with_track
 
 VOTE_ERROR = 0.03  # inlier threshold over the voted box: votes scatter by about 1 % of the object they see
 MAX_GROUPS = 8  # groups of an image that are solved, best first: a busy background has many faint ones
 NEAR = 0.2  # overlap of a pose's box with the region that it is an answer to
-SAME_OBJECT = 0.5  # poses of a class whose projected boxes overlap by more are one object
-
-
-@dataclass(frozen=True)
-class ObjectPose:
-    """One estimate. pose: T_camera_object (4, 4), metres. covariance: (6, 6), as ``core.refine`` states it.
-
-    score: in [0, 1], see ``confidence``. box: (x0, y0, x1, y1) raw pixels. cells, support: how many cells
-    voted, and the share of their weight that agrees. sigma_px: scatter of the agreeing votes in full-image
-    pixels. evidence: the terms of the score.
-    """
-
-    object_id: int
-    pose: np.ndarray
-    covariance: np.ndarray
-    score: float
-    box: np.ndarray
-    cells: int
-    support: float
-    sigma_px: float
-    track_id: int | None = None
-    evidence: np.ndarray = field(default_factory=lambda: np.zeros(TERMS))
-
-
-@dataclass(frozen=True)
-class Estimates:
-    """All poses of a frame, best first, and the milliseconds each stage took (summed over regions)."""
-
-    poses: list[ObjectPose]
-    stages_ms: dict[str, float] = field(default_factory=dict)
-
-
-class Stopwatch:
-    """Adds up the time of named stages."""
-
-    def __init__(self):
-        self.stages_ms: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.stages_ms[stage] = self.stages_ms.get(stage, 0.0) + 1e3 * (now - self._last)
-        self._last = now
 
 
 class Estimator:
@@ -161,7 +115,7 @@ class Estimator:
         groups = [g for g in self._groups_in(image, crop, watch) if self._worth_solving(g, crop, region)]
         poses = [p for p in self._solved(groups, crop, camera, watch) if overlap(p.box, region.box) > NEAR]
         best = max(poses, key=lambda p: p.score * (0.5 + overlap(p.box, region.box)), default=None)
-        return [] if best is None else [_with_track(best, region.track_id)]
+        return [] if best is None else [with_track(best, region.track_id)]
 
     def _worth_solving(self, votes: LocalPredictions, crop: Crop, region: Region) -> bool:
         """Whether a group may become a pose that is kept: of the wanted class, near the region, and with a
@@ -192,36 +146,12 @@ class Estimator:
         return poses
 
     def _solve(self, votes: LocalPredictions, crop: Crop, camera: Camera) -> ObjectPose | None:
-        """RANSAC PnP over one group's votes, robust refinement, canonical representative."""
+        """The pose that one group's votes hold."""
         model = self.order[int(votes.object_index[0])]
-        correspondences = to_correspondences(votes, model, crop, camera)
         boxes = voted_boxes(votes.points)
         threshold = max(1.0, VOTE_ERROR * float(np.median((boxes[:, 2:] - boxes[:, :2]).max(1)))) / crop.scale
-        result = solve_pnp(correspondences, camera.K, threshold)
-        if result is None:
-            return None
-        refined = refine_pose(result.pose, correspondences, camera.K, threshold)
-        if refined is None:
-            return None
-        box = projected_box(refined.pose, model, camera)
-        if box is None:
-            return None
-        size = float((box[2:] - box[:2]).max())
-        terms = evidence(correspondences.score, result.support, len(votes), refined.sigma_px / size)
-        score = confidence(terms, self.bundle.manifest.decode.calibration)
-        pose = canonical(refined.pose, model)
-        covariance = with_origin_moved(refined.covariance, pose[:3, 3] - refined.pose[:3, 3])
-        return ObjectPose(
-            object_id=model.id,
-            pose=pose,
-            covariance=covariance,
-            score=score,
-            box=box,
-            cells=len(votes),
-            support=result.support,
-            sigma_px=refined.sigma_px,
-            evidence=terms,
-        )
+        correspondences = to_correspondences(votes, model, crop, camera)
+        return solve(correspondences, model, camera, threshold, self.bundle.manifest.decode.calibration)
 
 
 def to_correspondences(
@@ -249,16 +179,3 @@ def group_box(votes: LocalPredictions, crop: Crop) -> np.ndarray:
     """The box (x0, y0, x1, y1) that a group's cells vote for, each side their median, in full, raw pixels."""
     box = np.median(voted_boxes(votes.points), axis=0)
     return crop.to_full(box.reshape(2, 2)).reshape(4)
-
-
-def suppress(poses: list[ObjectPose]) -> list[ObjectPose]:
-    """Best first; of poses of one class whose boxes overlap by more than SAME_OBJECT the best alone."""
-    kept: list[ObjectPose] = []
-    for pose in sorted(poses, key=lambda p: -p.score):
-        if all(k.object_id != pose.object_id or overlap(k.box, pose.box) <= SAME_OBJECT for k in kept):
-            kept.append(pose)
-    return kept
-
-
-def _with_track(pose: ObjectPose, track_id: int | None) -> ObjectPose:
-    return ObjectPose(**{**pose.__dict__, "track_id": track_id})

@@ -153,7 +153,7 @@ def test_groups_that_cannot_reach_the_threshold_are_not_solved(monkeypatch):
     oracle = Oracle(PINHOLE, [POSE])
     region = Region(projected_box(POSE, MODEL, PINHOLE), 1)
     hopeless = estimator(oracle, pose_score=0.96)  # the oracle's class score is 0.95
-    monkeypatch.setattr("pose_kd_ros.pipeline.estimator.solve_pnp", None)
+    monkeypatch.setattr("pose_kd_ros.pipeline.estimator.solve", None)
     assert hopeless.estimate(oracle.image(), PINHOLE, [region], search=False).poses == []
 
 

@@ -1,0 +1,175 @@
+"""The dense family: it does not search. It looks where it is told to, and every pixel there says which point
+of the surface it sees.
+
+Where to look comes from a keypoint bundle (the locator), from the node's regions topic, or from a track.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..bundle.manifest import BundleError
+from ..bundle.store import Bundle
+from ..core.camera import Camera, Crop
+from ..core.predictions import Correspondences
+from ..core.surface import BITS, SurfaceCodes, codes_of
+from .estimator import NEAR, Estimator
+from .network import Network
+from .preprocess import network_input
+from .region import Region, overlap
+from .solve import SAME_OBJECT, Estimates, ObjectPose, Stopwatch, solve, suppress, with_track
+
+MASK = 0.5  # pixels whose mask is surer than this see the object
+LEAST_BITS = (
+    4  # pixels that are not sure of so many are left out: they know a sixteenth of the surface, or less
+)
+UNSURE = 0.1  # a bit this close to a half says nothing, and ends what the pixel knows
+MOST_PIXELS = (
+    2000  # correspondences that are solved; more cost time and change the pose by less than its noise
+)
+PIXEL_ERROR = 0.015  # inlier threshold over the crop's side
+
+
+class RegionalEstimator:
+    """A dense bundle, made to run; the same interface as ``Estimator``, and no state between frames either.
+
+    locator: the estimator of a keypoint bundle that searches for it; without one, only regions are looked at.
+    cell_score: the mask's threshold, MASK by default. Raises BundleError where the locator knows none of the
+    objects.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        network: Network,
+        locator: Estimator | None = None,
+        *,
+        cell_score: float | None = None,
+        pose_score: float | None = None,
+    ):
+        decode = bundle.manifest.decode
+        self.bundle, self.network, self.spec = bundle, network, bundle.manifest.input
+        self.stride = bundle.manifest.network.strides[0]
+        self.order, self.objects = bundle.objects, {model.id: model for model in bundle.objects}
+        self.surfaces = {model.id: bundle.surface(model.id) for model in bundle.objects}
+        self.locator = locator
+        self.cell_score = decode.cell_score if cell_score is None else cell_score
+        self.pose_score = decode.pose_score if pose_score is None else pose_score
+        if locator is not None and not self.objects.keys() & locator.objects.keys():
+            ours, theirs = sorted(self.objects), sorted(locator.objects)
+            raise BundleError(f"locator: it finds objects {theirs}, bundle {bundle.folder} has {ours}")
+
+    def scaled(self, factors: dict[int, float]) -> RegionalEstimator:
+        """The same estimator for objects that are ``factors[id]`` times as large as the bundle's."""
+        locator = self.locator and self.locator.scaled(factors)
+        other = RegionalEstimator(
+            self.bundle, self.network, locator, cell_score=self.cell_score, pose_score=self.pose_score
+        )
+        other.order = tuple(m.scaled(factors.get(m.id, 1.0)) for m in self.order)
+        other.objects = {model.id: model for model in other.order}
+        other.surfaces = {i: s.scaled(factors.get(i, 1.0)) for i, s in self.surfaces.items()}
+        return other
+
+    def estimate(
+        self,
+        image: np.ndarray,
+        camera: Camera,
+        regions: Sequence[Region] = (),
+        search: bool = True,
+        recover: bool = False,
+    ) -> Estimates:
+        """As ``Estimator.estimate``; a search asks the locator where to look, if there is one."""
+        if image.shape[:2] != (camera.height, camera.width):
+            raise ValueError(
+                f"image is {image.shape[1]}x{image.shape[0]}, "
+                f"its camera_info says {camera.width}x{camera.height}"
+            )
+        watch = Stopwatch()
+        found = [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
+        answered = sum(pose.score >= self.pose_score for pose in found)
+        if self.locator is not None and (search or (recover and answered < len(regions))):
+            located = self.locator.estimate(image, camera)
+            for stage, spent in located.stages_ms.items():
+                watch.stages_ms[f"locate_{stage}"] = spent
+            watch.restart()
+            known = [p.box for p in found if p.score >= self.pose_score]
+            for place in located.poses:
+                if place.object_id in self.objects and all(
+                    overlap(place.box, k) < SAME_OBJECT for k in known
+                ):
+                    found += self._look_at(image, camera, Region(place.box, place.object_id), watch)
+        kept = [pose for pose in suppress(found) if pose.score >= self.pose_score]
+        return Estimates(kept, watch.stages_ms)
+
+    def _look_at(self, image, camera: Camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
+        """The pose in a zoomed crop, if its box overlaps the region's."""
+        crop = Crop.around(region.box, self.spec.size, self.spec.margin, self.spec.stride)
+        pixels = network_input(image, crop, self.spec)
+        watch.lap("preprocess")
+        outputs = self.network(pixels)
+        watch.lap("network")
+        index = self._class_of(region, outputs["mask"][0])
+        if index is None:
+            return []
+        model = self.order[index]
+        correspondences = decode_codes(
+            outputs["mask"][0, index],
+            outputs["codes"][0],
+            self.surfaces[model.id],
+            self.stride,
+            self.cell_score,
+            model.id,
+        )
+        correspondences = in_full_image(correspondences, crop, camera)
+        watch.lap("decode")
+        threshold = PIXEL_ERROR * self.spec.size / crop.scale
+        pose = solve(correspondences, model, camera, threshold, self.bundle.manifest.decode.calibration)
+        watch.lap("pnp")
+        if pose is None or overlap(pose.box, region.box) <= NEAR:
+            return []
+        return [with_track(pose, region.track_id)]
+
+    def _class_of(self, region: Region, masks: np.ndarray) -> int | None:
+        """Index of the region's object, or of the one that most of the crop is; None if it is not ours."""
+        ids = [model.id for model in self.order]
+        if region.object_id is None:
+            return int(masks.sum((1, 2)).argmax())
+        return ids.index(region.object_id) if region.object_id in ids else None
+
+
+def decode_codes(
+    mask: np.ndarray, codes: np.ndarray, surface: SurfaceCodes, stride: int, threshold: float, object_id: int
+) -> Correspondences:
+    """Return what the pixels of one object see, pixels of the crop against points of the object.
+
+    mask (h, w) and codes (BITS, h, w): probabilities at every ``stride``-th pixel of the crop. A pixel's
+    point is the centre of what its sure bits leave of the surface; its weight falls with the size of that and
+    with the mask. At most MOST_PIXELS, evenly over the mask.
+    """
+    v, u = np.nonzero(mask > threshold)
+    chances = codes[:, v, u].T
+    unsure = np.abs(chances - 0.5) < UNSURE
+    sure_bits = np.where(unsure.any(1), unsure.argmax(1), BITS)
+    kept = np.flatnonzero(sure_bits >= LEAST_BITS)
+    kept = kept[:: max(1, -(-len(kept) // MOST_PIXELS))]
+    v, u, sure_bits = v[kept], u[kept], sure_bits[kept]
+    points = surface.located(codes_of(chances[kept] > 0.5), sure_bits).astype(float)
+    weight = mask[v, u] / (1 + (surface.spread[sure_bits] / surface.spread[BITS // 2]) ** 2)
+    pixels = (np.stack([u, v], -1) + 0.5) * stride - 0.5
+    score = float(mask[v, u].mean()) if len(kept) else 0.0
+    return Correspondences(object_id, pixels, points, weight, score)
+
+
+def in_full_image(correspondences: Correspondences, crop: Crop, camera: Camera) -> Correspondences:
+    """The same in undistorted pixels of the full image."""
+    image = camera.undistort(crop.to_full(correspondences.image))
+    return Correspondences(
+        correspondences.object_id,
+        image,
+        correspondences.object,
+        correspondences.weight,
+        correspondences.score,
+        correspondences.cell,
+    )
