@@ -18,8 +18,8 @@ BITS = 16
 class SurfaceCodes:
     """An object's surface by its codes.
 
-    points: (2**BITS, 3) float32, metres in the object's frame, ordered by code. spread: (BITS + 1,) metres, the
-    root mean square distance of points from the centre of those that share their first n bits.
+    points: (2**BITS, 3) float32, metres in the object's frame, ordered by code. spread: (BITS + 1,) metres,
+    the root mean square distance of points from the centre of those that share their first n bits.
     """
 
     points: np.ndarray

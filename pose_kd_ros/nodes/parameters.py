@@ -14,6 +14,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 PACKAGE = "pose_kd_ros"
 FROZEN = (
     "bundle",
+    "locator",
     "provider",
     "threads",
     "image_transport",
@@ -45,6 +46,7 @@ class Settings:
 
     autostart: bool = True
     bundle: str = ""
+    locator: str = ""
     provider: str = "cpu"
     threads: int = 0
     image_transport: str = "raw"
@@ -71,6 +73,7 @@ class Settings:
 DESCRIPTIONS = {
     "autostart": "Configure and activate at start. False: leave that to a lifecycle manager.",
     "bundle": "Folder of the bundle to run, or the name of one that is installed with this package.",
+    "locator": "Keypoint bundle that finds the objects for a bundle of the dense family; folder or name.",
     "provider": "ONNX Runtime's execution provider: cpu, cuda, tensorrt or openvino. No silent fall-back.",
     "threads": "Threads of one inference; 0 = as many as cores.",
     "image_transport": "raw: Image on the topic image. compressed: CompressedImage on image/compressed.",

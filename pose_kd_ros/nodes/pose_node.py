@@ -15,18 +15,18 @@ import sys
 import traceback
 from collections.abc import Callable
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
-from ..bundle.store import Bundle, open_bundle
+from ..pipeline.estimator import Estimator
 from ..pipeline.follow import JUMP_S
-from ..pipeline.network import Network, load_network
+from ..pipeline.regional import RegionalEstimator
 from . import health, parameters
 from .entry import spin
+from .loading import load_estimator
 from .outputs import Outputs
 from .processing import Processing
 
@@ -42,14 +42,13 @@ class PoseNode(LifecycleNode):
 
     def __init__(self, **kwargs):
         super().__init__("pose_node", **kwargs)
-        self._bundle: Bundle | None = None
-        self._network: Network | None = None
+        self._estimator: Estimator | RegionalEstimator | None = None
         self._outputs: Outputs | None = None
         self.processing: Processing | None = None
         self._fault = ""  # why the node is not in the state that was asked of it
         parameters.declare(self)
         self.add_on_set_parameters_callback(
-            lambda changes: parameters.judge(changes, self._bundle is not None)
+            lambda changes: parameters.judge(changes, self._estimator is not None)
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -112,19 +111,15 @@ class PoseNode(LifecycleNode):
         return SUCCESS
 
     def _load(self) -> None:
-        settings = parameters.read(self)
-        bundle = open_bundle(parameters.bundle_folder(settings.bundle))
-        network = load_network(bundle, settings.threads, (parameters.PROVIDERS[settings.provider],))
-        size = bundle.manifest.input.size
-        network(np.zeros((1, 3, size, size), np.float32))  # the first run of a size is slower by far
-        self._bundle, self._network, self._outputs = bundle, network, Outputs(self)
-        names = ", ".join(model.name for model in bundle.objects)
+        estimator = load_estimator(parameters.read(self))
+        self._estimator, self._outputs = estimator, Outputs(self)
+        names = ", ".join(model.name for model in estimator.order)
         self.get_logger().info(
-            f"bundle {bundle.manifest.name!r} ({names}): files verified, golden sample replayed"
+            f"bundle {estimator.bundle.manifest.name!r} ({names}): files verified, golden sample replayed"
         )
 
     def _begin(self) -> None:
-        self.processing = Processing(self, self._bundle, self._network, self._outputs)
+        self.processing = Processing(self, self._estimator, self._outputs)
 
     def _end(self) -> None:
         processing, self.processing = self.processing, None
@@ -135,7 +130,7 @@ class PoseNode(LifecycleNode):
         try:
             self._end()
         finally:
-            outputs, self._outputs, self._bundle, self._network = self._outputs, None, None, None
+            outputs, self._outputs, self._estimator = self._outputs, None, None
             if outputs is not None:
                 outputs.destroy()
 
@@ -158,7 +153,8 @@ class PoseNode(LifecycleNode):
 
     def _report(self) -> None:
         """Publish /diagnostics once per second, whatever the state."""
-        active, values = self.processing, {"bundle": self._bundle.manifest.name if self._bundle else "none"}
+        active, estimator = self.processing, self._estimator
+        values = {"bundle": estimator.bundle.manifest.name if estimator else "none"}
         quiet = problem = ""
         if active is not None:
             values.update(active.health.counts(active.latest.dropped), **active.health.percentiles())

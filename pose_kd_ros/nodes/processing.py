@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 
-from ..bundle.store import Bundle
 from ..core.track import Tracker
-from ..pipeline.estimator import Estimator, Stopwatch
+from ..pipeline.estimator import Estimator
 from ..pipeline.follow import Follower
-from ..pipeline.network import Network
+from ..pipeline.regional import RegionalEstimator
+from ..pipeline.solve import Stopwatch
 from . import parameters
 from .conversions import UnusableMessage, to_seconds
 from .health import Health, status_message
@@ -30,10 +30,10 @@ class Processing:
     worker.error must be looked at by the node: a worker that raised does nothing any more.
     """
 
-    def __init__(self, node, bundle: Bundle, network: Network, outputs: Outputs):
-        self._node, self._outputs, self._bundle = node, outputs, bundle
+    def __init__(self, node, estimator: Estimator | RegionalEstimator, outputs: Outputs):
+        self._node, self._outputs, self._bundle = node, outputs, estimator.bundle
         self._settings = parameters.read(node)
-        self._follower = make_follower(bundle, network, self._settings)
+        self._follower = make_follower(estimator, self._settings)
         self._models = self._follower.estimator.objects
         self._ids = {model.name: model.id for model in self._models.values()}
         self._busy = threading.Lock()  # held while a frame is worked on
@@ -151,11 +151,8 @@ class Processing:
             self._node.get_logger().warning(f"frames are not used: {error}")
 
 
-def make_follower(bundle: Bundle, network: Network, settings: Settings) -> Follower:
+def make_follower(estimator: Estimator | RegionalEstimator, settings: Settings) -> Follower:
     """Return the pipeline, set up as the parameters say."""
-    estimator = Estimator(bundle, network).scaled(
-        {model.id: settings.object_scale for model in bundle.objects}
-    )
     tracker = Tracker(estimator.objects, ttl=settings.track_ttl)
     follower = Follower(estimator, tracker, search=not settings.use_regions)
     configure_follower(follower, settings)

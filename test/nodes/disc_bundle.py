@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from scipy.spatial import cKDTree
 
 from pose_kd_ros.bundle.manifest import (
     SCHEMA,
@@ -18,10 +19,12 @@ from pose_kd_ros.bundle.manifest import (
     NetworkSpec,
     ObjectSpec,
     TrainingSpec,
+    surface_file,
 )
 from pose_kd_ros.bundle.store import golden_input, write_bundle
 from pose_kd_ros.core.object_model import box_corners
 from pose_kd_ros.core.pose import from_rotation_vector
+from pose_kd_ros.core.surface import BITS, SurfaceCodes, balanced_order, bits_of
 from pose_kd_ros.pipeline.network import OnnxNetwork
 
 RADIUS = 0.05
@@ -86,6 +89,88 @@ discs (float[1, 3, H, W] image) => (float[1, N, 2] scores, float[1, N, 2, 8, 2] 
 """
 
 
+DENSE_MODEL = """
+<ir_version: 8, opset_import: ["" : 17]>
+discs (float[1, 3, H, W] image) => (float[1, 2, h, w] mask, float[1, 16, h, w] codes)
+<float half = {0.5}, int64[4] from_ = {0, 0, 0, 0}, int64[4] to_ = {1, 2, 100000, 100000},
+ int64[4] all = {0, 1, 2, 3}, float tiny = {0.000001}, float pi = {3.14159265}, float zero = {0.0},
+ float one = {1.0}, int64[1] two = {2}, int64[1] three = {3}, int64[1] four = {4},
+ int64[4] as_u = {1, 1, 1, -1}, int64[4] as_v = {1, 1, -1, 1}, int64[1] color_axis = {1}, float middle = {31.5}, float last = {63.0},
+ int64 row = {64}, float most = {0.95}, int64[1] color = {1}>
+{
+    colors = Slice(image, from_, to_)
+    lit = Greater(colors, half)
+    each = Cast<to = 1>(lit)
+    disc = ReduceMax<axes = [1], keepdims = 1>(each)
+    area_ = ReduceSum<keepdims = 1>(disc, all)
+    area = Add(area_, tiny)
+    shape = Shape(image)
+    h_ = Slice(shape, two, three)
+    w_ = Slice(shape, three, four)
+    h_f = Cast<to = 1>(h_)
+    w_f = Cast<to = 1>(w_)
+    hh = Squeeze(h_f)
+    ww = Squeeze(w_f)
+    u_row = Range(zero, ww, one)
+    v_row = Range(zero, hh, one)
+    u = Reshape(u_row, as_u)
+    v = Reshape(v_row, as_v)
+    mu = Mul(disc, u)
+    mv = Mul(disc, v)
+    su = ReduceSum<keepdims = 1>(mu, all)
+    sv = ReduceSum<keepdims = 1>(mv, all)
+    cu = Div(su, area)
+    cv = Div(sv, area)
+    rr = Div(area, pi)
+    radius = Sqrt(rr)
+    u_zero = Mul(v, zero)
+    v_zero = Mul(u, zero)
+    u_grid = Add(u, u_zero)
+    v_grid = Add(v, v_zero)
+    u_pixel = AveragePool<kernel_shape = [2, 2], strides = [2, 2]>(u_grid)
+    v_pixel = AveragePool<kernel_shape = [2, 2], strides = [2, 2]>(v_grid)
+    du = Sub(u_pixel, cu)
+    dv = Sub(v_pixel, cv)
+    ru = Div(du, radius)
+    rv = Div(dv, radius)
+    pu = Mul(ru, middle)
+    pv = Mul(rv, middle)
+    qu = Add(pu, middle)
+    qv = Add(pv, middle)
+    cut_u = Clip(qu, zero, last)
+    cut_v = Clip(qv, zero, last)
+    near_u = Round(cut_u)
+    near_v = Round(cut_v)
+    column = Cast<to = 7>(near_u)
+    line = Cast<to = 7>(near_v)
+    start = Mul(line, row)
+    place_ = Add(start, column)
+    place = Squeeze(place_, color_axis)
+    looked_up = Gather<axis = 0>(table, place)
+    codes = Transpose<perm = [0, 3, 1, 2]>(looked_up)
+    share = AveragePool<kernel_shape = [2, 2], strides = [2, 2]>(each)
+    mask = Mul(share, most)
+}
+"""
+
+
+def ball_surface() -> SurfaceCodes:
+    points = np.random.default_rng(0).standard_normal((1 << BITS, 3))
+    points *= RADIUS / np.linalg.norm(points, axis=1, keepdims=True)
+    return SurfaceCodes(points[balanced_order(points)])
+
+
+def code_table(surface: SurfaceCodes, depth: float = 0.6) -> np.ndarray:
+    """Code probabilities (64 * 64, 16) of the ball's surface over a square about its disc, row by row."""
+    v, u = np.mgrid[-1:1:64j, -1:1:64j] * RADIUS / depth
+    rays = np.stack([u, v, np.ones_like(u)], -1).reshape(-1, 3)
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    along = rays[:, 2] * depth
+    reach = np.sqrt(np.maximum(along**2 - depth**2 + RADIUS**2, 0))
+    points = ((along - reach)[:, None] * rays - (0, 0, depth)) @ TURN
+    return np.where(bits_of(cKDTree(surface.points).query(points)[1]), 0.95, 0.05)
+
+
 def pattern() -> np.ndarray:
     """Where the keypoints project (8, 2), from the disc's centre, in disc radii; for a ball 0.6 m away."""
     depth = 0.6
@@ -97,6 +182,14 @@ def write_network(path: Path) -> None:
     model = onnx.parser.parse_model(MODEL)
     values = pattern().astype(np.float32).reshape(1, 1, 8, 2)
     model.graph.initializer.append(onnx.numpy_helper.from_array(values, "pattern"))
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def write_dense_network(path: Path, surface: SurfaceCodes) -> None:
+    model = onnx.parser.parse_model(DENSE_MODEL)
+    values = code_table(surface).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(values, "table"))
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
@@ -116,20 +209,30 @@ def ball(number: int, name: str) -> ObjectSpec:
     )
 
 
-def write_disc_bundle(folder: Path) -> Path:
-    """Write the bundle of red_ball (1) and green_ball (2) and return its folder."""
+def write_disc_bundle(folder: Path, family: str = "keypoint") -> Path:
+    """Write the bundle of red_ball (1) and green_ball (2), of the keypoint or the dense family; return its
+    folder."""
     sources = folder.parent / f"{folder.name}_sources"
     sources.mkdir(parents=True)
-    write_network(sources / "network.onnx")
-    outputs = OnnxNetwork(sources / "network.onnx", threads=1)(golden_input(1, 64, 64))
-    np.savez(sources / "golden.npz", **outputs)
     files = {name: sources / name for name in ("network.onnx", "golden.npz")}
+    if family == "dense":
+        surface, outputs, stride = ball_surface(), ["mask", "codes"], 2
+        write_dense_network(files["network.onnx"], surface)
+        for number in (1, 2):
+            path = sources / surface_file(number)
+            np.savez(path, points=surface.points)
+            files[path.name] = path
+    else:
+        outputs, stride = ["scores", "offsets"], STRIDE
+        write_network(files["network.onnx"])
+    golden = OnnxNetwork(files["network.onnx"], threads=1)(golden_input(1, 64, 64))
+    np.savez(files["golden.npz"], **golden)
     manifest = Manifest(
         SCHEMA,
         "discs",
-        "keypoint",
+        family,
         InputSpec(128, 320, STRIDE, 1.5, "rgb", [0.0] * 3, [1.0] * 3),
-        NetworkSpec("network.onnx", ["scores", "offsets"], [STRIDE], 16, 0.001),
+        NetworkSpec("network.onnx", outputs, [stride], 16, 0.001),
         [ball(1, "red_ball"), ball(2, "green_ball")],
         DecodeSpec(0.3, 0.3, []),
         GoldenSpec("golden.npz", 1, 64, 64, 1e-3),

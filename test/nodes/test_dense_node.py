@@ -1,0 +1,70 @@
+"""A dense bundle in the node: with a keypoint bundle as locator, with given regions, with neither."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("onnx")
+from disc_bundle import TURN, write_disc_bundle
+from rig import GREEN, RED, Rig, picture, position, to_time
+from vision_msgs.msg import Detection2D, Detection2DArray
+
+from pose_kd_ros.core.pose import from_quaternion, rotation_angle, rotation_between
+
+DISC = (150, 110, 30)
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bundles")
+    return {family: str(write_disc_bundle(root / family, family)) for family in ("keypoint", "dense")}
+
+
+def check_pose(rig):
+    pose = rig.detections[-1].detections[0].results[0].pose.pose
+    at = np.array([pose.position.x, pose.position.y, pose.position.z])
+    np.testing.assert_allclose(at, position(*DISC), atol=0.02)
+    q = pose.orientation
+    turn = rotation_between((0, 0, 1), at) @ TURN
+    assert rotation_angle(from_quaternion([q.x, q.y, q.z, q.w]), turn) < 0.1
+
+
+def test_the_locator_finds_and_the_dense_bundle_measures(ros, bundles):
+    rig = Rig(ros, bundle=bundles["dense"], locator=bundles["keypoint"], threads=1).connect()
+    status = rig.show(picture((*DISC, RED)))
+    assert [(t["class"], t["state"]) for t in status["tracks"]] == [("red_ball", "new")]
+    check_pose(rig)
+    assert "locate_network" in status["stages_ms"]
+    status = rig.show(picture((*DISC, RED)))
+    assert status["tracks"][0]["state"] == "tracked" and "locate_network" not in status["stages_ms"]
+    check_pose(rig)
+    assert rig.show(picture((*DISC, GREEN)), step=2.0)["tracks"][-1]["class"] == "green_ball"
+
+
+def test_given_regions_need_no_locator(ros, bundles):
+    rig = Rig(ros, bundle=bundles["dense"], use_regions=True, threads=1).connect()
+    box = Detection2D()
+    box.bbox.center.position.x, box.bbox.center.position.y = 150.0, 110.0
+    box.bbox.size_x = box.bbox.size_y = 80.0
+    message = Detection2DArray(detections=[box])
+    message.header.stamp = to_time(rig.stamp)
+    assert ros.until(rig.camera.regions.get_subscription_count, 10)
+    rig.camera.regions.publish(message)
+    rig.pause(0.1)
+    assert rig.show(picture((*DISC, RED)))["tracks"][0]["class"] == "red_ball"
+    check_pose(rig)
+
+
+def test_a_dense_bundle_that_nothing_tells_where_to_look_is_refused(ros, bundles):
+    rig = Rig(ros, bundle=bundles["dense"], threads=1)
+    message = rig.diagnosis()[1]
+    assert rig.state == "unconfigured" and "locator" in message and "use_regions" in message
+
+
+@pytest.mark.parametrize(
+    ("bundle", "locator", "reason"),
+    [("dense", "dense", "wanted keypoint"), ("keypoint", "keypoint", "needs no locator")],
+)
+def test_a_locator_of_the_wrong_family_is_refused(ros, bundles, bundle, locator, reason):
+    rig = Rig(ros, bundle=bundles[bundle], locator=bundles[locator], threads=1)
+    assert rig.state == "unconfigured" and reason in rig.diagnosis()[1]
