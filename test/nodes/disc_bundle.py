@@ -95,8 +95,8 @@ discs (float[1, 3, H, W] image) => (float[1, 2, h, w] mask, float[1, 16, h, w] c
 <float half = {0.5}, int64[4] from_ = {0, 0, 0, 0}, int64[4] to_ = {1, 2, 100000, 100000},
  int64[4] all = {0, 1, 2, 3}, float tiny = {0.000001}, float pi = {3.14159265}, float zero = {0.0},
  float one = {1.0}, int64[1] two = {2}, int64[1] three = {3}, int64[1] four = {4},
- int64[4] as_u = {1, 1, 1, -1}, int64[4] as_v = {1, 1, -1, 1}, int64[1] color_axis = {1}, float middle = {31.5}, float last = {63.0},
- int64 row = {64}, float most = {0.95}, int64[1] color = {1}>
+ int64[4] as_u = {1, 1, 1, -1}, int64[4] as_v = {1, 1, -1, 1}, int64[1] color_axis = {1},
+ float middle = {31.5}, float last = {63.0}, int64 row = {64}, float most = {0.95}, int64[1] color = {1}>
 {
     colors = Slice(image, from_, to_)
     lit = Greater(colors, half)

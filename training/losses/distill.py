@@ -36,6 +36,8 @@ class DistillConfig:
     cell's score as it is, as in the released code (with --distill.rho 0.25 --distill.eps 1e-6)."""
     eps: float = 1e-4
     """adlp: blur of the transport, in squared crop sizes: 1e-4 is a hundredth of the crop."""
+    code_eps: float = 0.1
+    """adlp, dense: the same for surface codes, where a wrong bit is at cost 1/2."""
     rho: float | None = None
     """adlp: what it costs to leave a unit of mass behind; None: all must be moved. mass score needs one."""
     max_sweeps: int = 40

@@ -1,0 +1,148 @@
+"""Teacher and students of the dense family: every other pixel says whether it sees an object, and which
+point.
+
+Source: Su et al., ZebraPose, CVPR 2022; the students' slim decoder is ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pose_kd_ros.core.surface import BITS
+
+from .backbones import DarkNetTiny, conv_bn
+from .resnet import ResNet34, conv_bn_relu
+
+STRIDE = 2  # of the output: 128 x 128 for a crop of 256
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """A dense network's shape. ``width`` is that of the decoder at the backbone's coarsest features."""
+
+    backbone: Literal["resnet34", "darknet-tiny", "darknet-tiny-h"] = "darknet-tiny-h"
+    width: int = 64
+    classes: int = 1
+    family: Literal["dense"] = "dense"
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return (STRIDE,)
+
+    @property
+    def input_stride(self) -> int:
+        """What a crop's side must be a multiple of."""
+        return 8 if self.backbone == "resnet34" else 16
+
+
+def dense_resnet34(**options) -> DenseConfig:
+    """The papers' teacher: 29 M parameters, 109 GFLOP at 256x256."""
+    return DenseConfig("resnet34", **{"width": 256, **options})
+
+
+def dense_tiny(**options) -> DenseConfig:
+    """DarkNet-tiny with the slim decoder."""
+    return DenseConfig("darknet-tiny", **{"width": 96, **options})
+
+
+def dense_tiny_h(**options) -> DenseConfig:
+    """DarkNet-tiny-H with the slim decoder."""
+    return DenseConfig("darknet-tiny-h", **{"width": 64, **options})
+
+
+class Aspp(nn.Module):
+    """Atrous spatial pyramid pooling: what lies around a pixel at several distances. Source: DeepLabv3."""
+
+    def __init__(self, inputs: int, width: int, rates: tuple[int, ...] = (6, 12, 18)):
+        super().__init__()
+        near = [conv_bn_relu(inputs, width, 1)]
+        self.branches = nn.ModuleList(near + [conv_bn_relu(inputs, width, 3, 1, rate) for rate in rates])
+        self.whole = conv_bn_relu(inputs, width, 1)
+        self.merge = conv_bn_relu((len(rates) + 2) * width, width, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        whole = self.whole(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
+        return self.merge(torch.cat([branch(x) for branch in self.branches] + [whole], 1))
+
+
+class Upsampling(nn.Module):
+    """Twice the size by a transposed convolution, then two 3x3 convolutions (ZebraPose)."""
+
+    def __init__(self, inputs: int, width: int):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(inputs, width, 3, 2, 1, output_padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.after = nn.Sequential(conv_bn_relu(width, width, 3), conv_bn_relu(width, width, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.after(F.relu(self.norm(self.up(x)), inplace=True))
+
+
+class ResNetBody(nn.Module):
+    """ResNet-34, ASPP, two upsamplings with skips; the teacher."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.backbone = ResNet34()
+        half, quarter, eighth = self.backbone.widths
+        self.aspp = Aspp(eighth, width)
+        self.to_quarter = Upsampling(width, width)
+        self.to_half = Upsampling(width + quarter, width)
+        self.outputs = width + half
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        half, quarter, eighth = self.backbone(images)
+        x = torch.cat([self.to_quarter(self.aspp(eighth)), quarter], 1)
+        return torch.cat([self.to_half(x), half], 1)
+
+
+class SlimBody(nn.Module):
+    """DarkNet-tiny with a decoder that gets narrower as it gets larger: a skip at stride 8, then convolutions
+    on small widths, so that most of the cost stays in the backbone."""
+
+    def __init__(self, divisor: int, width: int):
+        super().__init__()
+        self.backbone = DarkNetTiny(divisor)
+        eighth, sixteenth = self.backbone.widths
+        self.around = conv_bn(sixteenth, width, 3)
+        self.at_eighth = nn.Sequential(conv_bn(eighth + width, width, 3), conv_bn(width, width, 3))
+        self.at_quarter = conv_bn(width, width // 2, 3)
+        self.at_half = conv_bn(width // 2, width // 2, 3)
+        self.outputs = width // 2
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        eighth, sixteenth = self.backbone(images)
+        x = self.at_eighth(torch.cat([eighth, twice(self.around(sixteenth))], 1))
+        return self.at_half(twice(self.at_quarter(twice(x))))
+
+
+def twice(x: torch.Tensor) -> torch.Tensor:
+    """Features at twice the size, bilinear."""
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+class DenseNetwork(nn.Module):
+    """Mask and surface code of every other pixel. ``bit_error`` (BITS,): each bit's running share of errors,
+    which weighs its loss; kept with the weights, as batch statistics are."""
+
+    def __init__(self, config: DenseConfig):
+        super().__init__()
+        self.config = config
+        divisor = {"darknet-tiny": 1, "darknet-tiny-h": 2}
+        self.body = (
+            ResNetBody(config.width)
+            if config.backbone == "resnet34"
+            else SlimBody(divisor[config.backbone], config.width)
+        )
+        self.last = nn.Conv2d(self.body.outputs, config.classes + BITS, 1)
+        self.register_buffer("bit_error", torch.full((BITS,), 0.5))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """images (B, 3, H, W), normalised -> logits of the mask (B, C, H/2, W/2) and of the codes (B, BITS,
+        H/2, W/2)."""
+        return self.last(self.body(images)).split([self.config.classes, BITS], 1)
