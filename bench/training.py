@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.rows import common
 from pose_kd_ros.bundle.store import open_bundle
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose
-from training.config import LossWeights
+from training.config import LossWeights, RunConfig
 from training.data.targets import Instance, collate, make_targets
 from training.losses.distill import DistillConfig, adlp_loss, student_votes, teacher_votes
 from training.models.network import (
@@ -32,8 +32,8 @@ from training.models.network import (
     darknet_tiny_h,
     darknet_tiny_h_slim,
 )
-from training.step import losses
-from training.teacher import Distillation
+from training.step import losses, prepare
+from training.teacher import Distillation, Teacher, frozen
 
 NETWORKS = {
     "darknet-tiny-h slim": darknet_tiny_h_slim,
@@ -76,14 +76,19 @@ def matrix_gflops() -> float:
     return 2 * 1024**3 / 1e9 / best_seconds(lambda: a @ a, 10)
 
 
-def plain_step(network, batch, distillation=None):
+def backward(network, batch, distillation=None, teacher=None):
+    images = prepare(batch)
+    taught = (distillation, teacher(images)) if distillation else ()
+    outputs = network(images, with_features=True)
+    losses(outputs, batch, network.config, LossWeights(), *taught)["total"].backward()
+
+
+def plain_step(network, batch, distillation=None, teacher=None):
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5)
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        losses(network, network.config.strides, batch, LossWeights(), distillation=distillation)[
-            "total"
-        ].backward()
+        backward(network, batch, distillation, teacher)
         optimizer.step()
 
     return step
@@ -94,7 +99,7 @@ def network_row(name: str, options, rate: float) -> tuple[dict, float]:
     network = KeypointNetwork(NETWORKS[name]()).to(memory_format=torch.channels_last)
     batch = random_batch(options.batch, options.size, network.config.strides)
     with FlopCounterMode(display=False) as counter:
-        losses(network, network.config.strides, batch, LossWeights())["total"].backward()
+        backward(network, batch)
     seconds = best_seconds(plain_step(network, batch), options.steps)
     gflop = counter.get_total_flops() / 1e9
     figures = {
@@ -116,9 +121,10 @@ def distillation_figures(method: str, options, plain: float) -> dict:
         KeypointNetwork(make()).to(memory_format=torch.channels_last)
         for make in (darknet_tiny_h_slim, darknet_tiny_h)
     )
-    distillation = Distillation.of(config, teacher, student.config)
+    distillation = Distillation.of(config, teacher.config, student.config)
+    teacher = Teacher(frozen(teacher), RunConfig("teacher"))
     batch = random_batch(options.batch, options.size, student.config.strides)
-    seconds = best_seconds(plain_step(student, batch, distillation), options.steps)
+    seconds = best_seconds(plain_step(student, batch, distillation, teacher), options.steps)
     figures = {"step_ms": 1e3 * seconds, "times_the_plain_step": seconds / plain}
     if method == "adlp":
         figures["transport_share_of_step"] = transport_seconds(config, batch, options) / seconds

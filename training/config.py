@@ -26,6 +26,11 @@ class LossWeights:
     kd_score: float = 1.0
     kd_feature: float = 1.0
 
+    def taught(self, share: float) -> LossWeights:
+        """With so much of the teacher's terms."""
+        names = ("kd_vote", "kd_score", "kd_feature")
+        return dataclasses.replace(self, **{name: share * getattr(self, name) for name in names})
+
 
 @dataclass(frozen=True)
 class RunConfig:

@@ -34,7 +34,7 @@ from . import checkpoint
 from .config import RunConfig, load_config
 from .data.objects import load_objects
 from .evaluate import choose
-from .models.network import KeypointNetwork
+from .models.network import KeypointNetwork, make_network
 from .render.files import write_whole
 from .step import MEAN, STD
 from .teacher import EVALUATION
@@ -127,7 +127,7 @@ def trained_network(config: RunConfig) -> tuple[Deployed, int]:
     if not last.exists():
         raise ValueError(f"{last}: no checkpoint; train the run first")
     state = checkpoint.load(last)
-    network = KeypointNetwork(config.network)
+    network = make_network(config.network)
     network.load_state_dict(state["network"])
     return Deployed(network).eval(), state["step"]
 

@@ -1,6 +1,8 @@
-"""One training step's forward half: normalise, augment, forward, named losses, their weighted sum."""
+"""One training step's forward half: prepared images, and the named losses of a network's outputs for them."""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -9,7 +11,8 @@ from pose_kd_ros.core.cells import cell_grid
 
 from .config import LossWeights
 from .losses.task import keypoint_losses
-from .teacher import Distillation
+from .models.network import NetworkConfig
+from .teacher import Distillation, Outputs
 
 MEAN, STD = (
     (0.485, 0.456, 0.406),
@@ -24,26 +27,39 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def losses(
-    network: nn.Module,
-    strides: tuple[int, ...],
-    batch: dict[str, torch.Tensor],
-    weights: LossWeights,
-    augmentation: nn.Module | None = None,
-    distillation: Distillation | None = None,
-) -> dict[str, torch.Tensor]:
-    """Return the named loss terms of a batch (see ``data.targets``) and the weighted sum, ``total``, of those
-    that have a weight."""
+@torch.no_grad()
+def prepare(batch: dict[str, torch.Tensor], augmentation: nn.Module | None = None) -> torch.Tensor:
+    """A batch's pictures (B, 3, H, W) uint8 as every network that learns from the batch sees them: augmented,
+    normalised."""
     images = batch["image"].float() / 255
     if augmentation is not None:
-        with torch.no_grad():
-            images = augmentation(images).clamp(0, 1)
-    images = normalise(images)
-    student = network(images, with_features=True)
-    centers, _ = cell_grid(*images.shape[-2:], strides)
-    centers = torch.tensor(centers, dtype=torch.float32, device=images.device)
-    taught, choice = distillation.terms(images, student, centers, batch) if distillation else ({}, None)
-    terms = keypoint_losses(*student[:2], centers, batch, choice) | taught
+        images = augmentation(images).clamp(0, 1)
+    return normalise(images)
+
+
+@lru_cache(maxsize=8)
+def _centers(height: int, width: int, strides: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Cells' centres (N, 2), pixels, kept on the device: copying them in every step would wait for it."""
+    return torch.tensor(cell_grid(height, width, strides)[0], dtype=torch.float32, device=device)
+
+
+def losses(
+    outputs: Outputs,
+    batch: dict[str, torch.Tensor],
+    network: NetworkConfig,
+    weights: LossWeights,
+    distillation: Distillation | None = None,
+    told: Outputs | None = None,
+) -> dict[str, torch.Tensor]:
+    """Return the named loss terms of a network's outputs for a batch (see ``data.targets``) and the weighted
+    sum, ``total``, of those that have a weight.
+
+    told: the teacher's outputs for the same images, for ``distillation``.
+    """
+    size = tuple(batch["image"].shape[-2:])
+    centers = _centers(*size, network.strides, batch["image"].device)
+    taught, choice = distillation.terms(outputs, told, centers, batch, size) if distillation else ({}, None)
+    terms = keypoint_losses(*outputs[:2], centers, batch, choice) | taught
     weighted = {name: getattr(weights, name) for name in terms if hasattr(weights, name)}
     terms["total"] = sum(weight * terms[name] for name, weight in weighted.items())
     return terms

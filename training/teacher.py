@@ -1,11 +1,13 @@
-"""The teacher of a distillation: a trained, measured run, frozen where it is made."""
+"""Teachers: a trained, measured run, frozen where it is made, or a run that is trained along; and what a
+student learns from what a teacher says."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,28 +29,30 @@ from .losses.distill import (
 )
 from .losses.features import FeatureDistillation
 from .losses.task import drawn_votes
-from .models.network import KeypointNetwork, NetworkConfig
+from .models.network import NetworkConfig, make_network
 
+Outputs = tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]  # a network's, with features
 EVALUATION = "evaluation.json"  # in the run's folder; written by export
 
 
-def load_teacher(run: RunConfig) -> tuple[KeypointNetwork, int]:
-    """Return the frozen network of the run's teacher, and the step it was trained to.
-
-    Raises ValueError naming the file if the teacher's run or checkpoint is missing, if it was not measured
-    since it was trained, if it finds fewer objects than ``distill.floor``, and if it was trained on crops of
-    another size or for other objects.
-    """
-    folder = Path(run.distill.teacher)
+def load_teacher(folder: Path) -> Teacher:
+    """Return the frozen network of the run in ``folder``; raises ValueError naming the file if its settings
+    or its checkpoint are missing."""
     settings = load_config(folder)
-    if not (folder / "last.ckpt").exists():
-        raise ValueError(f"{folder / 'last.ckpt'}: no checkpoint; train the teacher first")
-    state = checkpoint.load(folder / "last.ckpt")
-    _refuse_unmeasured(folder, state["step"], run.distill.floor)
-    _refuse_unlike(folder, settings, run)
-    network = KeypointNetwork(settings.network)
+    last = Path(folder) / "last.ckpt"
+    if not last.exists():
+        raise ValueError(f"{last}: no checkpoint; train the teacher first")
+    state = checkpoint.load(last)
+    network = make_network(settings.network)
     network.load_state_dict(state["network"])
-    return frozen(network), state["step"]
+    return Teacher(frozen(network), settings, state["step"])
+
+
+def check_teacher(teacher: Teacher, student: RunConfig) -> None:
+    """Raise ValueError if a teacher from disk was not measured since it was trained, if it finds fewer
+    objects than ``distill.floor``, and if it was trained on crops of another size or for other objects."""
+    _refuse_unmeasured(Path(student.distill.teacher), teacher.step, student.distill.floor)
+    check_like(teacher.run, student)
 
 
 def frozen(network: nn.Module) -> nn.Module:
@@ -69,8 +73,10 @@ def _refuse_unmeasured(folder: Path, step: int, floor: float) -> None:
         raise ValueError(f"{path}: the teacher finds {found:.3f} of the objects; distill.floor wants {floor}")
 
 
-def _refuse_unlike(folder: Path, teacher: RunConfig, student: RunConfig) -> None:
-    """A teacher looks at the student's crops, with the student's cells, for the student's objects."""
+def check_like(teacher: RunConfig, student: RunConfig) -> None:
+    """Raise ValueError unless the teacher looks at the student's crops, with the student's cells, for the
+    student's objects."""
+    folder = student.distill.teacher
     if teacher.crops.size != student.crops.size:
         raise ValueError(
             f"{folder}: teacher of {teacher.crops.size} px crops, the student's have {student.crops.size}; "
@@ -98,51 +104,70 @@ def _same(a: ObjectModel, b: ObjectModel) -> bool:
 
 
 @dataclass(frozen=True)
-class Distillation:
-    """What a step needs beside the student: the frozen teacher and, for FKD, what trains along."""
+class Teacher:
+    """Images (B, 3, H, W), normalised -> what the network says of them: no gradients, BatchNorm at rest."""
 
-    config: DistillConfig
-    teacher: KeypointNetwork
-    features: nn.Module | None
-    teacher_step: int = 0
+    network: nn.Module
+    run: RunConfig
+    step: int = 0
+    """It was trained to."""
     autocast: Callable[[], AbstractContextManager] = nullcontext
 
-    @classmethod
-    def make(cls, run: RunConfig) -> Distillation | None:
-        """None for the method none; raises ValueError for a teacher that will not do."""
-        if run.distill.method == "none":
-            return None
-        teacher, step = load_teacher(run)
-        return replace(cls.of(run.distill, teacher, run.network), teacher_step=step)
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor) -> Outputs:
+        learning = self.network.training
+        self.network.eval()
+        with self.autocast():
+            outputs = self.network(images, with_features=True)
+        self.network.train(learning)
+        return outputs
+
+
+class Told(dict):
+    """What the teachers, by the folder of their run, say of one batch's images: each is asked once, and only
+    if a student listens."""
+
+    def __init__(self, teachers: Mapping[Path, Teacher], images: torch.Tensor):
+        super().__init__()
+        self.teachers, self.images = teachers, images
+
+    def __missing__(self, folder: Path) -> Outputs:
+        self[folder] = self.teachers[folder](self.images)
+        return self[folder]
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How a student learns from what its teacher says and, for FKD, what trains along."""
+
+    config: DistillConfig
+    features: nn.Module | None = None
 
     @classmethod
-    def of(cls, config: DistillConfig, teacher: KeypointNetwork, student: NetworkConfig) -> Distillation:
-        """With a network as teacher, which is frozen, and new convolutions for FKD where they are wanted."""
-        features = None
-        if config.wants_features:
-            levels = min(student.levels, teacher.config.levels)
-            features = FeatureDistillation(student.width, teacher.config.width, levels)
-        return cls(config, frozen(teacher), features)
+    def of(cls, config: DistillConfig, teacher: NetworkConfig, student: NetworkConfig) -> Distillation:
+        """With new convolutions for FKD where they are wanted."""
+        if not config.wants_features:
+            return cls(config)
+        levels = min(student.levels, teacher.levels)
+        return cls(config, FeatureDistillation(student.width, teacher.width, levels))
 
-    def terms(self, images, student, centers, batch) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+    def terms(
+        self, student: Outputs, teacher: Outputs, centers, batch, size: tuple[int, int]
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """Return the named terms of the method and, where it compares votes, the representative (I,) of each
         instance that the teacher means, -1 where it sees none.
 
-        images: as the student saw them. student: its logits, offsets and feature levels. centers (N, 2).
+        student, teacher: logits, offsets and feature levels for the same images. centers (N, 2) pixels; size:
+        (height, width) of the images.
         """
-        config, size = self.config, tuple(images.shape[-2:])
-        logits, offsets, levels = student
-        with torch.no_grad(), self.autocast():
-            teacher_logits, teacher_offsets, teacher_levels = self.teacher(images, with_features=True)
+        config = self.config
+        (logits, offsets, levels), (teacher_logits, teacher_offsets, teacher_levels) = student, teacher
         terms = {}
         if self.features is not None:
             terms["kd_feature"] = self.features(levels, teacher_levels)
         if config.method == "fkd":
             return terms, None
-        level = torch.repeat_interleave(
-            torch.arange(len(levels), device=images.device),
-            torch.tensor([f.shape[2] * f.shape[3] for f in levels], device=images.device),
-        )
+        level = _level_of_cells(tuple(f.shape[2] * f.shape[3] for f in levels), logits.device)
         told, meant = teacher_votes(
             teacher_logits, teacher_offsets, centers, level, batch, config.teacher_score
         )
@@ -155,3 +180,9 @@ class Distillation:
         if config.method == "naive" or config.mass == "normalised":
             terms["kd_score"] = score_loss(logits, teacher_logits, len(batch["vote_cell"]))
         return terms, torch.where(told.real.any(1), meant, -1)
+
+
+@lru_cache(maxsize=8)
+def _level_of_cells(cells: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """The level (N,) of each cell, from the levels' numbers of cells."""
+    return torch.repeat_interleave(torch.arange(len(cells)), torch.tensor(cells)).to(device)

@@ -1,45 +1,33 @@
-"""The training loop: one for every method and family."""
+"""The training loop: one for every method and family, for one run or several side by side."""
 
 from __future__ import annotations
 
-import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from pose_kd_ros.evaluation.bop import BopDataset
 
-from . import checkpoint
-from .config import RunConfig, check_same, to_json
+from .config import RunConfig
 from .data.augment import make_augmentation
 from .data.crops import CropDataset
 from .data.objects import load_objects
 from .data.targets import collate
 from .data.tiles import make_tiles
-from .models.network import KeypointNetwork
-from .step import losses
-from .teacher import Distillation
+from .learner import Learner, check_shareable, make_learners
+from .step import prepare
+from .teacher import Told
 
 
 class Stopped(Exception):
     """Ctrl-C: the run's state is on disk, the same command goes on from there."""
-
-
-def one_cycle(config: RunConfig, step: int) -> float:
-    """Learning rate at ``step``: a linear rise to ``lr`` over the warm-up, then a cosine fall to zero."""
-    rise = max(1.0, config.warmup * config.steps)
-    if step < rise:
-        return config.lr * (step + 1) / rise
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, config.steps - rise)))
 
 
 def make_loader(dataset: CropDataset, config: RunConfig, first: int, last: int, fabric: Fabric) -> DataLoader:
@@ -92,10 +80,7 @@ def agreed(fabric: Fabric, pressed: bool) -> bool:
 
 def launch(config: RunConfig) -> Fabric:
     """Set up devices and precision; refuses a batch that the processes cannot share equally."""
-    logger = TensorBoardLogger(config.runs, name=config.name, version="")
-    fabric = Fabric(
-        accelerator=config.accelerator, devices=config.devices, precision=config.precision, loggers=logger
-    )
+    fabric = Fabric(accelerator=config.accelerator, devices=config.devices, precision=config.precision)
     fabric.launch()
     if config.batch_size % fabric.world_size:
         raise ValueError(
@@ -110,49 +95,55 @@ def train(config: RunConfig) -> Path:
 
     Raises Stopped on Ctrl-C with the state saved, ValueError on a run folder with other settings.
     """
+    return train_together([config])[0]
+
+
+def train_together(configs: list[RunConfig]) -> list[Path]:
+    """Train several runs side by side on the same batches, each as it would be trained alone; returns their
+    final checkpoints' paths.
+
+    Teachers are asked once for all their students. One that is itself among the runs teaches while it learns.
+    Raises as ``train``, and ValueError, naming the field, for runs that cannot share their batches.
+    """
+    check_shareable(configs)
+    config = configs[0]  # of what all share
     fabric = launch(config)
-    fabric.seed_everything(config.seed, verbose=False)
-    network = KeypointNetwork(config.network).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    distillation = with_teacher(config, fabric, optimizer)
-    network, optimizer = fabric.setup(network, optimizer)
-    start = resume(config, fabric, network, optimizer, distillation)
+    learners, teachers = make_learners(configs, fabric)
+    first, last = min(each.start for each in learners), max(each.config.steps for each in learners)
     dataset, validation = (make_dataset(config, split) for split in (config.split, config.val_split))
     augmentation = make_augmentation(config.augment).to(fabric.device)
 
-    batches = on_device(fabric, make_loader(dataset, config, start, config.steps, fabric))
-    bar = tqdm(
-        batches,
-        initial=start,
-        total=config.steps,
-        desc=config.name,
-        unit="step",
-        disable=fabric.global_rank > 0,
-    )
+    batches = on_device(fabric, make_loader(dataset, config, first, last, fabric))
+    names = " + ".join(each.config.name for each in learners)
+    hidden = fabric.global_rank > 0
+    bar = tqdm(batches, initial=first, total=last, desc=names, unit="step", disable=hidden)
     with ctrl_c_between_steps() as stop:
-        for step, batch in enumerate(bar, start):
+        for step, batch in enumerate(bar, first):
             # What a step draws depends on nothing before it, and differs between processes.
             torch.manual_seed(config.seed * 1_000_003 + step + 500_009 * fabric.global_rank)
-            for group in optimizer.param_groups:
-                group["lr"] = one_cycle(config, step)
-            terms = losses(network, config.network.strides, batch, config.weights, augmentation, distillation)
-            optimizer.zero_grad(set_to_none=True)
-            fabric.backward(terms["total"])
-            fabric.clip_gradients(network, optimizer, max_norm=config.clip)
-            optimizer.step()
+            images = prepare(batch, augmentation)
+            told = Told(teachers, images)
+            active = [each for each in learners if each.start <= step < each.config.steps]
+            for learner in active:
+                outputs = learner.learn(step, images, batch, told)
+                if (
+                    learner.folder in teachers
+                ):  # trained along: what it says while it learns is what it teaches
+                    told[learner.folder] = outputs
 
             done, stopping = step + 1, agreed(fabric, stop())
             if done % config.log_every == 0:
-                report(fabric, bar, terms, done, optimizer.param_groups[0]["lr"])
-            if done % config.checkpoint_every == 0 or done == config.steps or stopping:
-                save(config, fabric, network, optimizer, distillation, done)
-            if validation and done % config.val_every == 0:
-                fabric.log_dict(validate(config, fabric, network, validation), done)
-            if stopping and done < config.steps:
-                raise Stopped(
-                    f"stopped after step {done} of {config.steps}; the same command goes on from there"
+                bar.set_postfix(
+                    {name: f"{v:.4f}" for each in active for name, v in each.report(done).items()}
                 )
-    return config.folder / "last.ckpt"
+            for learner in reversed(active):  # students before their teacher: it can be caught up with
+                if done % config.checkpoint_every == 0 or done == learner.config.steps or stopping:
+                    learner.save(done)
+            if validation and done % config.val_every == 0:
+                validate(fabric, active, validation, done)
+            if stopping and done < last:
+                raise Stopped(f"stopped after step {done} of {last}; the same command goes on from there")
+    return [each.folder / "last.ckpt" for each in configs]
 
 
 def make_dataset(config: RunConfig, split: str) -> CropDataset | None:
@@ -170,85 +161,16 @@ def make_dataset(config: RunConfig, split: str) -> CropDataset | None:
     return CropDataset(images, objects, config.network.strides, config.crops, config.seed)
 
 
-def with_teacher(config: RunConfig, fabric: Fabric, optimizer) -> Distillation | None:
-    """The teacher on the run's device; what trains along with the student joins the optimizer."""
-    distillation = Distillation.make(config)
-    if distillation is None:
-        return None
-    features = distillation.features
-    if features is not None:
-        optimizer.add_param_group({"params": list(features.parameters())})
-        features = fabric.setup_module(features)
-    teacher = distillation.teacher.to(fabric.device, memory_format=torch.channels_last)
-    return replace(distillation, teacher=teacher, features=features, autocast=fabric.autocast)
-
-
-def resume(config: RunConfig, fabric: Fabric, network, optimizer, distillation: Distillation | None) -> int:
-    """Load the run's last checkpoint, else the weights it starts from, if any; return the step to go on
-    from."""
-    config.folder.mkdir(parents=True, exist_ok=True)
-    kept, last = config.folder / "config.json", config.folder / "last.ckpt"
-    if kept.exists():
-        check_same(config, kept.read_text(encoding="utf-8"), config.folder)
-    if not last.exists():
-        if config.init:
-            start_from(network, checkpoint.load(config.init)["network"], config)
-        if fabric.global_rank == 0:  # only now: a run that cannot start leaves nothing to disagree with
-            kept.write_text(to_json(config), encoding="utf-8")
-        return 0
-    state = checkpoint.load(last)
-    if distillation and state.get("teacher_step") != distillation.teacher_step:
-        raise ValueError(
-            f"{last}: its teacher had been trained to step {state.get('teacher_step')}, "
-            f"{config.distill.teacher} is at {distillation.teacher_step} now; start a run of another --name"
-        )
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    if distillation and distillation.features is not None:
-        distillation.features.load_state_dict(state["features"])
-    return state["step"]
-
-
-def start_from(network, weights: dict[str, torch.Tensor], config: RunConfig) -> None:
-    """Load another run's weights, or those of its backbone; raises ValueError where they do not fit."""
-    prefix = "backbone." if config.init_part == "backbone" else ""
-    taken = {name: value for name, value in weights.items() if name.startswith(prefix)}
-    wanted = {name for name in network.state_dict() if name.startswith(prefix)}
-    try:
-        if taken.keys() != wanted:
-            raise RuntimeError(f"differing parts: {sorted(taken.keys() ^ wanted)[:4]}")
-        network.load_state_dict(taken, strict=not prefix)
-    except RuntimeError as error:
-        raise ValueError(f"{config.init}: not weights of this {config.init_part} ({error})") from error
-
-
-def save(
-    config: RunConfig, fabric: Fabric, network, optimizer, distillation: Distillation | None, step: int
-) -> None:
-    """Write the run's state; only the first process does."""
-    if fabric.global_rank == 0:
-        state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-        if distillation:
-            state["teacher_step"] = distillation.teacher_step
-        if distillation and distillation.features is not None:
-            state["features"] = distillation.features.state_dict()
-        checkpoint.save(config.folder / "last.ckpt", state)
-
-
-def report(fabric: Fabric, bar: tqdm, terms: dict[str, torch.Tensor], step: int, lr: float) -> None:
-    """Show and log the step's named terms."""
-    values = {name: term.item() for name, term in terms.items()}
-    fabric.log_dict({f"train/{name}": value for name, value in values.items()} | {"lr": lr}, step)
-    bar.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
-
-
 @torch.no_grad()
 def validate(
-    config: RunConfig, fabric: Fabric, network, dataset: CropDataset, batches: int = 20
-) -> dict[str, float]:
-    """Mean loss terms over the first batches of the validation split, without augmentation."""
-    loader = on_device(fabric, make_loader(dataset, config, 0, batches, fabric))
-    network.eval()
-    terms = [losses(network, config.network.strides, batch, config.weights) for batch in loader]
-    network.train()
-    return {f"val/{name}": sum(float(t[name]) for t in terms) / len(terms) for name in terms[0]}
+    fabric: Fabric, learners: list[Learner], dataset: CropDataset, step: int, batches: int = 20
+) -> None:
+    """Log each learner's mean loss terms over the first batches of the validation split, not augmented."""
+    loader = on_device(fabric, make_loader(dataset, learners[0].config, 0, batches, fabric))
+    found = [[] for _ in learners]
+    for batch in loader:
+        images = prepare(batch)
+        for learner, terms in zip(learners, found):
+            terms.append(learner.judged(images, batch))
+    for learner, terms in zip(learners, found):
+        learner.log({f"val/{n}": sum(float(t[n]) for t in terms) / len(terms) for n in terms[0]}, step)

@@ -11,9 +11,10 @@ torch = pytest.importorskip("torch")
 from pose_kd_ros.core.cells import cell_grid  # noqa: E402
 from pose_kd_ros.core.object_model import representatives  # noqa: E402
 from training import checkpoint  # noqa: E402
-from training.config import LossWeights, to_json  # noqa: E402
+from training.config import LossWeights, RunConfig, to_json  # noqa: E402
 from training.data.crops import CropConfig  # noqa: E402
 from training.data.targets import Instance, collate, make_targets  # noqa: E402
+from training.learner import Learner  # noqa: E402
 from training.losses.distill import (  # noqa: E402
     DistillConfig,
     Votes,
@@ -28,8 +29,15 @@ from training.losses.distill import (  # noqa: E402
 from training.losses.features import FeatureDistillation, attention  # noqa: E402
 from training.losses.task import keypoint_losses  # noqa: E402
 from training.models.network import KeypointNetwork, NetworkConfig  # noqa: E402
-from training.step import losses  # noqa: E402
-from training.teacher import EVALUATION, Distillation, load_teacher  # noqa: E402
+from training.step import losses, prepare  # noqa: E402
+from training.teacher import (  # noqa: E402
+    EVALUATION,
+    Distillation,
+    Teacher,
+    check_teacher,
+    frozen,
+    load_teacher,
+)
 from training.train import train  # noqa: E402
 
 from .test_losses import CENTERS, CUBE, STRIDES, K, a_pose, perfect, sample  # noqa: E402
@@ -224,9 +232,13 @@ def test_a_step_leaves_the_teacher_as_it_was(method):
     torch.manual_seed(0)
     student, teacher = KeypointNetwork(SMALL), KeypointNetwork(NetworkConfig(width=32, depth=1, groups=4))
     config = dataclasses.replace(ADLP, method=method, teacher_score=0.0)
-    distillation = Distillation.of(config, teacher, SMALL)
+    distillation = Distillation.of(config, teacher.config, SMALL)
+    told = Teacher(frozen(teacher), RunConfig("teacher"))
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    terms = losses(student, STRIDES, small_batch(), LossWeights(), distillation=distillation)
+    batch = small_batch()
+    images = prepare(batch)
+    outputs = student(images, with_features=True)
+    terms = losses(outputs, batch, SMALL, LossWeights(), distillation, told(images))
     terms["total"].backward()
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
     assert all(p.grad is None for p in teacher.parameters())
@@ -256,7 +268,9 @@ def teacher(tiny_data, tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_stopped_distillation_ends_where_an_uninterrupted_one_does(method, teacher, tiny_data, tmp_path):
+def test_a_stopped_distillation_ends_where_an_uninterrupted_one_does(
+    method, teacher, tiny_data, tmp_path, monkeypatch
+):
     distill = DistillConfig(method, teacher=teacher, teacher_score=0.0)
     whole = settings(tiny_data, tmp_path / "a", distill=distill, steps=4)
     train(whole)
@@ -267,21 +281,17 @@ def test_a_stopped_distillation_ends_where_an_uninterrupted_one_does(method, tea
     class Stop(Exception):
         pass
 
-    from training import train as module
+    original = Learner.save
 
-    original = module.save
-
-    def stop_after(*arguments):
-        original(*arguments)
-        if arguments[-1] == 2:
+    def stop_after(learner, step):
+        original(learner, step)
+        if step == 2:
             raise Stop
 
-    module.save = stop_after
-    try:
-        with pytest.raises(Stop):
-            train(half)
-    finally:
-        module.save = original
+    monkeypatch.setattr(Learner, "save", stop_after)
+    with pytest.raises(Stop):
+        train(half)
+    monkeypatch.undo()
     train(half)
     again = checkpoint.load(half.folder / "last.ckpt")
     assert all(torch.equal(value, again["network"][name]) for name, value in kept["network"].items())
@@ -310,7 +320,8 @@ def test_teachers_that_will_not_do_are_refused_by_name(teacher, tiny_data, tmp_p
             (folder / name).write_bytes((teacher / name).read_bytes())
         change(folder)
         with pytest.raises(ValueError, match=match):
-            load_teacher(dataclasses.replace(run, distill=DistillConfig("adlp", teacher=folder, **options)))
+            taught = dataclasses.replace(run, distill=DistillConfig("adlp", teacher=folder, **options))
+            check_teacher(load_teacher(folder), taught)
 
     refused(lambda f: (f / "config.json").unlink(), "missing; is")
     refused(lambda f: (f / "last.ckpt").unlink(), "no checkpoint; train the teacher first")

@@ -20,8 +20,9 @@ from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training import checkpoint  # noqa: E402
 from training.config import RunConfig, check_same, load_config, to_json  # noqa: E402
 from training.export import export_run  # noqa: E402
+from training.learner import one_cycle  # noqa: E402
 from training.models.network import NetworkConfig  # noqa: E402
-from training.train import one_cycle, train  # noqa: E402
+from training.train import train  # noqa: E402
 
 SMALL = NetworkConfig(width=16, depth=1, groups=4)
 

@@ -46,8 +46,18 @@ class DistillConfig:
     """adlp: cells of the teacher below this score are not asked."""
     uncertainty: bool = False
     """adlp: keypoints that the teacher's own votes disagree on count less (UAKD)."""
+    lead: float = 0.0
+    """Share of the student's steps in which it is not taught yet, so that a teacher that is trained along has
+    learnt something first."""
+    ramp: float = 0.0
+    """Share of the student's steps, after the lead, in which the weights of what is taught rise from 0."""
 
     def __post_init__(self):
+        if not (0 <= self.lead and 0 <= self.ramp and self.lead + self.ramp <= 1):
+            raise ValueError(
+                "distill.lead and distill.ramp are shares of the steps, at most 1 together; "
+                f"found {self.lead} and {self.ramp}"
+            )
         if self.method != "none" and self.teacher is None:
             raise ValueError(f"distill.method {self.method} wants --distill.teacher, the folder of a run")
         if self.method in ("adlp", "adlp+fkd") and (self.mass == "score") != (self.rho is not None):
@@ -55,6 +65,12 @@ class DistillConfig:
                 "distill.rho: mass score wants a number (released: 0.25), mass normalised none; "
                 f"found mass {self.mass}, rho {self.rho}"
             )
+
+    def share(self, progress: float) -> float:
+        """What the weights of the teacher's terms are multiplied by after a share ``progress`` of the steps:
+        0 in the lead, then rising to 1. Convention: lead 0.2, ramp 0.2: 0.5 at progress 0.3."""
+        since = progress - self.lead
+        return float(since >= 0) if since >= self.ramp or since < 0 else since / self.ramp
 
     @property
     def wants_features(self) -> bool:

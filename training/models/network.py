@@ -58,6 +58,11 @@ def make_backbone(name: str) -> nn.Module:
     return DarkNetTiny(divisor={"darknet-tiny": 1, "darknet-tiny-h": 2}[name])
 
 
+def make_network(config: NetworkConfig) -> nn.Module:
+    """The network of a configuration, with new weights: the one place that knows which class that is."""
+    return KeypointNetwork(config)
+
+
 class KeypointNetwork(nn.Module):
     """Every cell votes for the 2D projections of K keypoints of each of C classes (WDRNet, Hu et al.
     2021)."""

@@ -1,0 +1,252 @@
+"""One run in training: its network and optimizer, what it does with a batch, and what it keeps on disk.
+
+Several may train side by side on the same batches (``train.train_together``); each ends as it would alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.loggers import TensorBoardLogger
+from torch import nn
+
+from . import checkpoint
+from .config import RunConfig, check_same, to_json
+from .models.network import make_network
+from .step import losses
+from .teacher import Distillation, Outputs, Teacher, Told, check_like, check_teacher, load_teacher
+
+OWN = {"name", "network", "weights", "distill", "init", "init_part"} | {
+    "steps",
+    "lr",
+    "weight_decay",
+    "warmup",
+    "clip",
+}  # fields in which runs side by side may differ; the cells of their networks may not, the targets are theirs
+
+
+def one_cycle(config: RunConfig, step: int) -> float:
+    """Learning rate at ``step``: a linear rise to ``lr`` over the warm-up, then a cosine fall to zero."""
+    rise = max(1.0, config.warmup * config.steps)
+    if step < rise:
+        return config.lr * (step + 1) / rise
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, config.steps - rise)))
+
+
+def check_shareable(configs: list[RunConfig]) -> None:
+    """Raise ValueError, naming the field and both values, for runs that cannot share their batches."""
+    first = configs[0]
+    shared = [f.name for f in dataclasses.fields(RunConfig) if f.name not in OWN]
+    for other in configs[1:]:
+        pairs = [(name, getattr(first, name), getattr(other, name)) for name in shared]
+        pairs.append(("network.strides", first.network.strides, other.network.strides))
+        differ = [f"{name}: {a} and {b}" for name, a, b in pairs if a != b]
+        if differ:
+            raise ValueError(
+                f"{first.name} and {other.name} cannot train side by side; they differ in {'; '.join(differ)}"
+            )
+    if len({config.name for config in configs}) < len(configs):
+        raise ValueError(f"runs side by side want names of their own: {[c.name for c in configs]}")
+
+
+@dataclass
+class Learner:
+    """A run in training. ``start`` is the step it goes on from."""
+
+    config: RunConfig
+    fabric: Fabric
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    distillation: Distillation | None
+    teacher_step: int | None
+    start: int = 0
+    terms: dict[str, torch.Tensor] = field(default_factory=dict)  # the last step's
+
+    def __post_init__(self):
+        self.folder = self.config.folder.resolve()  # by which students know it as their teacher
+        self.teacher = teacher_folder(self.config)
+        self.logger = TensorBoardLogger(self.config.runs, name=self.config.name, version="")
+
+    def learn(self, step: int, images: torch.Tensor, batch: dict[str, torch.Tensor], told: Told) -> Outputs:
+        """One step of the optimizer on a batch whose images are prepared; returns what the network said."""
+        config = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = one_cycle(config, step)
+        share = config.distill.share(step / config.steps) if self.distillation else 0.0
+        taught = (self.distillation, told[self.teacher]) if share else ()
+        outputs = self.network(images, with_features=True)
+        terms = losses(outputs, batch, config.network, config.weights.taught(share), *taught)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(terms["total"])
+        # Asking in every step whether the norm is finite would wait for the device in every step.
+        norm = self.fabric.clip_gradients(
+            self.network, self.optimizer, max_norm=config.clip, error_if_nonfinite=False
+        )
+        self.optimizer.step()
+        self.terms = {name: term.detach() for name, term in terms.items()} | {"norm": norm}
+        logits, offsets, levels = outputs
+        return logits.detach(), offsets.detach(), [level.detach() for level in levels]
+
+    @torch.no_grad()
+    def judged(self, images: torch.Tensor, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The loss terms of a batch it does not learn from."""
+        self.network.eval()
+        outputs = self.network(images, with_features=True)
+        self.network.train()
+        return losses(outputs, batch, self.config.network, self.config.weights)
+
+    def report(self, step: int) -> dict[str, float]:
+        """Log the last step's named terms and return them."""
+        values = self._values(step)
+        self.log(
+            {f"train/{name}": value for name, value in values.items()}
+            | {"lr": self.optimizer.param_groups[0]["lr"]},
+            step,
+        )
+        return values
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.logger.log_metrics(values, step)
+
+    def save(self, step: int) -> None:
+        """Write the run's state; only the first process does. Raises ValueError rather than keep what is not
+        finite."""
+        self._values(step)
+        if self.fabric.global_rank > 0:
+            return
+        state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "step": step}
+        if self.distillation:
+            state["teacher_step"] = self.teacher_step
+        if self.distillation and self.distillation.features is not None:
+            state["features"] = self.distillation.features.state_dict()
+        checkpoint.save(self.config.folder / "last.ckpt", state)
+
+    def _values(self, step: int) -> dict[str, float]:
+        values = {name: term.item() for name, term in self.terms.items()}
+        if not math.isfinite(values["norm"]):
+            raise ValueError(
+                f"{self.config.name}: gradient of norm {values['norm']} at or before step {step}; "
+                f"last.ckpt is from before; a lower --lr than {self.config.lr} may help"
+            )
+        return values
+
+
+def teacher_folder(config: RunConfig) -> Path | None:
+    """The folder of the run's teacher, as ``Told`` knows it; None without one."""
+    return None if config.distill.method == "none" else Path(config.distill.teacher).resolve()
+
+
+def make_learners(configs: list[RunConfig], fabric: Fabric) -> tuple[list[Learner], dict[Path, Teacher]]:
+    """Return the runs as their checkpoints left them, those that teach others first, and all teachers by
+    their folders.
+
+    Raises ValueError for a teacher that will not do, and for a run folder with other settings.
+    """
+    among = {config.folder.resolve(): config for config in configs}
+    teachers = frozen_teachers([c for c in configs if teacher_folder(c) not in among], fabric)
+    taught_by = {teacher_folder(config) for config in configs}
+    learners = [
+        _make_learner(
+            config, fabric, teachers.get(teacher_folder(config)) or among.get(teacher_folder(config))
+        )
+        for config in sorted(configs, key=lambda c: c.folder.resolve() not in taught_by)
+    ]
+    for learner in learners:
+        if learner.folder in taught_by:
+            teachers[learner.folder] = Teacher(learner.network, learner.config)
+    for learner in learners:
+        _check_caught_up(learner, next((t for t in learners if t.folder == learner.teacher), None))
+    return learners, teachers
+
+
+def frozen_teachers(students: list[RunConfig], fabric: Fabric) -> dict[Path, Teacher]:
+    """The students' teachers from disk, on the run's device: each once, however many it teaches."""
+    teachers: dict[Path, Teacher] = {}
+    for student in students:
+        folder = teacher_folder(student)
+        if folder is not None and folder not in teachers:
+            teacher = load_teacher(student.distill.teacher)
+            network = teacher.network.to(fabric.device, memory_format=torch.channels_last)
+            teachers[folder] = replace(teacher, network=network, autocast=fabric.autocast)
+        if folder is not None:
+            check_teacher(teachers[folder], student)
+    return teachers
+
+
+def _make_learner(config: RunConfig, fabric: Fabric, teacher: Teacher | RunConfig | None) -> Learner:
+    """teacher: one from disk, or the run of one that is trained along."""
+    along = isinstance(teacher, RunConfig)
+    fabric.seed_everything(config.seed, verbose=False)
+    network = make_network(config.network).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    distillation = None
+    if teacher is not None:
+        run = teacher if along else teacher.run
+        if along:
+            check_like(run, config)
+        torch.manual_seed(config.seed)  # whatever else was made in the meantime
+        distillation = Distillation.of(config.distill, run.network, config.network)
+    if distillation and distillation.features is not None:
+        optimizer.add_param_group({"params": list(distillation.features.parameters())})
+        distillation = replace(distillation, features=fabric.setup_module(distillation.features))
+    network, optimizer = fabric.setup(network, optimizer)
+    step = None if along or teacher is None else teacher.step
+    learner = Learner(config, fabric, network, optimizer, distillation, step)
+    learner.start = resume(learner)
+    return learner
+
+
+def _check_caught_up(student: Learner, teacher: Learner | None) -> None:
+    """A teacher that is trained along cannot go back to what it said when the student was where it is now."""
+    if teacher and student.start < min(teacher.start, student.config.steps, teacher.config.steps):
+        raise ValueError(
+            f"{student.config.name} is at step {student.start}, but its teacher, which is trained along, at "
+            f"{teacher.start} already; remove both folders or take other names"
+        )
+
+
+def resume(learner: Learner) -> int:
+    """Load the run's last checkpoint, else the weights it starts from, if any; return the step to go on
+    from."""
+    config = learner.config
+    config.folder.mkdir(parents=True, exist_ok=True)
+    kept, last = config.folder / "config.json", config.folder / "last.ckpt"
+    if kept.exists():
+        check_same(config, kept.read_text(encoding="utf-8"), config.folder)
+    if not last.exists():
+        if config.init:
+            start_from(learner.network, checkpoint.load(config.init)["network"], config)
+        if (
+            learner.fabric.global_rank == 0
+        ):  # only now: a run that cannot start leaves nothing to disagree with
+            kept.write_text(to_json(config), encoding="utf-8")
+        return 0
+    state = checkpoint.load(last)
+    if learner.distillation and state.get("teacher_step") != learner.teacher_step:
+        raise ValueError(
+            f"{last}: its teacher had been trained to step {state.get('teacher_step')}, "
+            f"{config.distill.teacher} is at {learner.teacher_step} now; start a run of another --name"
+        )
+    learner.network.load_state_dict(state["network"])
+    learner.optimizer.load_state_dict(state["optimizer"])
+    if learner.distillation and learner.distillation.features is not None:
+        learner.distillation.features.load_state_dict(state["features"])
+    return state["step"]
+
+
+def start_from(network: nn.Module, weights: dict[str, torch.Tensor], config: RunConfig) -> None:
+    """Load another run's weights, or those of its backbone; raises ValueError where they do not fit."""
+    prefix = "backbone." if config.init_part == "backbone" else ""
+    taken = {name: value for name, value in weights.items() if name.startswith(prefix)}
+    wanted = {name for name in network.state_dict() if name.startswith(prefix)}
+    try:
+        if taken.keys() != wanted:
+            raise RuntimeError(f"differing parts: {sorted(taken.keys() ^ wanted)[:4]}")
+        network.load_state_dict(taken, strict=not prefix)
+    except RuntimeError as error:
+        raise ValueError(f"{config.init}: not weights of this {config.init_part} ({error})") from error
