@@ -70,6 +70,9 @@ class Evaluate:
     """Only the first N images; 0 for all."""
     out: Path | None = None
     """Write the figures there as JSON too."""
+    faults: Literal["refuse", "skip"] = "refuse"
+    """What to do about an image that is missing, damaged or wrongly described: stop and name it, or measure
+    the others, with a count."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +212,7 @@ def run(command) -> None:
     else:
         from .evaluate import evaluate_command
 
-        evaluate_command(command.bundle, command.data, command.limit, command.out)
+        evaluate_command(command.bundle, command.data, command.limit, command.out, command.faults)
 
 
 if __name__ == "__main__":

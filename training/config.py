@@ -44,6 +44,11 @@ class RunConfig:
     """Split to train on."""
     val_split: str = "val"
     """Split whose losses are watched and on which export chooses pose_score (not trained on); "" for none."""
+    objects: tuple[int, ...] = ()
+    """Ids of the data set's objects to train on, for a network of some or one of them; none given: all."""
+    faults: Literal["refuse", "skip"] = "refuse"
+    """What to do about a missing or damaged picture, mask or json field: stop and name it, or go on without
+    that image, named and counted."""
     runs: Path = Path("runs")
     """Folder that holds all runs."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -58,6 +63,9 @@ class RunConfig:
     tile_px: int = 0
     """Side of tiles that the data set is cut into and kept in memory: one or two an image, of 0.26 MB at 256;
     0 reads files."""
+    cache: Path | None = None
+    """Folder to keep tiles in instead of memory, shared by all runs and processes with the same data; needs
+    tile_px."""
     steps: int = 10_000
     """Optimiser steps."""
     batch_size: int = 16
@@ -99,6 +107,8 @@ class RunConfig:
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"RunConfig.{name}: wanted > 0, found {getattr(self, name)}")
+        if self.cache and not self.tile_px:
+            raise ValueError("RunConfig.cache: keeps tiles; wanted tile_px > 0 with it, found 0")
 
     @property
     def folder(self) -> Path:
@@ -133,6 +143,8 @@ def _build(kind: typing.Any, data: typing.Any):
 
 RESULT_FREE = (
     "runs",
+    "faults",
+    "cache",
     "accelerator",
     "threads",
     "workers",

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pose_kd_ros.bundle.manifest import DecodeSpec
 from pose_kd_ros.bundle.store import Bundle, open_bundle
-from pose_kd_ros.evaluation.bop import BopDataset, load_models_info, load_ply_vertices
+from pose_kd_ros.evaluation.bop import BopDataset, Faults, OnFault, load_models_info, load_ply_vertices
 from pose_kd_ros.evaluation.bop_run import (
     Group,
     compare,
@@ -37,24 +37,34 @@ def surface_points(split: Path, estimator: Estimator) -> dict[int, np.ndarray]:
 
 
 def measure(
-    estimator: Estimator, split: Path, limit: int = 0, first: int = 0
+    estimator: Estimator, split: Path, limit: int = 0, first: int = 0, on_fault: OnFault = "refuse"
 ) -> tuple[list[Group], int, list[float]]:
     """Run the estimator over ``limit`` images (0: all) of a split; returns groups, images, seconds per
-    image."""
-    images = BopDataset(split).images[first : first + limit if limit else None]
+    image.
+
+    on_fault: raise BopError for an image that cannot be read, or measure the others, and print how many were
+    skipped.
+    """
+    faults = Faults(on_fault)
+    every = BopDataset(split, faults).images
+    images, total = every[first : first + limit if limit else None], len(every) + faults.images
     points = surface_points(split, estimator)
     groups, seconds = [], []
-    for image, width, poses, spent in run(estimator, tqdm(images, desc=str(split), unit="img")):
+    for image, width, poses, spent in run(estimator, tqdm(images, desc=str(split), unit="img"), faults):
         groups += compare(image, width, poses, estimator, points)
         seconds.append(spent)
-    return groups, len(images), seconds
+    if faults.kinds:
+        print(f"{split}: {faults.summary(total)}", flush=True)
+    return groups, len(seconds), seconds
 
 
-def choose(bundle: Bundle, split: Path, limit: int) -> tuple[DecodeSpec, dict[str, float]]:
+def choose(
+    bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse"
+) -> tuple[DecodeSpec, dict[str, float]]:
     """Fit the score's weights and choose the lowest pose_score with at most ALARMS_PER_IMAGE false alarms, on
     the first half of the split's images; return both and the figures on the second half."""
     estimator = Estimator(bundle, load_network(bundle, threads=1), pose_score=0.0)
-    fit, half, _ = measure(estimator, split, limit // 2)
+    fit, half, _ = measure(estimator, split, limit // 2, 0, on_fault)
     weights = fit_confidence(
         np.concatenate([g.evidence for g in fit]), np.concatenate([g.right for g in fit])
     )
@@ -62,7 +72,7 @@ def choose(bundle: Bundle, split: Path, limit: int) -> tuple[DecodeSpec, dict[st
     allowed = int(half * ALARMS_PER_IMAGE)
     threshold = math.ceil(100 * float(alarms[allowed]) + 1e-6) / 100 if len(alarms) > allowed else 0.05
     decode = DecodeSpec(bundle.manifest.decode.cell_score, threshold, weights.tolist())
-    groups, images, seconds = measure(estimator, split, limit - limit // 2, limit // 2)
+    groups, images, seconds = measure(estimator, split, limit - limit // 2, limit // 2, on_fault)
     return decode, rounded(figures([cut(rescored(g, weights), threshold) for g in groups], images, seconds))
 
 
@@ -82,10 +92,12 @@ def rounded(values: dict[str, float]) -> dict[str, float]:
     return {name: float(f"{value:.6g}") for name, value in values.items() if np.isfinite(value)}
 
 
-def evaluate_command(bundle: Path, split: Path, limit: int, out: Path | None) -> None:
+def evaluate_command(
+    bundle: Path, split: Path, limit: int, out: Path | None, on_fault: OnFault = "refuse"
+) -> None:
     """Measure, print, and write the figures."""
     opened = open_bundle(bundle)
-    values = rounded(figures(*measure(Estimator(opened, load_network(opened)), split, limit)))
+    values = rounded(figures(*measure(Estimator(opened, load_network(opened)), split, limit, 0, on_fault)))
     for name, value in values.items():
         print(f"{name:28s} {value:g}")
     if out:

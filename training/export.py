@@ -7,6 +7,7 @@ import json
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from pose_kd_ros.bundle.manifest import (
 )
 from pose_kd_ros.bundle.store import Bundle, golden_input, write_bundle
 from pose_kd_ros.core.object_model import ObjectModel
-from pose_kd_ros.evaluation.bop import BopDataset, load_models_info
+from pose_kd_ros.evaluation.bop import BopDataset, Faults, OnFault, load_models_info
 from pose_kd_ros.pipeline.network import OnnxNetwork
 
 from . import checkpoint
@@ -162,11 +163,11 @@ def export(
             network=NetworkSpec(
                 exported.name, OUTPUTS, list(config.network.strides), parameters, round(gflop, 4)
             ),
-            objects=object_specs(config.data, names, origin),
+            objects=object_specs(config.data, names, origin, config.objects),
             decode=decode,
             golden=GOLDEN,
             training=TrainingSpec(
-                describe_data(config.data / config.split),
+                describe_data(config.data / config.split, config.faults),
                 config.name,
                 config.distill.method,
                 step,
@@ -181,9 +182,12 @@ def export(
         return write_bundle(folder, manifest, {exported.name: exported, golden.name: golden})
 
 
-def describe_data(split: Path) -> str:
+def describe_data(split: Path, on_fault: OnFault = "refuse") -> str:
     """The data set in words: its name, images and, where the renderer made it, seed and sources."""
-    text = f"{split.parent.name}/{split.name}: {len(BopDataset(split).images)} images"
+    found = BopDataset(split, Faults(on_fault))
+    text = f"{split.parent.name}/{split.name}: {len(found.images)} images"
+    if found.faults.kinds:
+        text += f" ({found.faults.summary(len(found.images) + found.faults.images)})"
     recipe = split / "render.json"
     if not recipe.exists():
         return text
@@ -192,10 +196,12 @@ def describe_data(split: Path) -> str:
     return ", ".join([f"{text} rendered with seed {content.get('seed')}", *sources])
 
 
-def object_specs(data: Path, names: dict[int, str], origin: str) -> list[ObjectSpec]:
-    """The manifest's records of a data set's objects."""
+def object_specs(
+    data: Path, names: dict[int, str], origin: str, only: Sequence[int] = ()
+) -> list[ObjectSpec]:
+    """The manifest's records of a data set's objects, or of those with the ids ``only``."""
     infos = load_models_info(Path(data) / "models" / "models_info.json")
-    return [_object_spec(model, infos[model.id], origin) for model in load_objects(data, names)]
+    return [_object_spec(model, infos[model.id], origin) for model in load_objects(data, names, only)]
 
 
 def _object_spec(model: ObjectModel, info, origin: str) -> ObjectSpec:
@@ -231,7 +237,7 @@ def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, va
     search_size = -(-search_size // stride) * stride  # up to what the coarsest level divides
     bundle = export(config, out, names, search_size, DecodeSpec(0.3, 0.0, []))
     if val_images and config.val_split:
-        decode, metrics = choose(bundle, config.data / config.val_split, val_images)
+        decode, metrics = choose(bundle, config.data / config.val_split, val_images, config.faults)
         bundle = export(config, out, names, search_size, decode, metrics)
         note_evaluation(run, bundle.manifest.training.steps, metrics)
     return f"{bundle.folder}: {bundle.manifest.network.gflop} GFLOP, {bundle.manifest.training.metrics}"

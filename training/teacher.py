@@ -85,7 +85,7 @@ def check_like(teacher: RunConfig, student: RunConfig) -> None:
     if teacher.network.levels < student.network.levels:
         found, wanted = teacher.network.levels, student.network.levels
         raise ValueError(f"{folder}: teacher with {found} levels, the student has {wanted}")
-    ours, theirs = load_objects(student.data), load_objects(teacher.data)
+    ours, theirs = (load_objects(run.data, only=run.objects) for run in (student, teacher))
     if not (len(ours) == len(theirs) and all(_same(a, b) for a, b in zip(ours, theirs))):
         raise ValueError(
             f"{folder}: teacher for the objects of {teacher.data / 'models'}, not those of "

@@ -13,14 +13,14 @@ from lightning.fabric import Fabric
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from pose_kd_ros.evaluation.bop import BopDataset
+from pose_kd_ros.evaluation.bop import Faults
 
 from .config import RunConfig
 from .data.augment import make_augmentation
 from .data.crops import CropDataset
 from .data.objects import load_objects
+from .data.splits import load_split
 from .data.targets import collate
-from .data.tiles import make_tiles
 from .learner import Learner, check_shareable, make_learners
 from .step import prepare
 from .teacher import Told
@@ -150,15 +150,14 @@ def make_dataset(config: RunConfig, split: str) -> CropDataset | None:
     """The split as crops; None for an empty name."""
     if not split:
         return None
-    objects = load_objects(config.data)
+    objects = load_objects(config.data, only=config.objects)
     if len(objects) != config.network.classes:
         raise ValueError(
             f"{config.data}: {len(objects)} objects, but network.classes is {config.network.classes}"
         )
-    images = BopDataset(config.data / split).images
-    if config.tile_px and split == config.split:
-        images = make_tiles(images, objects, config.tile_px, config.seed)
-    return CropDataset(images, objects, config.network.strides, config.crops, config.seed)
+    faults, tile_px = Faults(config.faults), config.tile_px if split == config.split else 0
+    images = load_split(config.data / split, objects, faults, tile_px, config.seed, config.cache)
+    return CropDataset(images, objects, config.network.strides, config.crops, config.seed, faults)
 
 
 @torch.no_grad()

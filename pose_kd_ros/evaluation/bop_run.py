@@ -24,7 +24,7 @@ from ..core.metrics import (
 )
 from ..pipeline.confidence import RIGHT, TERMS, confidence
 from ..pipeline.estimator import Estimator, ObjectPose
-from .bop import BopImage
+from .bop import BopError, BopImage, Faults
 
 VISIBLE = 0.1  # BOP asks for instances of which at least this share is seen
 NEAR = 2.0  # diameters: an estimate farther from every instance is a false alarm, not a poor pose
@@ -54,12 +54,16 @@ class Group:
 
 
 def run(
-    estimator: Estimator, images: Iterable[BopImage]
+    estimator: Estimator, images: Iterable[BopImage], faults: Faults | None = None
 ) -> Iterator[tuple[BopImage, int, list[ObjectPose], float]]:
     """Yield (image, width in px, poses, seconds) of every image: decoded file to poses, whole frame, no
-    hints."""
+    hints. faults: told of pictures that cannot be read; without it BopError is raised."""
     for image in images:
-        pixels = image.load_rgb()
+        try:
+            pixels = image.load_rgb()
+        except BopError as error:
+            (faults or Faults()).add(error)
+            continue
         camera = Camera(image.K, np.zeros(0), "plumb_bob", pixels.shape[1], pixels.shape[0])
         start = time.perf_counter()
         estimates = estimator.estimate(pixels, camera)

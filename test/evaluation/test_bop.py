@@ -30,7 +30,7 @@ def test_occluded_linemod(shared_data):
                 rotation.reshape(-1), entry["cam_R_m2c"], atol=5e-3
             )  # scaled by up to 1.0044 there
             np.testing.assert_allclose(instance.T_camera_object[:3, 3] * 1000, entry["cam_t_m2c"])
-            assert 0 <= instance.visib_fract <= 1 and instance.mask_visib_path is None
+            assert 0 <= instance.visib_fract <= 1 and instance.mask_visib is None
     assert images[0].load_rgb().shape == (480, 640, 3)
     with pytest.raises(BopError, match="no depth file"):
         images[0].load_depth()

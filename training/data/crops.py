@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.core.object_model import ObjectModel
-from pose_kd_ros.evaluation.bop import BopImage
+from pose_kd_ros.evaluation.bop import BopError, BopImage, Faults
 
 from .targets import Instance, make_targets
 from .tiles import Tile, TileInstance, model_box, read_tile
@@ -66,7 +66,8 @@ class CropDataset(Dataset):
     anew.
 
     images: BOP images, read when they are needed, or tiles of them that are in memory already
-    (``data.tiles``).
+    (``data.tiles``). faults: what to do with an image that cannot be read: raise BopError, or show the next
+    one of the epoch that can be, so that a sample depends on the seed, its number and the data alone.
     """
 
     def __init__(
@@ -76,21 +77,31 @@ class CropDataset(Dataset):
         strides: tuple[int, ...],
         config: CropConfig,
         seed: int,
+        faults: Faults | None = None,
     ):
         if not images:
             raise ValueError("no images: the data set's split is empty")
         self.images, self.models, self.strides, self.config, self.seed = images, models, strides, config, seed
         self.class_of = {model.id: index for index, model in enumerate(models)}
+        self.faults = faults or Faults()
 
     @lru_cache(maxsize=2)  # noqa: B019 - a data set lives as long as its worker
     def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.images))
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        epoch, position = divmod(index, len(self.images))
-        image = self.images[self._order(epoch)[position]]
-        tile = image if isinstance(image, Tile) else read_tile(image)
+        tile = self._readable(*divmod(index, len(self.images)))
         return self.sample(tile, np.random.default_rng((self.seed, 1, index)))
+
+    def _readable(self, epoch: int, position: int) -> Tile:
+        """The image at this place of the epoch, or the next one, round and round, that can be read."""
+        for number in np.roll(self._order(epoch), -position):
+            image = self.images[number]
+            try:
+                return image if isinstance(image, Tile) else read_tile(image, self.class_of)
+            except BopError as error:
+                self.faults.add(error)
+        raise BopError(f"none of the {len(self.images)} images can be read", "picture")
 
     def sample(self, tile: Tile, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Return ``image`` (3, size, size) uint8 RGB and the targets of ``make_targets`` for one random

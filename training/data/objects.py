@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pose_kd_ros.core.object_model import ObjectModel, box_corners, expand_symmetries
@@ -13,10 +14,20 @@ from pose_kd_ros.evaluation.bop import load_models_info
 SEEN_FROM_ABOVE = from_rotation_vector((2.356194490192345, 0.0, 0.0))
 
 
-def load_objects(root: Path, names: dict[int, str] | None = None) -> list[ObjectModel]:
+def load_objects(
+    root: Path, names: dict[int, str] | None = None, only: Sequence[int] = ()
+) -> list[ObjectModel]:
     """Return the models of ``root``/models/models_info.json, ordered by id; keypoints are the box's
-    corners."""
-    infos = load_models_info(Path(root) / "models" / "models_info.json")
+    corners.
+
+    only: ids to keep, all if empty; ValueError for one that is not there.
+    """
+    path = Path(root) / "models" / "models_info.json"
+    infos = load_models_info(path)
+    missing = sorted(set(only) - set(infos))
+    if missing:
+        raise ValueError(f"{path}: no object {', '.join(map(str, missing))}; it has {sorted(infos)}")
+    infos = {i: info for i, info in infos.items() if not only or i in only}
     return [_object(i, info, (names or {}).get(i, f"obj_{i:06d}")) for i, info in sorted(infos.items())]
 
 

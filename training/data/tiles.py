@@ -3,6 +3,7 @@ disk."""
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -12,7 +13,7 @@ from tqdm import tqdm
 from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.core.object_model import ObjectModel
 from pose_kd_ros.core.pose import transform
-from pose_kd_ros.evaluation.bop import BopImage
+from pose_kd_ros.evaluation.bop import BopError, BopImage, BopInstance, Faults
 
 REACH = 2.6  # side of a tile in units of the object's box: what crops with their jitter can ask for
 WIDE_PX = (256.0, 704.0)  # side, image pixels, of the wide tiles that stand for the search of a whole frame
@@ -59,12 +60,14 @@ class Tile:
         return Tile(crop.apply(self.pixels), labels, crop.camera(self.K), seen, wide)
 
 
-def read_tile(image: BopImage) -> Tile:
-    """Read a BOP image whole; raises ValueError where a mask is missing or a file cannot be decoded."""
+def read_tile(image: BopImage, wanted: Container[int]) -> Tile:
+    """Read a BOP image whole, with the instances of the object ids ``wanted``; BopError where a file is
+    missing or damaged."""
+    check_labels(image, wanted)
     pixels = image.load_rgb()
     labels, instances = np.zeros(pixels.shape[:2], np.uint8), []
-    for label, instance in enumerate((i for i in image.instances if i.visib_fract > 0), 1):
-        labels[read_mask(instance) > 127] = label
+    for label, instance in enumerate(_seen(image, wanted), 1):
+        labels[_mask(instance, labels.shape)] = label
         instances.append(
             TileInstance(
                 instance.object_id,
@@ -77,19 +80,45 @@ def read_tile(image: BopImage) -> Tile:
     return Tile(pixels, labels, image.K, tuple(instances))
 
 
-def make_tiles(images: list[BopImage], models: list[ObjectModel], size: int, seed: int) -> list[Tile]:
+def check_labels(image: BopImage, wanted: Container[int]) -> None:
+    """Raise BopError, before any picture is read, if what training needs of an instance is not there."""
+    for instance in _seen(image, wanted):
+        where = f"{image.rgb}, object {instance.object_id}"
+        if instance.mask_visib is None:
+            raise BopError(f"{where}: no mask_visib, which training needs to choose its cells", "mask")
+        if instance.bbox_obj is None:
+            raise BopError(f"{where}: no bbox_obj (scene_gt_info), which training needs for its size")
+
+
+def _seen(image: BopImage, wanted: Container[int]) -> list[BopInstance]:
+    return [i for i in image.instances if i.visib_fract > 0 and i.object_id in wanted]
+
+
+def _mask(instance: BopInstance, size: tuple[int, int]) -> np.ndarray:
+    mask = instance.load_mask()
+    if mask.shape != size:
+        found, wanted = (f"{s[1]}x{s[0]}" for s in (mask.shape, size))
+        raise BopError(f"{instance.mask_visib}: wants the picture's {wanted} px, got {found}", "mask")
+    return mask
+
+
+def make_tiles(
+    images: list[BopImage], models: list[ObjectModel], size: int, seed: int, faults: Faults | None = None
+) -> Iterator[Tile]:
     """Cut a data set into tiles of ``size`` px: one around every object, and wide ones of a share of the
-    images."""
-    by_id, rng, tiles = {m.id: m for m in models}, np.random.default_rng((seed, 2)), []
+    images. ``faults`` is told of images that cannot be read."""
+    by_id, rng, faults = {m.id: m for m in models}, np.random.default_rng((seed, 2)), faults or Faults()
     for image in tqdm(images, desc="tiles", unit="img"):
-        whole = read_tile(image)
+        try:
+            whole = read_tile(image, by_id)
+        except BopError as error:
+            faults.add(error)
+            continue
         for instance in whole.instances:
-            if instance.object_id in by_id:
-                box = model_box(instance.T_camera_object, by_id[instance.object_id], whole.K)
-                tiles.append(whole.cut(Crop.around(box, size, REACH), wide=False))
+            box = model_box(instance.T_camera_object, by_id[instance.object_id], whole.K)
+            yield whole.cut(Crop.around(box, size, REACH), wide=False)
         if not whole.instances or rng.random() < WIDE_SHARE:
-            tiles.append(whole.cut(_wide(whole, size, rng), wide=True))
-    return tiles
+            yield whole.cut(_wide(whole, size, rng), wide=True)
 
 
 def _wide(tile: Tile, size: int, rng: np.random.Generator) -> Crop:
@@ -104,16 +133,3 @@ def model_box(pose: np.ndarray, model: ObjectModel, K: np.ndarray) -> np.ndarray
     points = transform(pose, model.corners()) @ np.transpose(K)
     pixels = points[:, :2] / np.maximum(points[:, 2:], 1e-6)
     return np.concatenate([pixels.min(0), pixels.max(0)])
-
-
-def read_mask(instance) -> np.ndarray:
-    """Return an instance's visible mask (H, W) uint8; raises ValueError where there is none, or it cannot be
-    decoded."""
-    if instance.mask_visib_path is None:
-        raise ValueError(
-            f"object {instance.object_id}: no mask_visib file, which training needs to choose its cells"
-        )
-    mask = cv2.imread(str(instance.mask_visib_path), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise ValueError(f"{instance.mask_visib_path}: not an image that OpenCV can decode")
-    return mask

@@ -1,0 +1,77 @@
+"""The layout of scene folders: <split>/000002/{rgb|gray, depth, mask_visib}/ and one json file a subject."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .faults import BopError, Faults
+from .image import BopImage, Entries, make_image
+from .source import Mask, Source
+from .values import as_list, as_object, field, read_json
+
+
+def load_scene(folder: Path, faults: Faults | None = None) -> list[BopImage]:
+    """All images of one scene folder, by number. scene_gt_info.json, masks and depth may be absent.
+
+    faults: told of what is wrong, and whether to go on; without it BopError is raised.
+    """
+    faults = faults or Faults()
+    try:
+        scene = _Scene(Path(folder))
+    except BopError as error:
+        faults.add(BopError(str(error), "scene"))
+        return []
+    images = []
+    for key in scene.truths:
+        try:
+            images.append(scene.image(key))
+        except BopError as error:
+            faults.add(error)
+    return sorted(images, key=lambda image: image.image_id)
+
+
+class _Scene:
+    """The json files and the names of the files of one scene."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cameras, self.truths = (self._json(f"scene_{name}.json") for name in ("camera", "gt"))
+        self.infos = self._json("scene_gt_info.json") if (folder / "scene_gt_info.json").exists() else None
+        self.files = {part: _by_stem(folder / part) for part in ("rgb", "gray", "depth", "mask_visib")}
+        self.files["rgb"] = self.files["rgb"] or self.files["gray"]
+
+    def _json(self, name: str) -> dict:
+        path = self.folder / name
+        others = sorted(p.name for p in self.folder.glob(f"{path.stem}_*.json") if "info" not in p.name)
+        if not path.exists() and others:
+            raise BopError(f"{path}: no such file, but {others[0]}: scenes of several sensors are not read")
+        return as_object(read_json(path), path)
+
+    def image(self, key: str) -> BopImage:
+        if not key.isdigit():
+            raise BopError(f"{self.folder / 'scene_gt.json'}: image number {key!r} is not a number")
+        stem = f"{int(key):06d}"
+        if stem not in self.files["rgb"]:
+            missing = f"image {key} of scene_gt.json has no picture rgb/{stem}.*"
+            raise BopError(f"{self.folder}: {missing}", "picture")
+        rgb, depth = (self.files[part].get(stem) for part in ("rgb", "depth"))
+        return make_image(
+            int(self.folder.name), int(key), Source(rgb), Source(depth) if depth else None, self._entries(key)
+        )
+
+    def _entries(self, key: str) -> Entries:
+        path = {part: self.folder / f"scene_{part}.json" for part in ("camera", "gt", "gt_info")}
+        where = {part: f"{p}, image {key}" for part, p in path.items()}
+        truths = as_list(self.truths[key], where["gt"])
+        masks = {k: self.files["mask_visib"].get(f"{int(key):06d}_{k:06d}") for k in range(len(truths))}
+        return Entries(
+            field(self.cameras, key, path["camera"]),
+            truths,
+            None if self.infos is None else field(self.infos, key, path["gt_info"]),
+            {k: Mask(Source(mask)) for k, mask in masks.items() if mask},
+            where,
+        )
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in folder.iterdir()} if folder.is_dir() else {}

@@ -1,0 +1,69 @@
+"""A split on disk -> what ``CropDataset`` looks at: BOP images, tiles in memory, or tiles in a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pose_kd_ros.core.object_model import ObjectModel
+from pose_kd_ros.evaluation.bop import BopDataset, BopError, BopImage, Faults
+
+from .cache import CachedTiles, fingerprint, open_or_make
+from .tiles import Tile, check_labels, make_tiles
+
+
+def load_split(
+    split: Path,
+    models: list[ObjectModel],
+    faults: Faults,
+    tile_px: int = 0,
+    seed: int = 0,
+    cache: Path | None = None,
+) -> Sequence[BopImage | Tile]:
+    """The split's images, whole, or as tiles of ``tile_px`` that are kept in memory or in ``cache``.
+
+    Prints what was skipped. Raises BopError, as ``faults`` says, for what is missing or damaged.
+    """
+    if tile_px and cache:
+        tiles = _from_cache(cache, split, models, faults, tile_px, seed)
+        _say(split, faults, tiles.about["images"])
+        return tiles
+    images = trainable(split, models, faults)
+    total = len(images) + faults.images
+    found = list(make_tiles(images, models, tile_px, seed, faults)) if tile_px else images
+    _say(split, faults, total)
+    return found
+
+
+def trainable(split: Path, models: list[ObjectModel], faults: Faults) -> list[BopImage]:
+    """The images of a split whose json files say all that training asks for."""
+    ids, images = {model.id for model in models}, []
+    for image in BopDataset(split, faults).images:
+        try:
+            check_labels(image, ids)
+            images.append(image)
+        except BopError as error:
+            faults.add(error)
+    return images
+
+
+def _from_cache(
+    cache: Path, split: Path, models: list[ObjectModel], faults: Faults, tile_px: int, seed: int
+) -> CachedTiles:
+    """The faults of the run that made the tiles are this run's, too: it may refuse them."""
+
+    def make():
+        images = trainable(split, models, faults)
+        total = len(images) + faults.images
+        tiles = make_tiles(images, models, tile_px, seed, faults)
+        return tiles, lambda: {"images": total, "faults": faults.kinds}
+
+    tiles = open_or_make(cache / fingerprint(split, models, tile_px, seed), tile_px, make)
+    for message, kind in tiles.about["faults"].items():
+        faults.add(BopError(message, kind))
+    return tiles
+
+
+def _say(split: Path, faults: Faults, total: int) -> None:
+    if faults.kinds:
+        print(f"{split}: {faults.summary(total)}", flush=True)
