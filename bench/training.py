@@ -80,7 +80,7 @@ def backward(network, batch, distillation=None, teacher=None):
     images = prepare(batch)
     taught = (distillation, teacher(images)) if distillation else ()
     outputs = network(images, with_features=True)
-    losses(outputs, batch, network.config, LossWeights(), *taught)["total"].backward()
+    losses(outputs, batch, network, LossWeights(), *taught)["total"].backward()
 
 
 def plain_step(network, batch, distillation=None, teacher=None):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -73,6 +73,10 @@ class Evaluate:
     faults: Literal["refuse", "skip"] = "refuse"
     """What to do about an image that is missing, damaged or wrongly described: stop and name it, or measure
     the others, with a count."""
+    locator: Path | None = None
+    """Keypoint bundle that finds the objects for a dense one."""
+    given_boxes: bool = False
+    """Look in the true boxes instead of finding them; the figures say so."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,7 @@ def run(command) -> None:
     else:
         from .evaluate import evaluate_command
 
-        evaluate_command(command.bundle, command.data, command.limit, command.out, command.faults)
+        evaluate_command(*(getattr(command, field.name) for field in fields(command)))
 
 
 if __name__ == "__main__":

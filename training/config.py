@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import tyro
+
 from .data.augment import AugmentConfig
 from .data.crops import CropConfig
 from .losses.distill import DistillConfig
+from .models.dense import DenseConfig
 from .models.network import NetworkConfig
 
 
@@ -21,14 +24,20 @@ class LossWeights:
 
     score: float = 1.0
     vote: float = 10.0
+    mask: float = 1.0
+    code: float = 3.0
+    """Dense family, as ZebraPose: 3 x cross-entropy of the code's bits, 1 x L1 of the mask."""
     kd_vote: float = 50.0
     """Of a teacher's votes: in squared crop sizes for adlp, in crop sizes for naive (not tuned yet)."""
     kd_score: float = 1.0
     kd_feature: float = 1.0
+    kd_code: float = 1.0
+    """Of a dense teacher's codes (not tuned yet)."""
+    kd_mask: float = 1.0
 
     def taught(self, share: float) -> LossWeights:
         """With so much of the teacher's terms."""
-        names = ("kd_vote", "kd_score", "kd_feature")
+        names = [f.name for f in dataclasses.fields(self) if f.name.startswith("kd_")]
         return dataclasses.replace(self, **{name: share * getattr(self, name) for name in names})
 
 
@@ -51,7 +60,7 @@ class RunConfig:
     that image, named and counted."""
     runs: Path = Path("runs")
     """Folder that holds all runs."""
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    network: tyro.conf.AvoidSubcommands[NetworkConfig | DenseConfig] = field(default_factory=NetworkConfig)
     crops: CropConfig = field(default_factory=CropConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     weights: LossWeights = field(default_factory=LossWeights)
@@ -136,6 +145,9 @@ def _build(kind: typing.Any, data: typing.Any):
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         return kind(**{name: _build(hints.get(name), value) for name, value in data.items()})
+    if isinstance(data, dict):  # a network: its family says which
+        families = {"keypoint": NetworkConfig, "dense": DenseConfig}
+        return _build(families[data.get("family", "keypoint")], data)
     if kind is Path or (Path in typing.get_args(kind) and data is not None):
         return Path(data)
     return tuple(data) if typing.get_origin(kind) is tuple else data
@@ -162,7 +174,8 @@ def check_same(config: RunConfig, kept: str, path: Path) -> None:
     Settings that the kept text does not know came later: the run had their defaults.
     """
     new, old = (_flat(json.loads(text)) for text in (to_json(config), kept))
-    old = _flat(json.loads(to_json(RunConfig(config.name)))) | old
+    since = _flat(json.loads(to_json(RunConfig(config.name))))
+    old = {name: since[name] for name in new if name in since} | old
     differ = [
         f"{k}: was {old.get(k)}, now {new.get(k)}"
         for k in sorted({*new, *old})

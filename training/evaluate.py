@@ -24,7 +24,9 @@ from pose_kd_ros.evaluation.bop_run import (
     run,
 )
 from pose_kd_ros.pipeline.estimator import Estimator
+from pose_kd_ros.pipeline.families import make_estimator
 from pose_kd_ros.pipeline.network import load_network
+from pose_kd_ros.pipeline.regional import RegionalEstimator
 
 ALARMS_PER_IMAGE = 1 / 100  # the score threshold is chosen so that held-out renders have no more
 
@@ -37,20 +39,27 @@ def surface_points(split: Path, estimator: Estimator) -> dict[int, np.ndarray]:
 
 
 def measure(
-    estimator: Estimator, split: Path, limit: int = 0, first: int = 0, on_fault: OnFault = "refuse"
+    estimator: Estimator | RegionalEstimator,
+    split: Path,
+    limit: int = 0,
+    first: int = 0,
+    on_fault: OnFault = "refuse",
+    given_boxes: bool = False,
 ) -> tuple[list[Group], int, list[float]]:
     """Run the estimator over ``limit`` images (0: all) of a split; returns groups, images, seconds per
     image.
 
     on_fault: raise BopError for an image that cannot be read, or measure the others, and print how many were
-    skipped.
+    skipped. given_boxes: look in the true boxes instead of the whole frame.
     """
     faults = Faults(on_fault)
     every = BopDataset(split, faults).images
     images, total = every[first : first + limit if limit else None], len(every) + faults.images
     points = surface_points(split, estimator)
     groups, seconds = [], []
-    for image, width, poses, spent in run(estimator, tqdm(images, desc=str(split), unit="img"), faults):
+    for image, width, poses, spent in run(
+        estimator, tqdm(images, desc=str(split), unit="img"), faults, given_boxes
+    ):
         groups += compare(image, width, poses, estimator, points)
         seconds.append(spent)
     if faults.kinds:
@@ -62,9 +71,13 @@ def choose(
     bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse"
 ) -> tuple[DecodeSpec, dict[str, float]]:
     """Fit the score's weights and choose the lowest pose_score with at most ALARMS_PER_IMAGE false alarms, on
-    the first half of the split's images; return both and the figures on the second half."""
-    estimator = Estimator(bundle, load_network(bundle, threads=1), pose_score=0.0)
-    fit, half, _ = measure(estimator, split, limit // 2, 0, on_fault)
+    the first half of the split's images; return both and the figures on the second half.
+
+    A dense bundle, which finds nothing by itself, is given the true boxes; its figures say so (given_boxes 1).
+    """
+    given = bundle.manifest.family == "dense"
+    estimator = make_estimator(bundle, load_network(bundle, threads=1), pose_score=0.0)
+    fit, half, _ = measure(estimator, split, limit // 2, 0, on_fault, given)
     weights = fit_confidence(
         np.concatenate([g.evidence for g in fit]), np.concatenate([g.right for g in fit])
     )
@@ -72,8 +85,9 @@ def choose(
     allowed = int(half * ALARMS_PER_IMAGE)
     threshold = math.ceil(100 * float(alarms[allowed]) + 1e-6) / 100 if len(alarms) > allowed else 0.05
     decode = DecodeSpec(bundle.manifest.decode.cell_score, threshold, weights.tolist())
-    groups, images, seconds = measure(estimator, split, limit - limit // 2, limit // 2, on_fault)
-    return decode, rounded(figures([cut(rescored(g, weights), threshold) for g in groups], images, seconds))
+    groups, images, seconds = measure(estimator, split, limit - limit // 2, limit // 2, on_fault, given)
+    values = figures([cut(rescored(g, weights), threshold) for g in groups], images, seconds)
+    return decode, rounded(values | ({"given_boxes": 1.0} if given else {}))
 
 
 def fit_confidence(terms: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -93,12 +107,30 @@ def rounded(values: dict[str, float]) -> dict[str, float]:
 
 
 def evaluate_command(
-    bundle: Path, split: Path, limit: int, out: Path | None, on_fault: OnFault = "refuse"
+    bundle: Path,
+    split: Path,
+    limit: int,
+    out: Path | None,
+    on_fault: OnFault = "refuse",
+    locator: Path | None = None,
+    given_boxes: bool = False,
 ) -> None:
-    """Measure, print, and write the figures."""
-    opened = open_bundle(bundle)
-    values = rounded(figures(*measure(Estimator(opened, load_network(opened)), split, limit, 0, on_fault)))
+    """Measure, print, and write the figures. Raises ValueError for a dense bundle that nothing tells where to
+    look."""
+    finder = make_estimator(*_loaded(locator)) if locator else None
+    estimator = make_estimator(*_loaded(bundle), finder)
+    if isinstance(estimator, RegionalEstimator) and not (locator or given_boxes):
+        raise ValueError(
+            f"{bundle}: of the dense family, which looks where it is told: give --locator BUNDLE"
+        )
+    values = figures(*measure(estimator, split, limit, 0, on_fault, given_boxes))
+    values = rounded(values | ({"given_boxes": 1.0} if given_boxes else {}))
     for name, value in values.items():
         print(f"{name:28s} {value:g}")
     if out:
         out.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def _loaded(folder: Path):
+    opened = open_bundle(folder)
+    return opened, load_network(opened)

@@ -25,6 +25,7 @@ from pose_kd_ros.bundle.manifest import (
     NetworkSpec,
     ObjectSpec,
     TrainingSpec,
+    surface_file,
 )
 from pose_kd_ros.bundle.store import Bundle, golden_input, write_bundle
 from pose_kd_ros.core.object_model import ObjectModel
@@ -34,27 +35,32 @@ from pose_kd_ros.pipeline.network import OnnxNetwork
 from . import checkpoint
 from .config import RunConfig, load_config
 from .data.objects import load_objects
+from .data.surface import load_surface
 from .evaluate import choose
+from .models.dense import DenseNetwork
 from .models.network import KeypointNetwork, make_network
 from .render.files import write_whole
 from .step import MEAN, STD
 from .teacher import EVALUATION
 
-OUTPUTS = ["scores", "offsets"]
-PARITY = 2e-3  # largest deviation between torch and ONNX Runtime: absolute for scores, pixels for offsets
+OUTPUTS = {"keypoint": ["scores", "offsets"], "dense": ["mask", "codes"]}
+PARITY = (
+    2e-3  # largest deviation between torch and ONNX Runtime: absolute for probabilities, pixels for offsets
+)
 GOLDEN = GoldenSpec("golden.npz", seed=0, height=256, width=256, tolerance=0.05)
 
 
 class Deployed(nn.Module):
-    """The network as the robot runs it: scores instead of logits."""
+    """The network as the robot runs it: probabilities instead of logits."""
 
-    def __init__(self, network: KeypointNetwork):
+    def __init__(self, network: KeypointNetwork | DenseNetwork):
         super().__init__()
         self.network = network
+        self.dense = network.config.family == "dense"
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, offsets = self.network(image)
-        return logits.sigmoid(), offsets
+        logits, others = self.network(image)
+        return logits.sigmoid(), others.sigmoid() if self.dense else others
 
 
 def cost(network: nn.Module, size: int) -> tuple[int, float]:
@@ -64,7 +70,7 @@ def cost(network: nn.Module, size: int) -> tuple[int, float]:
     return sum(p.numel() for p in network.parameters()), counter.get_total_flops() / 1e9
 
 
-def write_onnx(network: nn.Module, path: Path, size: int, stride: int) -> None:
+def write_onnx(network: nn.Module, path: Path, size: int, stride: int, outputs: list[str]) -> None:
     """Export with free height and width, each a multiple of ``stride``."""
     rows, columns = torch.export.Dim("rows", min=1, max=64), torch.export.Dim("columns", min=1, max=64)
     example = torch.zeros(1, 3, size, size + stride)  # unlike sides, or the exporter ties them to each other
@@ -75,7 +81,7 @@ def write_onnx(network: nn.Module, path: Path, size: int, stride: int) -> None:
             (example,),
             path,
             input_names=["image"],
-            output_names=OUTPUTS,
+            output_names=outputs,
             dynamo=True,
             external_data=False,
             verbose=False,
@@ -93,13 +99,13 @@ def without_traces(path: Path) -> None:
     onnx.save(model, path)
 
 
-def check_parity(network: nn.Module, engine, height: int, width: int) -> float:
+def check_parity(network: nn.Module, engine: OnnxNetwork, height: int, width: int) -> float:
     """Return the largest deviation between torch and the exported network; raises ValueError past PARITY."""
     image = golden_input(1, height, width)
     with torch.no_grad():
         expected = [t.numpy() for t in network(torch.from_numpy(image))]
     found = engine(image)
-    worst = max(float(np.abs(found[name] - e).max()) for name, e in zip(OUTPUTS, expected))
+    worst = max(float(np.abs(found[name] - e).max()) for name, e in zip(engine.outputs, expected))
     if not worst <= PARITY:
         raise ValueError(
             f"exported network deviates from torch by {worst:.3g} at {width}x{height}, allowed {PARITY}"
@@ -145,23 +151,26 @@ def export(
     """Write the run's last checkpoint as a bundle at ``folder``; raises ValueError if there is none, or on no
     parity."""
     deployed, step = trained_network(config)
-    size, stride = config.crops.size, config.network.strides[-1]
+    size, stride, family = config.crops.size, config.network.input_stride, config.network.family
     parameters, gflop = cost(deployed, size)
     with tempfile.TemporaryDirectory() as work:
         exported, golden = Path(work, "network.onnx"), Path(work, GOLDEN.file)
-        write_onnx(deployed, exported, size, stride)
+        write_onnx(deployed, exported, size, stride, OUTPUTS[family])
         without_traces(exported)
         engine = OnnxNetwork(exported)
         for shape in ((size, size), (2 * stride, 3 * stride)):
             check_parity(deployed, engine, *shape)
         np.savez_compressed(golden, **engine(golden_input(GOLDEN.seed, GOLDEN.height, GOLDEN.width)))
+        files = {exported.name: exported, golden.name: golden}
+        if family == "dense":
+            files |= surfaces(config, Path(work))
         manifest = Manifest(
             schema=SCHEMA,
             name=Path(folder).name,
-            family="keypoint",
+            family=family,
             input=InputSpec(size, search_size, stride, config.crops.margin, "rgb", list(MEAN), list(STD)),
             network=NetworkSpec(
-                exported.name, OUTPUTS, list(config.network.strides), parameters, round(gflop, 4)
+                exported.name, OUTPUTS[family], list(config.network.strides), parameters, round(gflop, 4)
             ),
             objects=object_specs(config.data, names, origin, config.objects),
             decode=decode,
@@ -177,9 +186,19 @@ def export(
                 torch.__version__,
                 metrics or {},
             ),
-            files={exported.name: "", golden.name: ""},
+            files=dict.fromkeys(files, ""),
         )
-        return write_bundle(folder, manifest, {exported.name: exported, golden.name: golden})
+        return write_bundle(folder, manifest, files)
+
+
+def surfaces(config: RunConfig, folder: Path) -> dict[str, Path]:
+    """Write each object's surface by its codes to ``folder``; return the files by their names in the bundle."""
+    models, files = config.data / "models", {}
+    for model in load_objects(config.data, only=config.objects):
+        path = folder / surface_file(model.id)
+        np.savez_compressed(path, points=load_surface(models, model.id).points)
+        files[path.name] = path
+    return files
 
 
 def describe_data(split: Path, on_fault: OnFault = "refuse") -> str:
@@ -233,8 +252,10 @@ def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, va
     (``evaluate.choose``).
     """
     config = load_config(run)
-    stride = config.network.strides[-1]
+    stride = config.network.input_stride
     search_size = -(-search_size // stride) * stride  # up to what the coarsest level divides
+    if config.network.family == "dense":  # which does not search
+        search_size = config.crops.size
     bundle = export(config, out, names, search_size, DecodeSpec(0.3, 0.0, []))
     if val_images and config.val_split:
         decode, metrics = choose(bundle, config.data / config.val_split, val_images, config.faults)

@@ -80,7 +80,7 @@ class Learner:
         share = config.distill.share(step / config.steps) if self.distillation else 0.0
         taught = (self.distillation, told[self.teacher]) if share else ()
         outputs = self.network(images, with_features=True)
-        terms = losses(outputs, batch, config.network, config.weights.taught(share), *taught)
+        terms = losses(outputs, batch, self.network, config.weights.taught(share), *taught)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(terms["total"])
         # Asking in every step whether the norm is finite would wait for the device in every step.
@@ -98,7 +98,7 @@ class Learner:
         self.network.eval()
         outputs = self.network(images, with_features=True)
         self.network.train()
-        return losses(outputs, batch, self.config.network, self.config.weights)
+        return losses(outputs, batch, self.network, self.config.weights)
 
     def report(self, step: int) -> dict[str, float]:
         """Log the last step's named terms and return them."""

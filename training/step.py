@@ -10,8 +10,9 @@ from torch import nn
 from pose_kd_ros.core.cells import cell_grid
 
 from .config import LossWeights
+from .losses.dense import dense_losses, meant_maps, remember
+from .losses.distill_dense import code_terms
 from .losses.task import keypoint_losses
-from .models.network import NetworkConfig
 from .teacher import Distillation, Outputs
 
 MEAN, STD = (
@@ -43,10 +44,28 @@ def _centers(height: int, width: int, strides: tuple[int, ...], device: torch.de
     return torch.tensor(cell_grid(height, width, strides)[0], dtype=torch.float32, device=device)
 
 
+def keypoint_terms(outputs, batch, network, distillation, told) -> dict[str, torch.Tensor]:
+    size = tuple(batch["image"].shape[-2:])
+    centers = _centers(*size, network.config.strides, batch["image"].device)
+    taught, choice = distillation.terms(outputs, told, centers, batch, size) if distillation else ({}, None)
+    return keypoint_losses(*outputs[:2], centers, batch, choice) | taught
+
+
+def dense_terms(outputs, batch, network, distillation, told) -> dict[str, torch.Tensor]:
+    taught, choice = {}, None
+    if distillation:
+        choice = meant_maps(told[1], batch, network.bit_error)
+        taught = code_terms(outputs, told, batch, distillation.config)
+    terms, wrong = dense_losses(*outputs[:2], batch, network.bit_error, choice)
+    if torch.is_grad_enabled():
+        remember(network.bit_error, wrong)
+    return terms | taught
+
+
 def losses(
     outputs: Outputs,
     batch: dict[str, torch.Tensor],
-    network: NetworkConfig,
+    network: nn.Module,
     weights: LossWeights,
     distillation: Distillation | None = None,
     told: Outputs | None = None,
@@ -54,12 +73,11 @@ def losses(
     """Return the named loss terms of a network's outputs for a batch (see ``data.targets``) and the weighted
     sum, ``total``, of those that have a weight.
 
-    told: the teacher's outputs for the same images, for ``distillation``.
+    told: the teacher's outputs for the same images, for ``distillation``. With gradients on, the running
+    errors of a dense network's bits move.
     """
-    size = tuple(batch["image"].shape[-2:])
-    centers = _centers(*size, network.strides, batch["image"].device)
-    taught, choice = distillation.terms(outputs, told, centers, batch, size) if distillation else ({}, None)
-    terms = keypoint_losses(*outputs[:2], centers, batch, choice) | taught
+    of_family = dense_terms if network.config.family == "dense" else keypoint_terms
+    terms = of_family(outputs, batch, network, distillation, told)
     weighted = {name: getattr(weights, name) for name in terms if hasattr(weights, name)}
     terms["total"] = sum(weight * terms[name] for name, weight in weighted.items())
     return terms

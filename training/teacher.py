@@ -82,7 +82,10 @@ def check_like(teacher: RunConfig, student: RunConfig) -> None:
             f"{folder}: teacher of {teacher.crops.size} px crops, the student's have {student.crops.size}; "
             "train one of them with the other's --crops.size"
         )
-    if teacher.network.levels < student.network.levels:
+    families = teacher.network.family, student.network.family
+    if families[0] != families[1]:
+        raise ValueError(f"{folder}: teacher of the {families[0]} family, the student is {families[1]}")
+    if families[0] == "keypoint" and teacher.network.levels < student.network.levels:
         found, wanted = teacher.network.levels, student.network.levels
         raise ValueError(f"{folder}: teacher with {found} levels, the student has {wanted}")
     ours, theirs = (load_objects(run.data, only=run.objects) for run in (student, teacher))
@@ -145,9 +148,12 @@ class Distillation:
 
     @classmethod
     def of(cls, config: DistillConfig, teacher: NetworkConfig, student: NetworkConfig) -> Distillation:
-        """With new convolutions for FKD where they are wanted."""
+        """With new convolutions for FKD where they are wanted; ValueError where they would be of a dense
+        network, whose features FKD does not compare."""
         if not config.wants_features:
             return cls(config)
+        if student.family == "dense":
+            raise ValueError(f"distill.method {config.method}: of the dense family there are naive and adlp")
         levels = min(student.levels, teacher.levels)
         return cls(config, FeatureDistillation(student.width, teacher.width, levels))
 

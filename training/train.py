@@ -20,7 +20,7 @@ from .data.augment import make_augmentation
 from .data.crops import CropDataset
 from .data.objects import load_objects
 from .data.splits import load_split
-from .data.targets import collate
+from .data.surface import code_reader
 from .learner import Learner, check_shareable, make_learners
 from .step import prepare
 from .teacher import Told
@@ -41,7 +41,7 @@ def make_loader(dataset: CropDataset, config: RunConfig, first: int, last: int, 
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=collate,
+        collate_fn=dataset.collate,
         num_workers=config.workers,
         worker_init_fn=_one_thread,
         pin_memory=fabric.device.type == "cuda",
@@ -156,8 +156,9 @@ def make_dataset(config: RunConfig, split: str) -> CropDataset | None:
             f"{config.data}: {len(objects)} objects, but network.classes is {config.network.classes}"
         )
     faults, tile_px = Faults(config.faults), config.tile_px if split == config.split else 0
-    images = load_split(config.data / split, objects, faults, tile_px, config.seed, config.cache)
-    return CropDataset(images, objects, config.network.strides, config.crops, config.seed, faults)
+    reader = code_reader(config.data / "models", objects) if config.network.family == "dense" else None
+    images = load_split(config.data / split, objects, faults, tile_px, config.seed, config.cache, reader)
+    return CropDataset(images, objects, config.network.strides, config.crops, config.seed, faults, reader)
 
 
 @torch.no_grad()

@@ -22,8 +22,12 @@ from ..core.metrics import (
     pose_error,
     recall,
 )
+from ..core.object_model import ObjectModel
 from ..pipeline.confidence import RIGHT, TERMS, confidence
-from ..pipeline.estimator import Estimator, ObjectPose
+from ..pipeline.estimator import Estimator
+from ..pipeline.region import Region, projected_box
+from ..pipeline.regional import RegionalEstimator
+from ..pipeline.solve import ObjectPose
 from .bop import BopError, BopImage, Faults
 
 VISIBLE = 0.1  # BOP asks for instances of which at least this share is seen
@@ -54,10 +58,17 @@ class Group:
 
 
 def run(
-    estimator: Estimator, images: Iterable[BopImage], faults: Faults | None = None
+    estimator: Estimator | RegionalEstimator,
+    images: Iterable[BopImage],
+    faults: Faults | None = None,
+    given_boxes: bool = False,
 ) -> Iterator[tuple[BopImage, int, list[ObjectPose], float]]:
     """Yield (image, width in px, poses, seconds) of every image: decoded file to poses, whole frame, no
-    hints. faults: told of pictures that cannot be read; without it BopError is raised."""
+    hints.
+
+    faults: told of pictures that cannot be read; without it BopError is raised. given_boxes: look in the true
+    boxes instead, as one who was told where the objects are; figures of such runs say so.
+    """
     for image in images:
         try:
             pixels = image.load_rgb()
@@ -65,9 +76,17 @@ def run(
             (faults or Faults()).add(error)
             continue
         camera = Camera(image.K, np.zeros(0), "plumb_bob", pixels.shape[1], pixels.shape[0])
+        regions = true_regions(image, camera, estimator.objects) if given_boxes else ()
         start = time.perf_counter()
-        estimates = estimator.estimate(pixels, camera)
+        estimates = estimator.estimate(pixels, camera, regions, search=not given_boxes)
         yield image, camera.width, estimates.poses, time.perf_counter() - start
+
+
+def true_regions(image: BopImage, camera: Camera, objects: dict[int, ObjectModel]) -> list[Region]:
+    """The projected boxes of an image's instances that count."""
+    asked = [i for i in image.instances if i.object_id in objects and i.visib_fract >= VISIBLE]
+    boxes = [projected_box(i.T_camera_object, objects[i.object_id], camera) for i in asked]
+    return [Region(box, i.object_id) for i, box in zip(asked, boxes) if box is not None]
 
 
 def compare(

@@ -55,14 +55,50 @@ def tiny_data(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
     write_scene(root / "train" / "000000", seed=0)
     write_scene(root / "val" / "000000", images=2, seed=1)
-    (root / "models").mkdir()
+    write_models(root / "models")
+    return root
+
+
+def write_models(folder):
+    """A cube of 84 mm: its description, and its corners as a point cloud."""
+    folder.mkdir()
     low = {f"min_{a}": -42.0 for a in "xyz"} | {f"size_{a}": 84.0 for a in "xyz"}
-    (root / "models" / "models_info.json").write_text(json.dumps({"1": {"diameter": 145.492268, **low}}))
+    (folder / "models_info.json").write_text(json.dumps({"1": {"diameter": 145.492268, **low}}))
     corners = "\n".join(" ".join(map(str, p)) for p in box_corners((0, 0, 0), (84, 84, 84)))
-    (root / "models" / "obj_000001.ply").write_text(
+    (folder / "obj_000001.ply").write_text(
         "ply\nformat ascii 1.0\nelement vertex 8\n"
         "property float x\nproperty float y\nproperty float z\nend_header\n"
         + corners
         + "\n"
     )
+
+
+def add_depth(scene):
+    """Depth maps of a scene's cubes, by casting rays, 0.1 mm; and masks that fit them to the pixel."""
+    cameras, truths = (json.loads((scene / f"scene_{n}.json").read_text()) for n in ("camera", "gt"))
+    (scene / "depth").mkdir()
+    v, u = np.mgrid[0:192, 0:256]
+    for key, (truth,) in truths.items():
+        R, t = np.reshape(truth["cam_R_m2c"], (3, 3)), np.array(truth["cam_t_m2c"])
+        rays = np.stack([(u - 128) / 500, (v - 96) / 500, np.ones(u.shape)], -1)
+        start, way = -R.T @ t, rays @ R + 1e-12
+        low, high = (np.sort([(-42.0 - start) / way, (42.0 - start) / way], axis=0)[i] for i in (0, 1))
+        hit = low.max(-1) < high.min(-1)
+        depth = np.where(hit, low.max(-1) * 10, 0).round().astype(np.uint16)
+        cv2.imwrite(str(scene / "depth" / f"{int(key):06d}.png"), depth)
+        cv2.imwrite(str(scene / "mask_visib" / f"{int(key):06d}_000000.png"), hit.astype(np.uint8) * 255)
+        cameras[key]["depth_scale"] = 0.1
+    (scene / "scene_camera.json").write_text(json.dumps(cameras))
+
+
+@pytest.fixture(scope="session")
+def dense_data(tmp_path_factory):
+    """The same with depth and with a mesh that has faces, as the dense family wants."""
+    trimesh = pytest.importorskip("trimesh")
+    root = tmp_path_factory.mktemp("dense")
+    for split, images in (("train", 6), ("val", 4)):
+        write_scene(root / split / "000000", images=images, seed=images)
+        add_depth(root / split / "000000")
+    write_models(root / "models")
+    trimesh.creation.box((84, 84, 84)).export(root / "models" / "obj_000001.ply")
     return root

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from pose_kd_ros.core.camera import Crop
-from pose_kd_ros.core.object_model import ObjectModel
+from pose_kd_ros.core.object_model import ObjectModel, representatives
 from pose_kd_ros.evaluation.bop import BopError, BopImage, Faults
 
-from .targets import Instance, make_targets
+from .dense_targets import collate_dense, make_dense_targets
+from .surface import CodeReader
+from .targets import MAX_TIED, Instance, collate, make_targets
 from .tiles import Tile, TileInstance, model_box, read_tile
 
 
@@ -67,7 +68,8 @@ class CropDataset(Dataset):
 
     images: BOP images, read when they are needed, or tiles of them that are in memory already
     (``data.tiles``). faults: what to do with an image that cannot be read: raise BopError, or show the next
-    one of the epoch that can be, so that a sample depends on the seed, its number and the data alone.
+    one of the epoch that can be, so that a sample depends on the seed, its number and the data alone. reader:
+    for the dense family, whose targets are surface codes.
     """
 
     def __init__(
@@ -78,12 +80,14 @@ class CropDataset(Dataset):
         config: CropConfig,
         seed: int,
         faults: Faults | None = None,
+        reader: CodeReader | None = None,
     ):
         if not images:
             raise ValueError("no images: the data set's split is empty")
         self.images, self.models, self.strides, self.config, self.seed = images, models, strides, config, seed
         self.class_of = {model.id: index for index, model in enumerate(models)}
-        self.faults = faults or Faults()
+        self.faults, self.reader = faults or Faults(), reader
+        self.collate = collate if reader is None else collate_dense
 
     @lru_cache(maxsize=2)  # noqa: B019 - a data set lives as long as its worker
     def _order(self, epoch: int) -> np.ndarray:
@@ -98,36 +102,56 @@ class CropDataset(Dataset):
         for number in np.roll(self._order(epoch), -position):
             image = self.images[number]
             try:
-                return image if isinstance(image, Tile) else read_tile(image, self.class_of)
+                return image if isinstance(image, Tile) else read_tile(image, self.class_of, self.reader)
             except BopError as error:
                 self.faults.add(error)
         raise BopError(f"none of the {len(self.images)} images can be read", "picture")
 
     def sample(self, tile: Tile, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Return ``image`` (3, size, size) uint8 RGB and the targets of ``make_targets`` for one random
-        crop."""
+        """Return ``image`` (3, size, size) uint8 RGB and the targets of ``make_targets`` or, of the dense
+        family, of ``make_dense_targets``, for one random crop."""
         known = [i for i in tile.instances if i.object_id in self.class_of]
         crop = self._choose(tile, known, rng)
-        labels = cv2.warpAffine(
-            tile.labels, crop.matrix()[:2], (crop.width, crop.height), flags=cv2.INTER_NEAREST
-        )
+        made = self._votes(tile, known, crop, rng) if self.reader is None else self._codes(tile, known, crop)
+        return {"image": torch.from_numpy(crop.apply(tile.pixels).transpose(2, 0, 1).copy()), **made}
+
+    def _votes(self, tile: Tile, known: list[TileInstance], crop: Crop, rng) -> dict[str, torch.Tensor]:
+        labels, _ = tile.maps(crop)
         instances = [
             Instance(
                 self.class_of[i.object_id],
                 i.T_camera_object,
                 labels == i.label,
                 i.box_size * crop.scale,
-                i.visib_fract >= self.config.min_visibility,
+                self._used(i),
             )
             for i in known
         ]
-        targets = make_targets(
+        return make_targets(
             instances, self.models, crop.camera(tile.K), (crop.height, crop.width), self.strides, rng
         )
-        return {"image": torch.from_numpy(crop.apply(tile.pixels).transpose(2, 0, 1).copy()), **targets}
+
+    def _codes(self, tile: Tile, known: list[TileInstance], crop: Crop) -> dict[str, torch.Tensor]:
+        (stride,) = self.strides
+        output = Crop(
+            crop.left, crop.top, crop.scale / stride, crop.width // stride, crop.height // stride
+        )  # the same region, a pixel for each of the network's
+        labels, codes = tile.maps(output)
+        number = np.zeros(256, np.uint8)
+        for index, instance in enumerate(known):
+            number[instance.label] = 1 + index
+        classes = [self.class_of[i.object_id] for i in known]
+        tied = [
+            min(MAX_TIED, len(representatives(i.T_camera_object, self.models[c])))
+            for i, c in zip(known, classes)
+        ]
+        return make_dense_targets(classes, [self._used(i) for i in known], tied, number[labels], codes)
+
+    def _used(self, instance: TileInstance) -> bool:
+        return instance.visib_fract >= self.config.min_visibility
 
     def _choose(self, tile: Tile, known: list[TileInstance], rng: np.random.Generator) -> Crop:
-        visible = [i for i in known if i.visib_fract >= self.config.min_visibility]
+        visible = [i for i in known if self._used(i)]
         if (
             tile.wide is True
             or not visible

@@ -9,6 +9,7 @@ from pose_kd_ros.core.object_model import ObjectModel
 from pose_kd_ros.evaluation.bop import BopDataset, BopError, BopImage, Faults
 
 from .cache import CachedTiles, fingerprint, open_or_make
+from .surface import CodeReader
 from .tiles import Tile, check_labels, make_tiles
 
 
@@ -19,18 +20,22 @@ def load_split(
     tile_px: int = 0,
     seed: int = 0,
     cache: Path | None = None,
+    reader: CodeReader | None = None,
 ) -> Sequence[BopImage | Tile]:
-    """The split's images, whole, or as tiles of ``tile_px`` that are kept in memory or in ``cache``.
+    """The split's images, whole, or as tiles of ``tile_px`` that are kept in memory or in ``cache``; with a
+    reader tiles have surface codes.
 
     Prints what was skipped. Raises BopError, as ``faults`` says, for what is missing or damaged.
     """
+    if cache and reader:
+        raise ValueError(f"{cache}: tiles with surface codes are kept in memory alone; leave out --cache")
     if tile_px and cache:
         tiles = _from_cache(cache, split, models, faults, tile_px, seed)
         _say(split, faults, tiles.about["images"])
         return tiles
     images = trainable(split, models, faults)
     total = len(images) + faults.images
-    found = list(make_tiles(images, models, tile_px, seed, faults)) if tile_px else images
+    found = list(make_tiles(images, models, tile_px, seed, faults, reader)) if tile_px else images
     _say(split, faults, total)
     return found
 

@@ -83,3 +83,8 @@ class CodeReader:
                 "its mesh; surface codes want rendered depth (python -m training render --depth)"
             )
         return code
+
+
+def code_reader(folder: Path, models: list[ObjectModel]) -> CodeReader:
+    """The reader of a data set's objects, whose meshes lie in ``folder``."""
+    return CodeReader(models, {model.id: load_surface(folder, model.id) for model in models})

@@ -4,7 +4,7 @@ disk."""
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -14,6 +14,8 @@ from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.core.object_model import ObjectModel
 from pose_kd_ros.core.pose import transform
 from pose_kd_ros.evaluation.bop import BopError, BopImage, BopInstance, Faults
+
+from .surface import CodeReader
 
 REACH = 2.6  # side of a tile in units of the object's box: what crops with their jitter can ask for
 WIDE_PX = (256.0, 704.0)  # side, image pixels, of the wide tiles that stand for the search of a whole frame
@@ -35,7 +37,7 @@ class TileInstance:
 @dataclass(frozen=True)
 class Tile:
     """An image or a part of one. pixels (H, W, 3) uint8 RGB; labels (H, W) uint8, 0 where no known object is
-    seen.
+    seen. codes (R, H, W) uint16, for the dense family: each representative's, see ``data.surface``.
 
     K (3, 3) of the tile. wide: True for a part chosen without regard to objects, False for one around an
     object, None for a whole image.
@@ -46,23 +48,31 @@ class Tile:
     K: np.ndarray
     instances: tuple[TileInstance, ...]
     wide: bool | None = None
+    codes: np.ndarray | None = None
 
     def cut(self, crop: Crop, wide: bool) -> Tile:
         """The tile that ``crop`` shows of this one; instances that are not seen in it are left out."""
-        labels = cv2.warpAffine(
-            self.labels, crop.matrix()[:2], (crop.width, crop.height), flags=cv2.INTER_NEAREST
-        )
+        labels, codes = self.maps(crop)
         seen = tuple(
             TileInstance(i.object_id, i.T_camera_object, i.visib_fract, i.label, i.box_size * crop.scale)
             for i in self.instances
             if (labels == i.label).any()
         )
-        return Tile(crop.apply(self.pixels), labels, crop.camera(self.K), seen, wide)
+        return Tile(crop.apply(self.pixels), labels, crop.camera(self.K), seen, wide, codes)
+
+    def maps(self, crop: Crop) -> tuple[np.ndarray, np.ndarray | None]:
+        """Labels (h, w) and codes (R, h, w) where a crop's pixels lie: the nearest, nothing between them."""
+        where = crop.matrix()[:2], (crop.width, crop.height)
+        labels, *codes = (
+            cv2.warpAffine(each, *where, flags=cv2.INTER_NEAREST)
+            for each in (self.labels, *(() if self.codes is None else self.codes))
+        )
+        return labels, np.stack(codes) if codes else None
 
 
-def read_tile(image: BopImage, wanted: Container[int]) -> Tile:
-    """Read a BOP image whole, with the instances of the object ids ``wanted``; BopError where a file is
-    missing or damaged."""
+def read_tile(image: BopImage, wanted: Container[int], reader: CodeReader | None = None) -> Tile:
+    """Read a BOP image whole, with the instances of the object ids ``wanted`` (with a reader, their codes
+    too); BopError where a file is missing or damaged."""
     check_labels(image, wanted)
     pixels = image.load_rgb()
     labels, instances = np.zeros(pixels.shape[:2], np.uint8), []
@@ -77,7 +87,11 @@ def read_tile(image: BopImage, wanted: Container[int]) -> Tile:
                 float(max(instance.bbox_obj[2:])),
             )
         )
-    return Tile(pixels, labels, image.K, tuple(instances))
+    whole = Tile(pixels, labels, image.K, tuple(instances))
+    if reader is None:
+        return whole
+    codes = reader.codes(labels, image.load_depth(), image.K, instances, image.rgb)
+    return replace(whole, codes=codes)
 
 
 def check_labels(image: BopImage, wanted: Container[int]) -> None:
@@ -103,14 +117,19 @@ def _mask(instance: BopInstance, size: tuple[int, int]) -> np.ndarray:
 
 
 def make_tiles(
-    images: list[BopImage], models: list[ObjectModel], size: int, seed: int, faults: Faults | None = None
+    images: list[BopImage],
+    models: list[ObjectModel],
+    size: int,
+    seed: int,
+    faults: Faults | None = None,
+    reader: CodeReader | None = None,
 ) -> Iterator[Tile]:
     """Cut a data set into tiles of ``size`` px: one around every object, and wide ones of a share of the
     images. ``faults`` is told of images that cannot be read."""
     by_id, rng, faults = {m.id: m for m in models}, np.random.default_rng((seed, 2)), faults or Faults()
     for image in tqdm(images, desc="tiles", unit="img"):
         try:
-            whole = read_tile(image, by_id)
+            whole = read_tile(image, by_id, reader)
         except BopError as error:
             faults.add(error)
             continue

@@ -87,6 +87,12 @@ def dense_losses(mask, codes, batch, bit_error, choice=None) -> tuple[dict[str, 
 
 
 @torch.no_grad()
+def meant_maps(codes: torch.Tensor, batch: dict[str, torch.Tensor], bit_error: torch.Tensor) -> torch.Tensor:
+    """Which map (M,) bool of each instance a teacher's codes, logits (B, BITS, h, w), mean."""
+    return code_loss(codes, batch, bit_error)[2]
+
+
+@torch.no_grad()
 def remember(bit_error: torch.Tensor, wrong: torch.Tensor) -> None:
     """Move the running errors (BITS,), in place, towards a step's; bits without a pixel stay."""
     bit_error += MEMORY * torch.where(wrong.isnan(), 0.0, wrong - bit_error)

@@ -81,3 +81,19 @@ def naive_code_loss(
 def mask_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Mean L1 distance of the masks' probabilities; logits (B, C, h, w)."""
     return (student.float().sigmoid() - teacher.float().sigmoid()).abs().mean()
+
+
+def code_terms(
+    student, teacher, batch: dict[str, torch.Tensor], config: DistillConfig
+) -> dict[str, torch.Tensor]:
+    """The method's named terms; student, teacher: logits of masks and codes for the same images."""
+    (mask, codes), (teacher_mask, teacher_codes) = student[:2], teacher[:2]
+    if config.method == "naive":
+        terms = {"kd_code": naive_code_loss(codes, teacher_codes, batch)}
+    else:
+        clouds = code_clouds(mask, codes, batch), code_clouds(teacher_mask, teacher_codes, batch)
+        loss, unsolved = adlp_code_loss(*clouds, config)
+        terms = {"kd_code": loss, "kd_unsolved": unsolved}
+    if config.method == "naive" or config.mass == "normalised":
+        terms["kd_mask"] = mask_distance(mask, teacher_mask)
+    return terms

@@ -142,7 +142,8 @@ class DenseNetwork(nn.Module):
         self.last = nn.Conv2d(self.body.outputs, config.classes + BITS, 1)
         self.register_buffer("bit_error", torch.full((BITS,), 0.5))
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, images: torch.Tensor, with_features: bool = False):
         """images (B, 3, H, W), normalised -> logits of the mask (B, C, H/2, W/2) and of the codes (B, BITS,
-        H/2, W/2)."""
-        return self.last(self.body(images)).split([self.config.classes, BITS], 1)
+        H/2, W/2); with_features: and an empty list, for features of a dense network are not distilled."""
+        mask, codes = self.last(self.body(images)).split([self.config.classes, BITS], 1)
+        return (mask, codes, []) if with_features else (mask, codes)

@@ -11,6 +11,7 @@ from torch import nn
 from pose_kd_ros.core.cells import ANCHOR_PER_STRIDE
 
 from .backbones import DarkNet53, DarkNetTiny
+from .dense import DenseConfig, DenseNetwork
 from .heads import KeypointHead, Pyramid
 
 
@@ -26,6 +27,12 @@ class NetworkConfig:
     levels: int = 4
     classes: int = 1
     keypoints: int = 8
+    family: Literal["keypoint"] = "keypoint"
+
+    @property
+    def input_stride(self) -> int:
+        """What a crop's side must be a multiple of."""
+        return self.strides[-1]
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -58,9 +65,9 @@ def make_backbone(name: str) -> nn.Module:
     return DarkNetTiny(divisor={"darknet-tiny": 1, "darknet-tiny-h": 2}[name])
 
 
-def make_network(config: NetworkConfig) -> nn.Module:
+def make_network(config: NetworkConfig | DenseConfig) -> nn.Module:
     """The network of a configuration, with new weights: the one place that knows which class that is."""
-    return KeypointNetwork(config)
+    return DenseNetwork(config) if config.family == "dense" else KeypointNetwork(config)
 
 
 class KeypointNetwork(nn.Module):

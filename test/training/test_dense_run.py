@@ -1,0 +1,178 @@
+"""The dense family from a data set to a bundle: trained, distilled, exported, run as the robot runs it."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trimesh")
+
+from pose_kd_ros.bundle.manifest import BundleError  # noqa: E402
+from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
+from pose_kd_ros.evaluation.bop import BopDataset  # noqa: E402
+from pose_kd_ros.evaluation.bop_run import run, true_regions  # noqa: E402
+from pose_kd_ros.pipeline.families import make_estimator  # noqa: E402
+from pose_kd_ros.pipeline.network import load_network  # noqa: E402
+from training import checkpoint  # noqa: E402
+from training.config import RunConfig, load_config  # noqa: E402
+from training.data.crops import CropConfig  # noqa: E402
+from training.evaluate import evaluate_command  # noqa: E402
+from training.export import export_run  # noqa: E402
+from training.losses.distill import DistillConfig  # noqa: E402
+from training.models.dense import DenseConfig  # noqa: E402
+from training.models.network import NetworkConfig  # noqa: E402
+from training.train import Stopped, make_dataset, train  # noqa: E402
+
+TINY = DenseConfig("darknet-tiny-h", width=16)
+
+
+def settings(data, runs, **changes):
+    return RunConfig(
+        **{
+            "name": "dense",
+            "data": data,
+            "runs": runs,
+            "network": TINY,
+            "crops": CropConfig(size=64, search_share=0.0),
+            "steps": 4,
+            "batch_size": 2,
+            "workers": 0,
+            "precision": "32-true",
+            "accelerator": "cpu",
+            "checkpoint_every": 2,
+            "log_every": 2,
+            "val_every": 4,
+        }
+        | changes
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(dense_data, tmp_path_factory):
+    config = settings(dense_data, tmp_path_factory.mktemp("runs"))
+    train(config)
+    return config
+
+
+def test_targets_of_crops_name_the_points_that_the_pixels_see(dense_data, tmp_path):
+    """Through tile, crop and output grid: each pixel's code projects back to where the pixel is."""
+    config = settings(dense_data, tmp_path, crops=CropConfig(size=128, search_share=0.0))
+    dataset = make_dataset(config, "train")
+    from training.data.surface import load_surface
+
+    points = load_surface(dense_data / "models", 1).points
+    tile = dataset.images[0].load_rgb()  # whole images are read anew
+    assert tile.shape == (192, 256, 3)
+    sample = dataset[0]
+    inside = sample["instance_map"].numpy() == 0
+    assert inside.sum() > 50 and sample["code_maps"].shape == (1, 64, 64)
+    assert sample["image"].shape == (3, 128, 128)
+    seen = points[sample["code_maps"][0].numpy()[inside]]
+    # whatever the crop: a similarity in the image takes the seen points' projections to the pixels
+    image = next(i for i in dataset.images if i.image_id == _number_of(dataset, 0))
+    pose = image.instances[0].T_camera_object
+    camera = (seen @ pose[:3, :3].T + pose[:3, 3]) @ image.K.T
+    projected = camera[:, :2] / camera[:, 2:]
+    v, u = np.nonzero(inside)
+    for axis, pixel in ((0, u), (1, v)):
+        slope, start = np.polyfit(projected[:, axis], pixel, 1)
+        assert np.abs(slope * projected[:, axis] + start - pixel).max() < 1.5
+
+
+def _number_of(dataset, index):
+    return dataset.images[dataset._order(0)[index]].image_id
+
+
+def test_a_run_learns_and_remembers_its_bits_errors(trained):
+    state = checkpoint.load(trained.folder / "last.ckpt")["network"]
+    assert load_config(trained.folder) == trained and state["bit_error"].shape == (16,)
+    assert not torch.equal(state["bit_error"], torch.full((16,), 0.5))
+
+
+def test_a_stopped_run_ends_where_a_whole_one_does(trained, tmp_path, monkeypatch):
+    half = dataclasses.replace(trained, runs=tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr("training.train.agreed", lambda *_: True)
+        train(half)
+    assert checkpoint.load(half.folder / "last.ckpt")["step"] == 1
+    train(half)
+    ours, theirs = (checkpoint.load(r.folder / "last.ckpt")["network"] for r in (half, trained))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.fixture(scope="session")
+def bundle(trained, tmp_path_factory):
+    """The run's bundle; the run is measured by its export and may teach."""
+    folder = tmp_path_factory.mktemp("bundles") / "bundle"
+    export_run(trained.folder, folder, {1: "cube"}, 64, 4)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["naive", "adlp"])
+def test_a_dense_student_learns_from_a_dense_teacher(trained, bundle, tmp_path, method):
+    distill = DistillConfig(method, teacher=trained.folder, floor=0.0)
+    student = dataclasses.replace(trained, name=method, runs=tmp_path, distill=distill)
+    train(student)
+    ours, plain = (checkpoint.load(r.folder / "last.ckpt")["network"] for r in (student, trained))
+    assert any(not torch.equal(ours[name], plain[name]) for name in ours)
+
+
+def test_what_a_dense_teacher_cannot_teach_is_refused(trained, bundle, tmp_path):
+    fkd = DistillConfig("fkd", teacher=trained.folder, floor=0.0)
+    with pytest.raises(ValueError, match="of the dense family there are naive and adlp"):
+        train(dataclasses.replace(trained, name="fkd", runs=tmp_path, distill=fkd))
+    adlp = dataclasses.replace(fkd, method="adlp")
+    with pytest.raises(ValueError, match="teacher of the dense family, the student is keypoint"):
+        train(dataclasses.replace(trained, name="k", runs=tmp_path, network=NetworkConfig(), distill=adlp))
+
+
+def test_depth_is_asked_for(tiny_data, tmp_path, dense_data):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "train").symlink_to(tiny_data / "train")
+    (bare / "models").symlink_to(dense_data / "models")
+    with pytest.raises(ValueError, match="depth"):
+        train(settings(bare, tmp_path, val_split=""))
+
+
+def test_the_bundle_runs_in_given_boxes_and_says_that_they_were_given(trained, bundle, capsys):
+    opened = open_bundle(bundle)
+    assert opened.manifest.family == "dense" and opened.manifest.training.metrics["given_boxes"] == 1
+    assert np.abs(opened.surface(1).points).max() == pytest.approx(0.042, abs=1e-6)
+    estimator = make_estimator(opened, load_network(opened), pose_score=0.0)
+    images = BopDataset(trained.data / "val").images
+    assert len(list(run(estimator, images, given_boxes=True))) == len(images)
+    evaluate_command(bundle, trained.data / "val", 2, None, given_boxes=True)
+    assert "given_boxes" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="--locator"):
+        evaluate_command(bundle, trained.data / "val", 2, None)
+
+
+def test_a_dense_bundle_without_its_surface_or_with_another_is_refused(bundle, tmp_path):
+    copied = tmp_path / "bundle"
+    shutil.copytree(bundle, copied)
+    surface = copied / "object_000001.npz"
+    np.savez(surface, points=np.zeros((3, 3)))
+    with pytest.raises(BundleError, match=r"object_000001\.npz: damaged or exchanged"):
+        open_bundle(copied)
+    surface.unlink()
+    with pytest.raises(BundleError, match=r"object_000001\.npz: missing"):
+        open_bundle(copied)
+
+
+def test_true_boxes_are_those_of_instances_that_count(trained):
+    from pose_kd_ros.core.camera import Camera
+    from training.data.objects import load_objects
+
+    image = BopDataset(trained.data / "val").images[0]
+    camera = Camera(image.K, np.zeros(0), "plumb_bob", 256, 192)
+    objects = {m.id: m for m in load_objects(trained.data)}
+    (region,) = true_regions(image, camera, objects)
+    x, y, w, h = image.instances[0].bbox_obj
+    assert np.allclose(region.box, (x, y, x + w, y + h), atol=2) and region.object_id == 1
+    hidden = dataclasses.replace(
+        image, instances=(dataclasses.replace(image.instances[0], visib_fract=0.05),)
+    )
+    assert true_regions(hidden, camera, objects) == []
