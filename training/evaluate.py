@@ -73,7 +73,7 @@ def choose(
     """Fit the score's weights and choose the lowest pose_score with at most ALARMS_PER_IMAGE false alarms, on
     the first half of the split's images; return both and the figures on the second half.
 
-    A dense bundle, which finds nothing by itself, is given the true boxes; its figures say so (given_boxes 1).
+    A dense bundle, which finds nothing by itself, is given the true boxes; its figures say so.
     """
     given = bundle.manifest.family == "dense"
     estimator = make_estimator(bundle, load_network(bundle, threads=1), pose_score=0.0)

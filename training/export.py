@@ -192,7 +192,7 @@ def export(
 
 
 def surfaces(config: RunConfig, folder: Path) -> dict[str, Path]:
-    """Write each object's surface by its codes to ``folder``; return the files by their names in the bundle."""
+    """Write each object's surface by its codes to ``folder``; the files by their names in the bundle."""
     models, files = config.data / "models", {}
     for model in load_objects(config.data, only=config.objects):
         path = folder / surface_file(model.id)
