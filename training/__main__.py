@@ -114,6 +114,12 @@ class Table:
     """Validation images: half fit each bundle's score, half measure it."""
     minutes: float = 0.0
     """Stop after so many and say so with exit code 130; the same command goes on. 0: no limit."""
+    side_by_side: int = 4
+    """So many students train at a time, on the same batches and with one teacher's forward pass for all; each
+    ends as it would alone. Memory for as many."""
+    together: bool = False
+    """Train each teacher along with its students, from the first step and for as many, instead of before
+    them."""
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     workers: int = 1
     """Loader processes."""
@@ -208,15 +214,25 @@ def run(command) -> None:
 
         print(export_run(command.run, command.out, command.names, command.search_size, command.val_images))
     elif isinstance(command, Table):
-        from .table import make_table, plan
-
-        rows = plan(*command.configs(), command.seeds, command.floor)
-        if not make_table(rows, command.out, list(command.test), command.val_images, command.minutes):
-            raise SystemExit(130)
+        run_table(command)
     else:
         from .evaluate import evaluate_command
 
         evaluate_command(*(getattr(command, field.name) for field in fields(command)))
+
+
+def run_table(command: Table) -> None:
+    from .models.network import darknet_tiny, darknet_tiny_h_slim
+    from .plan import plan
+    from .table import make_table
+
+    teacher, student = command.configs()
+    classes = student.network.classes
+    others = (("tiny", darknet_tiny(classes=classes)), ("ours", darknet_tiny_h_slim(classes=classes)))
+    rows = plan(teacher, student, command.seeds, command.floor, others, together=command.together)
+    side = command.side_by_side, command.together
+    if not make_table(rows, command.out, list(command.test), command.val_images, command.minutes, *side):
+        raise SystemExit(130)
 
 
 if __name__ == "__main__":

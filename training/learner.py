@@ -38,15 +38,19 @@ def one_cycle(config: RunConfig, step: int) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, config.steps - rise)))
 
 
+def differences(one: RunConfig, other: RunConfig) -> list[str]:
+    """Fields, with both values, in which two runs differ and may not if they are to share their batches."""
+    shared = [f.name for f in dataclasses.fields(RunConfig) if f.name not in OWN]
+    pairs = [(name, getattr(one, name), getattr(other, name)) for name in shared]
+    pairs.append(("network.strides", one.network.strides, other.network.strides))
+    return [f"{name}: {a} and {b}" for name, a, b in pairs if a != b]
+
+
 def check_shareable(configs: list[RunConfig]) -> None:
     """Raise ValueError, naming the field and both values, for runs that cannot share their batches."""
     first = configs[0]
-    shared = [f.name for f in dataclasses.fields(RunConfig) if f.name not in OWN]
     for other in configs[1:]:
-        pairs = [(name, getattr(first, name), getattr(other, name)) for name in shared]
-        pairs.append(("network.strides", first.network.strides, other.network.strides))
-        differ = [f"{name}: {a} and {b}" for name, a, b in pairs if a != b]
-        if differ:
+        if differ := differences(first, other):
             raise ValueError(
                 f"{first.name} and {other.name} cannot train side by side; they differ in {'; '.join(differ)}"
             )

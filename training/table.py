@@ -1,13 +1,12 @@
-"""A table of distillation methods, unattended: one teacher, then students that differ in nothing but the
-method.
+"""A table of distillation methods, unattended: a teacher, and students that differ in the method alone.
 
-Every row is trained, exported and measured in turn, in the order in which rows matter. It may be stopped at
-any time, by Ctrl-C or by ``minutes``, and goes on with the same call; rows not reached read "not run".
+Rows are trained, several side by side, exported and measured in the order in which they matter
+(``training.plan``). It may be stopped at any time, by Ctrl-C or by ``minutes``, and goes on with the same
+call; rows not reached read "not run".
 """
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 import os
@@ -15,7 +14,6 @@ import platform
 import signal
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,85 +23,51 @@ from pose_kd_ros.evaluation.bop_run import add_recalls, figures
 from pose_kd_ros.pipeline.estimator import Estimator
 from pose_kd_ros.pipeline.network import load_network
 
-from .config import RunConfig
 from .evaluate import measure, rounded
 from .export import commit, export_run
-from .losses.distill import DistillConfig
+from .plan import Row, groups
 from .render.files import write_whole
-from .train import Stopped, train
+from .train import Stopped, train_together
 
 FIGURES = "figures.json"  # in a row's run: what was measured, one entry a test split
 
 
-@dataclass(frozen=True)
-class Column:
-    """One way to teach: a name in the table and how it changes the student's run."""
+def make_table(
+    rows: list[Row],
+    out: Path,
+    test: list[Path],
+    val_images: int,
+    minutes: float,
+    side_by_side: int = 1,
+    together: bool = False,
+) -> bool:
+    """Do what is left to do of the rows for so many ``minutes`` and write ``out`` after each group that
+    trains side by side; returns whether all are there.
 
-    name: str
-    distill: DistillConfig
-    times_steps: int = 1
-
-
-def columns(teacher: Path, floor: float) -> list[Column]:
-    """All methods, the ones that count first."""
-
-    def taught(name: str, **options) -> Column:
-        return Column(name, DistillConfig(**{"method": "adlp", "teacher": teacher, "floor": floor} | options))
-
-    return [
-        Column("none", DistillConfig()),
-        taught("adlp"),
-        taught("naive", method="naive"),
-        taught("fkd", method="fkd"),
-        taught("adlp, released form", mass="score", rho=0.25, eps=1e-6),
-        taught("adlp+fkd", method="adlp+fkd"),
-        taught("adlp, uncertainty", uncertainty=True),
-        Column("none, 2x steps", DistillConfig(), 2),
-    ]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A run of the table and what its row says of it."""
-
-    method: str
-    run: RunConfig
-
-
-def plan(teacher: RunConfig, student: RunConfig, seeds: int, floor: float) -> list[Row]:
-    """The teacher; none and adlp, then these two with the other seeds; then the other methods."""
-    ways = columns(teacher.folder, floor)
-
-    def row(way: Column, seed: int) -> Row:
-        name = f"{student.name}-{way.name}-{seed}".replace(", ", "_").replace(" ", "_").replace("+", "_")
-        run = dataclasses.replace(
-            student, name=name, distill=way.distill, seed=seed, steps=student.steps * way.times_steps
-        )
-        return Row(way.name, run)
-
-    first = [row(way, seed) for seed in range(seeds) for way in ways[:2]]
-    return [Row("teacher", teacher), *first, *(row(way, 0) for way in ways[2:])]
-
-
-def make_table(rows: list[Row], out: Path, test: list[Path], val_images: int, minutes: float) -> bool:
-    """Do what is left to do of the rows for so many ``minutes`` and write ``out`` after each; returns whether
-    all are there.
-
-    test: BOP splits to measure on, each a row of its own.
+    test: BOP splits to measure on, each a row of its own. together: teachers are trained along.
     """
+    parts = groups(rows, side_by_side, together)
     with time_limit(minutes):
         try:
-            for index, row in enumerate(rows):
-                print(f"[{index + 1}/{len(rows)}] {row.run.name}", flush=True)
-                if not (row.run.folder / FIGURES).exists():
-                    train(row.run)
-                    keep(row.run.folder / FIGURES, measured(row, test, val_images))
+            for index, group in enumerate(parts):
+                print(f"[{index + 1}/{len(parts)}] {', '.join(row.run.name for row in group)}", flush=True)
+                do(group, test, val_images)
                 write(rows, out, test)
         except (Stopped, KeyboardInterrupt) as reason:
             print(f"stopped: {reason or 'Ctrl-C'}; the same command goes on", flush=True)
             write(rows, out, test)
             return False
     return True
+
+
+def do(group: list[Row], test: list[Path], val_images: int) -> None:
+    """Train and measure what is left of a group."""
+    left = [row for row in group if not (row.run.folder / FIGURES).exists()]
+    teachers = {row.run.distill.teacher for row in left}
+    if left:
+        train_together([row.run for row in group if row in left or row.run.folder in teachers])
+    for row in left:
+        keep(row.run.folder / FIGURES, measured(row, test, val_images))
 
 
 @contextmanager
@@ -151,7 +115,7 @@ def hardware() -> str:
 def write(rows: list[Row], out: Path, test: list[Path]) -> None:
     """The whole table, with what is there so far."""
     content = []
-    for row in rows:
+    for row in (row for row in rows if row.listed):
         path = row.run.folder / FIGURES
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else [None] * len(test)
         content += [as_row(row, split, values) for split, values in zip(test, found)]

@@ -7,11 +7,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training import table  # noqa: E402
+from training import checkpoint, table  # noqa: E402
 from training.__main__ import Table  # noqa: E402
+from training.export import note_evaluation  # noqa: E402
 from training.models.network import NetworkConfig  # noqa: E402
-from training.table import FIGURES, make_table, plan  # noqa: E402
-from training.train import Stopped  # noqa: E402
+from training.plan import groups, plan  # noqa: E402
+from training.table import FIGURES, make_table  # noqa: E402
+from training.train import Stopped, train  # noqa: E402
 
 from .test_train import settings  # noqa: E402
 
@@ -25,33 +27,83 @@ def rows(tiny_data, tmp_path):
     return plan(teacher, student, seeds=2, floor=-1.0)
 
 
+def order(rows):
+    return [(row.method, row.run.seed) for row in rows]
+
+
 def test_what_counts_most_comes_first_and_rows_differ_in_the_method_alone(rows):
-    order = [(row.method, row.run.seed) for row in rows[:5]]
-    assert order == [("teacher", 0), ("none", 0), ("adlp", 0), ("none", 1), ("adlp", 1)]
+    assert order(rows[:5]) == [("teacher", 0), ("none", 0), ("adlp", 0), ("none", 1), ("adlp", 1)]
     methods = [row.method for row in rows]
-    assert {"naive", "fkd", "adlp+fkd", "adlp, released form", "adlp, uncertainty"} < set(methods)
+    others = ["naive", "fkd", "adlp, released form", "adlp+fkd", "adlp, uncertainty", "none, 2x steps"]
+    assert methods[5:11] == methods[-6:] == others
+    assert {row.run.seed for row in rows[5:11]} == {0} and {row.run.seed for row in rows[-6:]} == {1}
     plain = rows[1].run
     for row in rows[2:]:
         same = dataclasses.replace(
-            row.run, name=plain.name, distill=plain.distill, seed=plain.seed, steps=plain.steps
+            row.run,
+            name=plain.name,
+            distill=plain.distill,
+            weights=plain.weights,
+            seed=plain.seed,
+            steps=plain.steps,
         )
         assert same == plain
     assert len({row.run.name for row in rows}) == len(rows)
-    assert rows[-1].run.steps == 2 * plain.steps
+    assert rows[10].run.steps == 2 * plain.steps
+
+
+def test_dense_rows_networks_and_ablations_have_their_places(rows):
+    teacher, student = rows[0].run, dataclasses.replace(rows[1].run, name="student")
+    dense = (dataclasses.replace(rows[0], method="dense teacher"),)
+    full = plan(teacher, student, 2, -1.0, (("wide", NetworkConfig(width=32, depth=1, groups=4)),), dense)
+    methods = [row.method for row in full]
+    places = [methods.index(m, 5) for m in ("naive", "dense teacher", "none", "adlp, eps 1e-3")]
+    assert places == sorted(places) and full[places[2]].run.network.width == 32
+    assert full[methods.index("adlp, kd_vote x3")].run.weights.kd_vote == 3 * student.weights.kd_vote
+
+
+def test_groups_share_stage_and_batches_and_no_teacher_but_one_that_is_trained_along(rows):
+    parts = groups(rows, 4)
+    assert [row for part in parts for row in part] == rows and max(map(len, parts)) == 4
+    assert [order(part) for part in parts[:3]] == [order(rows[:1]), order(rows[1:3]), order(rows[3:5])]
+    same_stage = [dataclasses.replace(row, stage=0) for row in rows[:3]]
+    assert [len(part) for part in groups(same_stage, 4)] == [2, 1]  # none beside the teacher, not its student
+    student = dataclasses.replace(rows[1].run, name="student")
+    along = plan(rows[0].run, student, 2, -1.0, together=True)
+    for part in groups(along, 1, together=True):
+        assert part[0].method == "teacher" and {row.run.distill.teacher for row in part} <= {
+            None,
+            part[0].run.folder,
+        }
+    assert [row.run.seed for row in along if row.method == "teacher" and row.listed] == [0, 1]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_group_is_trained_and_measured_whole(together, rows, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "measured", lambda row, test, _: [{"found": 1.0}])
+    if together:
+        rows = plan(rows[0].run, dataclasses.replace(rows[1].run, name="student"), 2, -1.0, together=True)[:3]
+    else:
+        train(rows[0].run)
+        note_evaluation(rows[0].run.folder, 2, {"found": 0.9})
+        rows = rows[1:3]
+    assert make_table(rows, tmp_path / "t.json", [tiny_data / "val"], 2, 0.0, 2, together) is True
+    assert [r["status"] for r in json.loads((tmp_path / "t.json").read_text())] == ["measured"] * len(rows)
+    assert [checkpoint.load(row.run.folder / "last.ckpt")["step"] for row in rows] == [2] * len(rows)
 
 
 def test_rows_that_are_there_are_kept_and_those_not_reached_say_so(rows, tiny_data, tmp_path, monkeypatch):
     out, split = tmp_path / "out" / "table.json", tiny_data / "val"
     trained = []
 
-    def stop_at_the_third(config):
+    def stop_at_the_third(configs):
         if len(trained) == 2:
             raise Stopped("enough")
-        trained.append(config.name)
-        return original(config)
+        trained.extend(config.name for config in configs)
+        return original(configs)
 
-    original = table.train
-    monkeypatch.setattr(table, "train", stop_at_the_third)
+    original = table.train_together
+    monkeypatch.setattr(table, "train_together", stop_at_the_third)
     assert make_table(rows[:4], out, [split], 2, 0.0) is False
     content = json.loads(out.read_text())
     assert [r["status"] for r in content] == ["measured", "measured", "not run", "not run"]
@@ -62,7 +114,7 @@ def test_rows_that_are_there_are_kept_and_those_not_reached_say_so(rows, tiny_da
         content[0]
     )
     assert not {"mssd", "found"} & set(content[2])
-    monkeypatch.setattr(table, "train", original)
+    monkeypatch.setattr(table, "train_together", original)
     kept = (rows[1].run.folder / FIGURES).read_bytes()
     assert make_table(rows[:4], out, [split], 2, 0.0) is True
     assert [r["status"] for r in json.loads(out.read_text())] == ["measured"] * 4
