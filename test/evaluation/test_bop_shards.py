@@ -282,6 +282,16 @@ def test_a_damaged_picture_is_refused_when_it_is_read(split):
         image.load_rgb()
 
 
+def test_a_shard_that_shrinks_after_it_was_indexed_is_named(split, tmp_path, to_shards):
+    to_shards(split, tmp_path / "shards", limit=1)
+    [image] = BopDataset(tmp_path / "shards").images
+    shard = image.rgb.path
+    shard.write_bytes(shard.read_bytes()[: image.rgb.offset + 10])
+    wanted = rf"shard-000000.tar:000003_000000.gray.tif: wants {image.rgb.size} bytes, got 10: truncated"
+    with pytest.raises(BopError, match=wanted):
+        image.load_rgb()
+
+
 def test_folders_and_shards_side_by_side_are_refused(split, to_shards, tmp_path):
     to_shards(split, tmp_path / "shards", limit=1)
     shutil.copy(tmp_path / "shards/shard-000000.tar", split)

@@ -1,12 +1,20 @@
-"""The score's weights."""
+"""The score's weights, and the measurement on either layout and on damaged data."""
+
+import json
+import shutil
+import zlib
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
+from pose_kd_ros.evaluation.bop import BopError
+from pose_kd_ros.evaluation.bop_run import figures
 from pose_kd_ros.pipeline.confidence import confidence
-from training.evaluate import fit_confidence
+from pose_kd_ros.pipeline.estimator import Estimates, ObjectPose
+from training.data.objects import load_objects
+from training.evaluate import fit_confidence, measure
 
 
 def test_fitted_scores_are_frequencies():
@@ -23,3 +31,63 @@ def test_fitted_scores_are_frequencies():
 
 def test_no_right_pose_still_gives_finite_weights():
     assert np.isfinite(fit_confidence(np.ones((5, 5)), np.zeros(5, bool))).all()
+
+
+class FromPixels:
+    """In the estimator's place: poses that depend on every pixel and on the camera, and on nothing else."""
+
+    def __init__(self, models):
+        self.objects = {model.id: model for model in models}
+
+    def estimate(self, pixels, camera):
+        random = np.random.RandomState(zlib.crc32(pixels.tobytes() + camera.K.tobytes()))
+        poses = []
+        for object_id in self.objects:
+            pose = np.eye(4)
+            pose[:3, 3] = random.uniform(-0.1, 0.1, 3) + [0, 0, 0.9]
+            poses.append(ObjectPose(object_id, pose, np.eye(6), random.uniform(), np.zeros(4), 9, 1.0, 1.0))
+        return Estimates(poses)
+
+
+@pytest.fixture
+def occluded_linemod(shared_data, tmp_path, to_shards):
+    """Six images of it, in folders and in shards."""
+    for name in ("folders", "shards"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "models_eval").symlink_to(shared_data / "lmo/models_eval")
+    to_shards(shared_data / "lmo/test", tmp_path / "shards/test", limit=6, per_shard=4)
+    scene = tmp_path / "folders/test/000002"
+    shutil.copytree(shared_data / "lmo/test/000002", scene, ignore=shutil.ignore_patterns("rgb"))
+    shown = list(json.loads((scene / "scene_gt.json").read_text()))[:6]
+    (scene / "rgb").mkdir()
+    for path in (shared_data / "lmo/test/000002/rgb").iterdir():
+        if path.stem in [f"{int(key):06d}" for key in shown]:
+            shutil.copy(path, scene / "rgb")
+    for name in ("camera", "gt", "gt_info"):
+        path = scene / f"scene_{name}.json"
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({key: content[key] for key in shown}))
+    models = load_objects(shared_data / "lmo")
+    return tmp_path / "folders/test", tmp_path / "shards/test", FromPixels(models)
+
+
+def test_occluded_linemod_measures_the_same_in_shards(occluded_linemod):
+    folders, shards, estimator = occluded_linemod
+    ours, theirs = (measure(estimator, split) for split in (folders, shards))
+    assert ours[1] == theirs[1] == 6
+    assert len(ours[0]) == len(theirs[0]) == 48
+    for a, b in zip(ours[0], theirs[0]):
+        for name in ("mssd", "mspd", "add", "shift", "turn", "scores", "asked"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert figures(*ours[:2], [])["instances"] == figures(*theirs[:2], [])["instances"] > 30
+
+
+def test_a_damaged_picture_is_refused_or_left_out_of_the_figures(occluded_linemod, capsys):
+    split, _, estimator = occluded_linemod
+    bad = sorted((split / "000002/rgb").iterdir())[3]
+    bad.write_bytes(bad.read_bytes()[:2000])
+    with pytest.raises(BopError, match=rf"{bad.name}: cannot be decoded"):
+        measure(estimator, split)
+    _, images, seconds = measure(estimator, split, on_fault="skip")
+    assert images == len(seconds) == 5
+    assert f"{split}: skipped 1 of 6 images: 1 picture" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import multiprocessing
+import pickle
 import shutil
 import subprocess
 import sys
@@ -215,13 +216,23 @@ def test_what_a_killed_process_left_is_made_anew(data, tmp_path):
         make_dataset(settings, "train")
 
 
+def test_a_spawned_worker_is_not_sent_a_copy_of_the_cache(data, tmp_path):
+    dataset = make_dataset(config(data, tile_px=96, cache=tmp_path / "cache"), "train")
+    sent = pickle.dumps(dataset.images)
+    assert len(sent) < 1000
+    ours, theirs = (
+        dataset.sample(t[1], np.random.default_rng(0)) for t in (dataset.images, pickle.loads(sent))
+    )
+    assert_equal([ours], [theirs])
+
+
 def build(settings, queue):
     dataset = make_dataset(settings, "train")
     queue.put(dataset[3]["image"].numpy())
 
 
 def test_processes_share_one_cache(data, tmp_path):
-    """Two spawned processes start at once: one makes the tiles, both train on them."""
+    """Two processes start at once: one makes the tiles, both train on them."""
     settings = config(data, tile_px=96, cache=tmp_path / "cache")
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
