@@ -83,40 +83,38 @@ class Upsampling(nn.Module):
         return self.after(F.relu(self.norm(self.up(x)), inplace=True))
 
 
-class ResNetBody(nn.Module):
-    """ResNet-34, ASPP, two upsamplings with skips; the teacher."""
+class ResNetDecoder(nn.Module):
+    """ASPP and two upsamplings with skips; the teacher's."""
 
-    def __init__(self, width: int):
+    def __init__(self, inputs: tuple[int, ...], width: int):
         super().__init__()
-        self.backbone = ResNet34()
-        half, quarter, eighth = self.backbone.widths
+        half, quarter, eighth = inputs
         self.aspp = Aspp(eighth, width)
         self.to_quarter = Upsampling(width, width)
         self.to_half = Upsampling(width + quarter, width)
         self.outputs = width + half
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        half, quarter, eighth = self.backbone(images)
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        half, quarter, eighth = features
         x = torch.cat([self.to_quarter(self.aspp(eighth)), quarter], 1)
         return torch.cat([self.to_half(x), half], 1)
 
 
-class SlimBody(nn.Module):
-    """DarkNet-tiny with a decoder that gets narrower as it gets larger: a skip at stride 8, then convolutions
-    on small widths, so that most of the cost stays in the backbone."""
+class SlimDecoder(nn.Module):
+    """The students': it gets narrower as it gets larger, so that the cost stays small; features of stride 8 are
+    the only skip."""
 
-    def __init__(self, divisor: int, width: int):
+    def __init__(self, inputs: tuple[int, ...], width: int):
         super().__init__()
-        self.backbone = DarkNetTiny(divisor)
-        eighth, sixteenth = self.backbone.widths
+        eighth, sixteenth = inputs
         self.around = conv_bn(sixteenth, width, 3)
         self.at_eighth = nn.Sequential(conv_bn(eighth + width, width, 3), conv_bn(width, width, 3))
         self.at_quarter = conv_bn(width, width // 2, 3)
         self.at_half = conv_bn(width // 2, width // 2, 3)
         self.outputs = width // 2
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        eighth, sixteenth = self.backbone(images)
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        eighth, sixteenth = features
         x = self.at_eighth(torch.cat([eighth, twice(self.around(sixteenth))], 1))
         return self.at_half(twice(self.at_quarter(twice(x))))
 
@@ -133,17 +131,17 @@ class DenseNetwork(nn.Module):
     def __init__(self, config: DenseConfig):
         super().__init__()
         self.config = config
-        divisor = {"darknet-tiny": 1, "darknet-tiny-h": 2}
-        self.body = (
-            ResNetBody(config.width)
-            if config.backbone == "resnet34"
-            else SlimBody(divisor[config.backbone], config.width)
-        )
-        self.last = nn.Conv2d(self.body.outputs, config.classes + BITS, 1)
+        if config.backbone == "resnet34":
+            self.backbone = ResNet34()
+            self.decoder = ResNetDecoder(self.backbone.widths, config.width)
+        else:
+            self.backbone = DarkNetTiny(divisor={"darknet-tiny": 1, "darknet-tiny-h": 2}[config.backbone])
+            self.decoder = SlimDecoder(self.backbone.widths, config.width)
+        self.last = nn.Conv2d(self.decoder.outputs, config.classes + BITS, 1)
         self.register_buffer("bit_error", torch.full((BITS,), 0.5))
 
     def forward(self, images: torch.Tensor, with_features: bool = False):
         """images (B, 3, H, W), normalised -> logits of the mask (B, C, H/2, W/2) and of the codes (B, BITS,
         H/2, W/2); with_features: and an empty list, for features of a dense network are not distilled."""
-        mask, codes = self.last(self.body(images)).split([self.config.classes, BITS], 1)
+        mask, codes = self.last(self.decoder(self.backbone(images))).split([self.config.classes, BITS], 1)
         return (mask, codes, []) if with_features else (mask, codes)

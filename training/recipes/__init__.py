@@ -1,7 +1,14 @@
 """Named runs: functions that return a RunConfig."""
 
 from .cube import student_cube_none, student_cube_small, teacher_cube
-from .lmo import student_lmo_adlp, student_lmo_none, teacher_lmo
+from .lmo import (
+    student_lmo_adlp,
+    student_lmo_dense_adlp,
+    student_lmo_dense_none,
+    student_lmo_none,
+    teacher_lmo,
+    teacher_lmo_dense,
+)
 
 RECIPES = {
     recipe.__name__: recipe
@@ -12,5 +19,8 @@ RECIPES = {
         student_lmo_none,
         student_lmo_adlp,
         teacher_lmo,
+        student_lmo_dense_none,
+        student_lmo_dense_adlp,
+        teacher_lmo_dense,
     )
 }

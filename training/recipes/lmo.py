@@ -12,6 +12,7 @@ from pathlib import Path
 from ..config import RunConfig
 from ..data.crops import CropConfig
 from ..losses.distill import DistillConfig
+from ..models.dense import DenseConfig, dense_resnet34, dense_tiny_h
 from ..models.network import NetworkConfig, darknet53, darknet_tiny_h
 
 OBJECTS = 8
@@ -33,6 +34,29 @@ def student_lmo_adlp() -> RunConfig:
     return replace(student_lmo_none(), name="student_lmo_adlp", distill=distill)
 
 
-def _run(name: str, network: NetworkConfig, steps: int) -> RunConfig:
+def teacher_lmo_dense() -> RunConfig:
+    """ResNet-34 with surface codes (29 M parameters, 109 GFLOP) for all eight objects; wants a GPU, and
+    renders with --depth."""
+    return _dense("teacher_lmo_dense", dense_resnet34(classes=OBJECTS), 20_000)
+
+
+def student_lmo_dense_none() -> RunConfig:
+    """DarkNet-tiny-H with a slim decoder (1.03 GFLOP) and surface codes, without a teacher."""
+    return _dense("student_lmo_dense_none", dense_tiny_h(classes=OBJECTS), 10_000)
+
+
+def student_lmo_dense_adlp() -> RunConfig:
+    """The same, taught by teacher_lmo_dense's codes (ADLP)."""
+    distill = DistillConfig("adlp", teacher=Path("runs/teacher_lmo_dense"))
+    return replace(student_lmo_dense_none(), name="student_lmo_dense_adlp", distill=distill)
+
+
+def _dense(name: str, network: DenseConfig, steps: int) -> RunConfig:
+    """Crops always show an object: a dense network is told where to look."""
+    run = _run(name, network, steps)
+    return replace(run, crops=replace(run.crops, search_share=0.0))
+
+
+def _run(name: str, network: NetworkConfig | DenseConfig, steps: int) -> RunConfig:
     data, crops = Path("data/lmo"), CropConfig(size=256)
     return RunConfig(name, data=data, network=network, crops=crops, tile_px=256, batch_size=32, steps=steps)
