@@ -136,7 +136,8 @@ def make_tiles(
         for instance in whole.instances:
             box = model_box(instance.T_camera_object, by_id[instance.object_id], whole.K)
             yield whole.cut(Crop.around(box, size, REACH), wide=False)
-        if not whole.instances or (reader is None and rng.random() < WIDE_SHARE):  # a dense one never searches
+        # a dense network never searches
+        if not whole.instances or (reader is None and rng.random() < WIDE_SHARE):
             yield whole.cut(_wide(whole, size, rng), wide=True)
 
 
