@@ -91,7 +91,9 @@ class RunConfig:
     """bf16-mixed runs on CPUs with AVX512-BF16 and on GPUs; losses are always fp32."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = 1
-    """Devices (or CPU processes); under torchrun it must equal the number of processes on a node."""
+    """Devices (or CPU processes) on each node; under torchrun and SLURM as many as a node has processes."""
+    num_nodes: int = 1
+    """Machines that share each batch, each started with the same command by torchrun or SLURM."""
     threads: int = 1
     """CPU threads of torch; one is fastest while anything else runs."""
     workers: int = 1

@@ -18,6 +18,7 @@ from torch import nn
 from . import checkpoint
 from .config import RunConfig, check_same, to_json
 from .models.network import make_network
+from .parallel import share_statistics
 from .step import losses
 from .teacher import Distillation, Outputs, Teacher, Told, check_like, check_teacher, load_teacher
 
@@ -131,7 +132,7 @@ class Learner:
         checkpoint.save(self.config.folder / "last.ckpt", state)
 
     def _values(self, step: int) -> dict[str, float]:
-        values = {name: term.item() for name, term in self.terms.items()}
+        values = {name: term.item() for name, term in self.fabric.all_reduce(self.terms).items()}
         if not math.isfinite(values["norm"]):
             raise ValueError(
                 f"{self.config.name}: gradient of norm {values['norm']} at or before step {step}; "
@@ -187,6 +188,7 @@ def _make_learner(config: RunConfig, fabric: Fabric, teacher: Teacher | RunConfi
     along = isinstance(teacher, RunConfig)
     fabric.seed_everything(config.seed, verbose=False)
     network = make_network(config.network).to(memory_format=torch.channels_last)
+    network = share_statistics(network, fabric.device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     distillation = None
     if teacher is not None:

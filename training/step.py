@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
-from torch import nn
 
 from pose_kd_ros.core.cells import cell_grid
 
@@ -29,13 +29,13 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def prepare(batch: dict[str, torch.Tensor], augmentation: nn.Module | None = None) -> torch.Tensor:
+def prepare(
+    batch: dict[str, torch.Tensor], augment: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> torch.Tensor:
     """A batch's pictures (B, 3, H, W) uint8 as every network that learns from the batch sees them: augmented,
     normalised."""
     images = batch["image"].float() / 255
-    if augmentation is not None:
-        images = augmentation(images).clamp(0, 1)
-    return normalise(images)
+    return normalise(augment(images) if augment else images)
 
 
 @lru_cache(maxsize=8)

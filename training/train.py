@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from pose_kd_ros.evaluation.bop import Faults
 
 from .config import RunConfig
-from .data.augment import make_augmentation
+from .data.augment import augmented
 from .data.crops import CropDataset
 from .data.objects import load_objects
 from .data.splits import load_split
@@ -71,16 +72,30 @@ def ctrl_c_between_steps() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def agreed(fabric: Fabric, pressed: bool) -> bool:
-    """Whether any process was told to stop: all end after the same step, or one would wait for the others."""
+def agreed(fabric: Fabric, pressed: bool, asking: bool) -> bool:
+    """Whether any process was told to stop: all end after the same step, or one would wait for the others.
+    They ask each other with the log lines alone, since asking waits for the device."""
     if fabric.world_size == 1:
         return pressed
-    return bool(fabric.all_reduce(torch.tensor(float(pressed), device=fabric.device), reduce_op="max") > 0)
+    return asking and bool(
+        fabric.all_reduce(torch.tensor(float(pressed), device=fabric.device), reduce_op="max") > 0
+    )
+
+
+def augment(config: RunConfig, fabric: Fabric, step: int, images: torch.Tensor) -> torch.Tensor:
+    """This process's images of a step; what they draw depends on nothing before it, nor on who has them."""
+    first = fabric.global_rank * len(images)
+    return augmented(images, config.augment, config.seed * 1_000_003 + step, first, config.batch_size)
 
 
 def launch(config: RunConfig) -> Fabric:
     """Set up devices and precision; refuses a batch that the processes cannot share equally."""
-    fabric = Fabric(accelerator=config.accelerator, devices=config.devices, precision=config.precision)
+    fabric = Fabric(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        precision=config.precision,
+    )
     fabric.launch()
     if config.batch_size % fabric.world_size:
         raise ValueError(
@@ -111,7 +126,6 @@ def train_together(configs: list[RunConfig]) -> list[Path]:
     learners, teachers = make_learners(configs, fabric)
     first, last = min(each.start for each in learners), max(each.config.steps for each in learners)
     dataset, validation = (make_dataset(config, split) for split in (config.split, config.val_split))
-    augmentation = make_augmentation(config.augment).to(fabric.device)
 
     batches = on_device(fabric, make_loader(dataset, config, first, last, fabric))
     names = " + ".join(each.config.name for each in learners)
@@ -119,9 +133,7 @@ def train_together(configs: list[RunConfig]) -> list[Path]:
     bar = tqdm(batches, initial=first, total=last, desc=names, unit="step", disable=hidden)
     with ctrl_c_between_steps() as stop:
         for step, batch in enumerate(bar, first):
-            # What a step draws depends on nothing before it, and differs between processes.
-            torch.manual_seed(config.seed * 1_000_003 + step + 500_009 * fabric.global_rank)
-            images = prepare(batch, augmentation)
+            images = prepare(batch, partial(augment, config, fabric, step))
             told = Told(teachers, images)
             active = [each for each in learners if each.start <= step < each.config.steps]
             for learner in active:
@@ -131,7 +143,8 @@ def train_together(configs: list[RunConfig]) -> list[Path]:
                 ):  # trained along: what it says while it learns is what it teaches
                     told[learner.folder] = outputs
 
-            done, stopping = step + 1, agreed(fabric, stop())
+            done = step + 1
+            stopping = agreed(fabric, stop(), done % config.log_every == 0)
             if done % config.log_every == 0:
                 bar.set_postfix(
                     {name: f"{v:.4f}" for each in active for name, v in each.report(done).items()}
@@ -173,4 +186,5 @@ def validate(
         for learner, terms in zip(learners, found):
             terms.append(learner.judged(images, batch))
     for learner, terms in zip(learners, found):
-        learner.log({f"val/{n}": sum(float(t[n]) for t in terms) / len(terms) for n in terms[0]}, step)
+        means = fabric.all_reduce({f"val/{n}": torch.stack([t[n] for t in terms]).mean() for n in terms[0]})
+        learner.log({name: mean.item() for name, mean in means.items()}, step)

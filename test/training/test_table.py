@@ -21,7 +21,12 @@ from .test_train import settings  # noqa: E402
 @pytest.fixture
 def rows(tiny_data, tmp_path):
     teacher = settings(
-        tiny_data, tmp_path, name="teacher", steps=2, network=NetworkConfig(width=32, depth=1, groups=4)
+        tiny_data,
+        tmp_path,
+        name="teacher",
+        steps=2,
+        val_every=100,
+        network=NetworkConfig(width=32, depth=1, groups=4),
     )
     student = settings(tiny_data, tmp_path, name="student", steps=2, val_every=100)
     return plan(teacher, student, seeds=2, floor=-1.0)

@@ -127,14 +127,6 @@ def test_a_stopped_run_goes_on_to_the_same_weights(sent, whole, tiny_data, tmp_p
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
-def test_two_processes_end_near_one(whole, tiny_data, tmp_path):
-    """They share each batch: the same weights but for augmentation and normalisation statistics."""
-    shared = finished(tiny_data, tmp_path, "--devices", "2")
-    names = [n for n in whole if "running" not in n and whole[n].is_floating_point()]
-    one, two = (torch.cat([w[n].flatten() for n in names]) for w in (whole, shared))
-    assert not torch.equal(one, two) and torch.cosine_similarity(one, two, dim=0) > 0.95
-
-
 def test_a_run_that_cannot_start_leaves_no_settings(tiny_data, tmp_path):
     config = settings(tiny_data, tmp_path, init=tmp_path / "none.ckpt")
     with pytest.raises(ValueError, match=r"none\.ckpt"):

@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
+from training.parallel import at_least_one, shared_mean
+
 from .task import best_representative, drawn_votes, representative_losses, votes_at
 from .transport import sinkhorn_divergence
 
@@ -142,6 +144,7 @@ def adlp_loss(
     the width and v over the height.
     """
     both = student.real.any(1) & teacher.real.any(1)
+    count = at_least_one(shared_mean(both.sum(), student.points))
     if not both.any():
         return student.points.sum() * 0.0 + student.scores.sum() * 0.0, student.points.new_zeros(())
     height, width = size
@@ -163,7 +166,7 @@ def adlp_loss(
     values = values.view(-1, keypoints)
     if config.uncertainty:
         values = values * certainty(y, b)
-    return values.sum(1).mean(), 1 - solved.float().mean()
+    return values.sum() / count, (~solved).sum() / (count * keypoints)
 
 
 def masses(votes: Votes, released: bool) -> torch.Tensor:
@@ -196,12 +199,11 @@ def score_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor, posit
     logits, target = student_logits[:, :count].float(), teacher_logits[:, :count].detach().float().sigmoid()
     weight = (target - logits.sigmoid()) ** 2
     loss = weight * F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return loss.sum() / (positives + len(logits))
+    return loss.sum() / shared_mean(positives + len(logits), logits)
 
 
 def naive_vote_loss(student, teacher, size: tuple[int, int]) -> torch.Tensor:
     """Mean L1 distance, in crop sizes, of the student's votes (P, K, 2) from the teacher's of the same
     cells."""
-    if not len(student):
-        return student.sum() * 0.0
-    return (student - teacher.detach()).abs().mean() / max(size)
+    count = at_least_one(shared_mean(student.numel(), student))
+    return (student - teacher.detach()).abs().sum() / (count * max(size))

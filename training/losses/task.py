@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from training.data.targets import IGNORE
+from training.parallel import at_least_one, shared_mean
 
 SMOOTH_KINK = 0.02  # of the diameter, where smooth-L1 turns from quadratic to linear (WDRNet)
 
@@ -25,7 +26,7 @@ def focal_loss(
     weight = torch.where(target > 0, alpha, 1 - alpha) * wrong**gamma
     loss = weight * F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     kept = (cell_class != IGNORE).unsqueeze(-1)
-    return (loss * kept).sum() / (target.sum() + len(logits))
+    return (loss * kept).sum() / shared_mean(target.sum() + len(logits), logits)
 
 
 def ray_residual(votes: torch.Tensor, keypoints: torch.Tensor, K_inverse: torch.Tensor) -> torch.Tensor:
@@ -65,13 +66,12 @@ def vote_loss(
 ) -> torch.Tensor:
     """Mean loss of the drawn cells' votes (P, K, 2), pixels, against one representative of each instance:
     ``choice`` (I,), or where that is -1 the tied one that they are nearest to."""
-    if not len(votes):
-        return votes.sum() * 0.0
+    count = at_least_one(shared_mean(len(votes), votes))
     instance = batch["vote_instance"]
     loss = representative_losses(votes, instance, batch)
     nearest = best_representative(loss, instance, batch["tied"])
     choice = nearest if choice is None else torch.where(choice < 0, nearest, choice)
-    return loss.gather(1, choice[instance].unsqueeze(1)).mean()
+    return loss.gather(1, choice[instance].unsqueeze(1)).sum() / count
 
 
 def votes_at(offsets: torch.Tensor, centers: torch.Tensor, image, cell, class_index) -> torch.Tensor:

@@ -1,0 +1,98 @@
+"""Several processes that share each batch: the loss curve of one process with all of it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
+
+from training.data.augment import AugmentConfig, augmented, draw  # noqa: E402
+from training.data.crops import CropConfig  # noqa: E402
+from training.models.network import NetworkConfig  # noqa: E402
+from training.teacher import EVALUATION  # noqa: E402
+from training.train import train  # noqa: E402
+
+from .test_train import settings  # noqa: E402
+
+RUN = [sys.executable, "-m"]
+TORCHRUN = [*RUN, "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+# Crops about the object: where a picture is empty to its border, rounding alone turns the gradient by 1 %.
+OPTIONS = (
+    "training train student-cube-none --init None --network.width 16 --network.depth 1 --network.groups 4 "
+    "--crops.size 128 --crops.search-share 0 --steps 6 --batch-size 4 --workers 0 --precision 32-true "
+    "--accelerator cpu --log-every 1 --val-every 3 --checkpoint-every 100 --lr 1e-5"
+).split()
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_data, tmp_path_factory):
+    config = settings(
+        tiny_data,
+        tmp_path_factory.mktemp("teachers"),
+        name="teacher",
+        steps=2,
+        crops=CropConfig(128),
+        val_every=100,
+        network=NetworkConfig(width=32, depth=1, groups=4),
+    )
+    train(config)
+    (config.folder / EVALUATION).write_text(json.dumps({"step": 2, "metrics": {"found": 0.9}}))
+    return config.folder
+
+
+def curves(launcher, data, runs, name, *more):
+    """Every logged value of a run that is started by the command a user types."""
+    command = [*launcher, *OPTIONS, "--data", str(data), "--runs", str(runs), "--name", name, *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    events = EventAccumulator(str(runs / name)).Reload()
+    return {tag: [e.value for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+@pytest.mark.parametrize("method", ["none", "adlp", "naive"])
+def test_two_processes_under_torchrun_have_the_loss_curve_of_one(method, teacher, tiny_data, tmp_path):
+    taught = ["--distill.method", method, "--distill.teacher", str(teacher), "--distill.teacher-score", "0"]
+    taught = taught if method != "none" else []
+    one = curves(RUN, tiny_data, tmp_path, "one", *taught)
+    two = curves(TORCHRUN, tiny_data, tmp_path, "two", "--devices", "2", *taught)
+    assert set(one) == set(two) and len(one["train/total"]) == 6 and len(one["val/total"]) == 2
+    for tag in set(one) - {"train/kd_unsolved"}:
+        near = 5e-2 if tag == "train/norm" else 1e-4
+        assert two[tag] == pytest.approx(one[tag], rel=near, abs=1e-7), tag
+
+
+def test_an_image_is_augmented_alike_whoever_has_it():
+    config = AugmentConfig(grey=0.5, cutout=0.5)
+    images = torch.rand(6, 3, 32, 48)
+    whole = augmented(images, config, seed=3)
+    halves = [augmented(images[part], config, 3, part.start, 6) for part in (slice(0, 3), slice(3, 6))]
+    assert torch.equal(whole, torch.cat(halves))
+    assert not torch.equal(whole, augmented(images, config, seed=4))
+
+
+def test_augmentation_does_what_its_strengths_say():
+    off = AugmentConfig(0.0, 0.0, 0.0, 0.0, 0.0)
+    images = torch.rand(8, 3, 32, 48)
+    assert torch.equal(augmented(images, off, 0), images)
+    grey = augmented(images, AugmentConfig(0.0, 0.0, 1.0, 0.0, 0.0), 0)
+    torch.testing.assert_close(grey[:, 0], grey[:, 2])
+    erased = augmented(images, AugmentConfig(0.0, 0.0, 0.0, 0.0, 1.0), 0) == 0.5
+    share = erased.all(1).float().mean((1, 2))
+    assert (share > 0.002).all() and (share < 0.09).all()
+    many = draw(AugmentConfig(), 4000, 0)
+    assert abs(sum(n is not None for n in many.noise) / 4000 - 0.3) < 0.03
+    assert many.brightness.abs().max() <= 0.25 and (many.brightness == 0).float().mean().item() == (
+        pytest.approx(0.5, abs=0.03)
+    )
+    assert (many.boxes[:, :2] + many.boxes[:, 2:]).max() <= 1.0
+
+
+def test_augmentation_is_seen_to_add_noise_of_its_strength():
+    images = torch.full((64, 3, 32, 32), 0.5)
+    noisy = augmented(images, AugmentConfig(0.0, 0.0, 0.0, 0.03, 0.0), 0) - images
+    spread = noisy.std((1, 2, 3))
+    assert ((spread == 0) | ((spread - 0.03).abs() < 0.003)).all() and 5 < (spread > 0).sum() < 35
