@@ -234,6 +234,7 @@ def test_a_shard_cut_between_two_images_is_missing_what_its_index_promises(split
     faults = Faults("skip")
     assert len(BopDataset(tmp_path / "shards", faults).images) == 5
     assert any(f"{key} has no picture" in message for message in faults.kinds)
+    assert any("its end is missing: truncated" in message for message in faults.kinds)
 
 
 def test_members_that_are_missing_or_damaged_are_named(split, tmp_path, to_shards):
