@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import torch
+from torch import nn
 
 from pose_kd_ros.core.cells import cell_grid
 

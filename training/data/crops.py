@@ -18,7 +18,7 @@ from pose_kd_ros.evaluation.bop import BopError, BopImage, Faults
 from .dense_targets import collate_dense, make_dense_targets
 from .surface import CodeReader
 from .targets import MAX_TIED, Instance, collate, make_targets
-from .tiles import Tile, TileInstance, model_box, read_tile
+from .tiles import Tile, TileInstance, model_box, nearest, read_tile
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,11 @@ class CropDataset(Dataset):
         for number in np.roll(self._order(epoch), -position):
             image = self.images[number]
             try:
-                return image if isinstance(image, Tile) else read_tile(image, self.class_of, self.reader)
+                return (
+                    image
+                    if isinstance(image, Tile)
+                    else read_tile(image, self.class_of, self.reader is not None)
+                )
             except BopError as error:
                 self.faults.add(error)
         raise BopError(f"none of the {len(self.images)} images can be read", "picture")
@@ -116,7 +120,7 @@ class CropDataset(Dataset):
         return {"image": torch.from_numpy(crop.apply(tile.pixels).transpose(2, 0, 1).copy()), **made}
 
     def _votes(self, tile: Tile, known: list[TileInstance], crop: Crop, rng) -> dict[str, torch.Tensor]:
-        labels, _ = tile.maps(crop)
+        labels = nearest(tile.labels, crop)
         instances = [
             Instance(
                 self.class_of[i.object_id],
@@ -136,7 +140,9 @@ class CropDataset(Dataset):
         output = Crop(
             crop.left, crop.top, crop.scale / stride, crop.width // stride, crop.height // stride
         )  # the same region, a pixel for each of the network's
-        labels, codes = tile.maps(output)
+        seen = tile.cut(output, wide=False)
+        if seen.codes is None:
+            seen = seen.coded(self.reader, "a crop")
         number = np.zeros(256, np.uint8)
         for index, instance in enumerate(known):
             number[instance.label] = 1 + index
@@ -145,7 +151,9 @@ class CropDataset(Dataset):
             min(MAX_TIED, len(representatives(i.T_camera_object, self.models[c])))
             for i, c in zip(known, classes)
         ]
-        return make_dense_targets(classes, [self._used(i) for i in known], tied, number[labels], codes)
+        return make_dense_targets(
+            classes, [self._used(i) for i in known], tied, number[seen.labels], seen.codes
+        )
 
     def _used(self, instance: TileInstance) -> bool:
         return instance.visib_fract >= self.config.min_visibility

@@ -40,7 +40,7 @@ class Tile:
     seen. codes (R, H, W) uint16, for the dense family: each representative's, see ``data.surface``.
 
     K (3, 3) of the tile. wide: True for a part chosen without regard to objects, False for one around an
-    object, None for a whole image.
+    object, None for a whole image. depth (H, W) float32 metres: of tiles whose codes are not read yet.
     """
 
     pixels: np.ndarray
@@ -49,30 +49,36 @@ class Tile:
     instances: tuple[TileInstance, ...]
     wide: bool | None = None
     codes: np.ndarray | None = None
+    depth: np.ndarray | None = None
 
     def cut(self, crop: Crop, wide: bool) -> Tile:
         """The tile that ``crop`` shows of this one; instances that are not seen in it are left out."""
-        labels, codes = self.maps(crop)
+        labels = nearest(self.labels, crop)
         seen = tuple(
             TileInstance(i.object_id, i.T_camera_object, i.visib_fract, i.label, i.box_size * crop.scale)
             for i in self.instances
             if (labels == i.label).any()
         )
-        return Tile(crop.apply(self.pixels), labels, crop.camera(self.K), seen, wide, codes)
+        codes = None if self.codes is None else np.stack([nearest(each, crop) for each in self.codes])
+        depth = None if self.depth is None else nearest(self.depth, crop)
+        return Tile(crop.apply(self.pixels), labels, crop.camera(self.K), seen, wide, codes, depth)
 
-    def maps(self, crop: Crop) -> tuple[np.ndarray, np.ndarray | None]:
-        """Labels (h, w) and codes (R, h, w) where a crop's pixels lie: the nearest, nothing between them."""
-        where = crop.matrix()[:2], (crop.width, crop.height)
-        labels, *codes = (
-            cv2.warpAffine(each, *where, flags=cv2.INTER_NEAREST)
-            for each in (self.labels, *(() if self.codes is None else self.codes))
-        )
-        return labels, np.stack(codes) if codes else None
+    def coded(self, reader: CodeReader | None, where) -> Tile:
+        """With surface codes in the place of depth; where: names the image in an error."""
+        if reader is None:
+            return self
+        codes = reader.codes(self.labels, self.depth, self.K, self.instances, where)
+        return replace(self, codes=codes, depth=None)
 
 
-def read_tile(image: BopImage, wanted: Container[int], reader: CodeReader | None = None) -> Tile:
-    """Read a BOP image whole, with the instances of the object ids ``wanted`` (with a reader, their codes
-    too); BopError where a file is missing or damaged."""
+def nearest(values: np.ndarray, crop: Crop) -> np.ndarray:
+    """Values (H, W) where a crop's pixels lie: the nearest, nothing between them."""
+    return cv2.warpAffine(values, crop.matrix()[:2], (crop.width, crop.height), flags=cv2.INTER_NEAREST)
+
+
+def read_tile(image: BopImage, wanted: Container[int], with_depth: bool = False) -> Tile:
+    """Read a BOP image whole, with the instances of the object ids ``wanted``; BopError where a file is
+    missing or damaged."""
     check_labels(image, wanted)
     pixels = image.load_rgb()
     labels, instances = np.zeros(pixels.shape[:2], np.uint8), []
@@ -87,11 +93,8 @@ def read_tile(image: BopImage, wanted: Container[int], reader: CodeReader | None
                 float(max(instance.bbox_obj[2:])),
             )
         )
-    whole = Tile(pixels, labels, image.K, tuple(instances))
-    if reader is None:
-        return whole
-    codes = reader.codes(labels, image.load_depth(), image.K, instances, image.rgb)
-    return replace(whole, codes=codes)
+    depth = image.load_depth() if with_depth else None
+    return Tile(pixels, labels, image.K, tuple(instances), depth=depth)
 
 
 def check_labels(image: BopImage, wanted: Container[int]) -> None:
@@ -129,16 +132,16 @@ def make_tiles(
     by_id, rng, faults = {m.id: m for m in models}, np.random.default_rng((seed, 2)), faults or Faults()
     for image in tqdm(images, desc="tiles", unit="img"):
         try:
-            whole = read_tile(image, by_id, reader)
+            whole = read_tile(image, by_id, reader is not None)
         except BopError as error:
             faults.add(error)
             continue
         for instance in whole.instances:
             box = model_box(instance.T_camera_object, by_id[instance.object_id], whole.K)
-            yield whole.cut(Crop.around(box, size, REACH), wide=False)
+            yield whole.cut(Crop.around(box, size, REACH), wide=False).coded(reader, image.rgb)
         # a dense network never searches
         if not whole.instances or (reader is None and rng.random() < WIDE_SHARE):
-            yield whole.cut(_wide(whole, size, rng), wide=True)
+            yield whole.cut(_wide(whole, size, rng), wide=True).coded(reader, image.rgb)
 
 
 def _wide(tile: Tile, size: int, rng: np.random.Generator) -> Crop:

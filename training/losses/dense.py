@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from pose_kd_ros.core.surface import BITS
 from training.data.dense_targets import UNUSED
+from training.parallel import at_least_one, shared_mean
 
 MEMORY = 0.05  # share of a step in the running errors of the bits (ZebraPose)
 
@@ -22,7 +23,7 @@ def mask_loss(mask: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tenso
     target = (seen == torch.arange(mask.shape[1], device=mask.device).view(1, -1, 1, 1)).float()
     kept = (instance != UNUSED).unsqueeze(1)
     error = (mask.float().sigmoid() - target).abs() * kept
-    return error.sum() / (kept.sum() * mask.shape[1]).clamp(min=1)
+    return error.sum() / at_least_one(shared_mean(kept.sum() * mask.shape[1], mask))
 
 
 def bits_of(codes: torch.Tensor) -> torch.Tensor:
@@ -50,8 +51,6 @@ def code_loss(
     codes: logits (B, BITS, h, w). Of tied representatives the whole instance takes one: that of ``choice``
     (M,), what a teacher means, else the nearest.
     """
-    if not len(batch["map_instance"]):
-        return codes.sum() * 0.0, bit_error.new_full((BITS,), torch.nan), batch["map_instance"] > 0
     image, instance = batch["map_image"], batch["map_instance"]
     inside = batch["instance_map"][image] == instance.view(-1, 1, 1)
     place, v, u = inside.nonzero(as_tuple=True)
@@ -62,8 +61,10 @@ def code_loss(
     if chosen is None:
         chosen = nearest_maps(loss.detach(), place, instance, len(batch["class_index"]))
     kept = chosen[place]
-    wrong = ((logits > 0) != (target > 0.5)).float()[kept].mean(0)
-    return (loss * kept).sum() / kept.sum().clamp(min=1), wrong, chosen
+    count = shared_mean(kept.sum(), codes)
+    wrong = ((logits > 0) != (target > 0.5)).float()[kept].sum(0)
+    wrong = torch.where(count > 0, shared_mean(wrong, codes) / at_least_one(count), torch.nan)
+    return (loss * kept).sum() / at_least_one(count), wrong, chosen
 
 
 @torch.no_grad()

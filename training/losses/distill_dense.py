@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from training.parallel import at_least_one, shared_mean
+
 from .distill import CLAMP, DistillConfig
 from .transport import sinkhorn_divergence
 
@@ -50,6 +52,7 @@ def adlp_code_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ADLP's loss, mean over the instances that both see, and the share of unsolved problems."""
     both = (student.mass.sum(1) > 0) & (teacher.mass.sum(1) > 0)
+    count = at_least_one(shared_mean(both.sum(), student.points))
     if not both.any():
         return student.points.sum() * 0.0 + student.mass.sum() * 0.0, student.points.new_zeros(())
     released = config.mass == "score"
@@ -57,7 +60,7 @@ def adlp_code_loss(
     values, solved = sinkhorn_divergence(
         x, a, y.detach(), b.detach(), config.code_eps, config.rho, config.max_sweeps
     )
-    return values.mean(), 1 - solved.float().mean()
+    return values.sum() / count, (~solved).sum() / count
 
 
 def masses(mass: torch.Tensor, released: bool) -> torch.Tensor:
@@ -75,7 +78,7 @@ def naive_code_loss(
     w)."""
     inside = (batch["instance_map"] >= 0).unsqueeze(1)
     error = (student.float().sigmoid() - teacher.float().sigmoid()).abs() * inside
-    return error.sum() / (inside.sum() * student.shape[1]).clamp(min=1)
+    return error.sum() / at_least_one(shared_mean(inside.sum() * student.shape[1], student))
 
 
 def mask_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -101,8 +101,7 @@ class ResNetDecoder(nn.Module):
 
 
 class SlimDecoder(nn.Module):
-    """The students': it gets narrower as it gets larger, so that it costs little; its one skip has features of
-    stride 8."""
+    """The students': narrower as it gets larger, so that it costs little; one skip, of stride 8."""
 
     def __init__(self, inputs: tuple[int, ...], width: int):
         super().__init__()
