@@ -35,12 +35,24 @@ def modes(random, pose, cells):
     return [turned(pose, int(random.integers(1, 4)) if a else 0) for a in astray]
 
 
+def pixels(random, pose, count):
+    """``count`` pixels of a dense map, each seeing a point of its own: a pixel of noise, 30 % outliers."""
+    points = random.uniform(-0.05, 0.05, (count, 3))
+    seen = (points @ pose[:3, :3].T + pose[:3, 3]) @ K.T
+    image = seen[:, :2] / seen[:, 2:] + random.normal(0, 1.0, (count, 2))
+    astray = random.random(count) < 0.3
+    image[astray] += random.uniform(-60, 60, (astray.sum(), 2))
+    return Correspondences(1, image, points, np.ones(count), 1.0)
+
+
 SCENES = {
     "8 votes, 30 % outliers": lambda r, p: votes(r, [p], shared=0.5, outliers=0.3),
     "64 votes, 30 % outliers": lambda r, p: votes(r, [p] * 8, shared=0.5, outliers=0.3),
     "200 votes, 30 % outliers": lambda r, p: votes(r, [p] * 25, shared=0.5, outliers=0.3),
     "64 votes, 4 modes, 30 % outliers": lambda r, p: votes(r, modes(r, p, 8), shared=0.5, outliers=0.3),
     "200 votes, 4 modes, 30 % outliers": lambda r, p: votes(r, modes(r, p, 25), shared=0.5, outliers=0.3),
+    "2,000 pixels, 30 % outliers": lambda r, p: pixels(r, p, 2000),
+    "5,000 pixels, 30 % outliers": lambda r, p: pixels(r, p, 5000),
 }
 
 
@@ -98,12 +110,17 @@ def main(trials: int = 100) -> None:
             shift, angle = np.median(results[right, 1:], axis=0) if right.any() else (np.nan, np.nan)
             figures = f"{ms:6.2f} {ms / base:6.2f}  {right.mean():5.2f}  {shift * 1e3:6.2f} {angle:6.2f}"
             print(f"  {name:32s} {figures}")
-    c = votes(np.random.default_rng(0), [some_pose(np.random.default_rng(1))] * 25, outliers=0.3)
-    start = solve_pnp(c, K).pose
-    begin = time.perf_counter()
-    for _ in range(50):
-        refine_pose(start, c, K)
-    print(f"refinement of 200 votes: {(time.perf_counter() - begin) / 50 * 1e3:.2f} ms")
+    random, pose = np.random.default_rng(0), some_pose(np.random.default_rng(1))
+    some = {"200 votes": votes(random, [pose] * 25, outliers=0.3)}
+    some |= {f"{n} pixels": pixels(random, pose, n) for n in (2000, 5000)}
+    for name, c in some.items():
+        start = solve_pnp(c, K).pose
+        times = []
+        for _ in range(50):
+            begin = time.perf_counter()
+            refine_pose(start, c, K)
+            times.append(time.perf_counter() - begin)
+        print(f"refinement of {name}: {np.median(times) * 1e3:.2f} ms")
 
 
 if __name__ == "__main__":

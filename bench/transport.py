@@ -5,7 +5,7 @@ in one run.
     python -m bench.transport [--out docs/results/transport.json]
 
 Keypoints: 128 problems (16 images x 8 keypoints) of 10 x 10 points, normalised by the crop. Dense: 16
-problems of 64 x 64 points on 16 axes. ``pull_error`` compares the pull on the student's points, sum_t P_st
+problems of 112 x 112 points on 16 axes, the most that pooling leaves of a crop of 256 px. ``pull_error`` compares the pull on the student's points, sum_t P_st
 (x_s - y_t), with that of a plan found in 64 bits (16 problems): by POT's linear program at eps 1e-6 and 1e-5,
 by POT's Sinkhorn above. Times are of the debiased loss with its gradient, one thread, the best of five runs.
 """
@@ -27,8 +27,8 @@ from training.losses.transport import sinkhorn_divergence as divergence
 from training.losses.transport import squared_cost, transport
 
 COMPARED = 16  # problems that the exact plans are computed for
-CASES = (("keypoints", 128, 10, 2, 0.02), ("dense", 16, 64, 16, 0.3))
-EPS = {"keypoints": (1e-6, 1e-5, 1e-4), "dense": (1e-3, 1e-2)}
+CASES = (("keypoints", 128, 10, 2, 0.02), ("dense", 16, 112, 16, 0.15))
+EPS = {"keypoints": (1e-6, 1e-5, 1e-4), "dense": (1e-2, 1e-1)}
 
 
 def problem(count: int, points: int, axes: int, spread: float):

@@ -11,7 +11,7 @@ import numpy as np
 
 from .p3p import solve_p3p
 from .pose import transform
-from .predictions import Correspondences, distinct
+from .predictions import Correspondences, distinct, finite_rows
 
 FARTHEST = 200.0  # extents of the object: beyond it a pose cannot be told from its neighbours
 SCORED = 128  # votes that hypotheses are scored against; more cost time and change nothing
@@ -39,7 +39,7 @@ def solve_pnp(correspondences: Correspondences, K, threshold_px: float = 5.0, hy
     points of the object, all ahead of the camera, within FARTHEST object extents. It is a start: refine it.
     """
     image, points, K = (np.asarray(a, float) for a in (correspondences.image, correspondences.object, K))
-    usable = np.isfinite(np.c_[image, points, correspondences.weight]).all(1) & (correspondences.weight > 0)
+    usable = finite_rows(image, points, correspondences.weight) & (correspondences.weight > 0)
     if usable.sum() < 4:
         return None
     image, points = image[usable], points[usable]

@@ -62,6 +62,12 @@ class Correspondences:
                 raise ValueError(f"Correspondences.{name}: wanted {shape}, found {getattr(self, name).shape}")
 
 
+def finite_rows(image, points, weight) -> np.ndarray:
+    """Which of M rows (M,) are finite throughout: image (M, 2), points (M, 3), weight (M,)."""
+    with np.errstate(all="ignore"):  # sums are as finite as their terms, and much faster than all()
+        return np.isfinite(image @ np.ones(2) + points @ np.ones(3) + weight)
+
+
 def distinct(points) -> tuple[np.ndarray, np.ndarray]:
     """The different ones (P, 3) among points (M, 3), and which of them each is (M,)."""
     keys = points @ _KEY  # sorting numbers is ten times faster than sorting rows of three
