@@ -94,7 +94,8 @@ def _check_no_surplus(folder: Path, scenes: list[tuple[int, range]]) -> None:
     if any(images > wanted.get(scene, 0) for scene, images in there.items()):
         raise ValueError(
             f"{folder}: holds {sum(there.values())} images in {len(there)} scenes, "
-            f"wanted {sum(wanted.values())} in {len(wanted)}; ask for as many, choose another folder or delete the scenes that are too many"
+            f"wanted {sum(wanted.values())} in {len(wanted)}; ask for as many, "
+            "choose another folder or delete the scenes that are too many"
         )
 
 
