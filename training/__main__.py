@@ -1,4 +1,4 @@
-"""The offline side's one command: ``python -m training render | train | export | evaluate | table | merge``."""
+"""The offline side's command: ``python -m training render | train | export | evaluate | table | merge``."""
 
 from __future__ import annotations
 
