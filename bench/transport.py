@@ -5,9 +5,10 @@ in one run.
     python -m bench.transport [--out docs/results/transport.json]
 
 Keypoints: 128 problems (16 images x 8 keypoints) of 10 x 10 points, normalised by the crop. Dense: 16
-problems of 112 x 112 points on 16 axes, the most that pooling leaves of a crop of 256 px. ``pull_error`` compares the pull on the student's points, sum_t P_st
-(x_s - y_t), with that of a plan found in 64 bits (16 problems): by POT's linear program at eps 1e-6 and 1e-5,
-by POT's Sinkhorn above. Times are of the debiased loss with its gradient, one thread, the best of five runs.
+problems of 112 x 112 points on 16 axes, the most that pooling leaves of a crop of 256 px. ``pull_error``
+compares the pull on the student's points, sum_t P_st (x_s - y_t), with that of a plan found in 64 bits
+(16 problems): by POT's linear program at eps 1e-6 and 1e-5, by POT's Sinkhorn above. Times are of the
+debiased loss with its gradient, one thread, the best of five runs.
 """
 
 from __future__ import annotations

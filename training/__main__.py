@@ -1,4 +1,4 @@
-"""The offline side's one command: ``python -m training render | train | evaluate | export``."""
+"""The offline side's command: ``python -m training render | train | export | evaluate | table | merge``."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class Render:
     """Image i depends on the settings, this and i alone; two splits want two seeds."""
     workers: int = 1
     """Processes; more than one gives each a single thread."""
+    shard: str = "0/1"
+    """Part i/n of the scenes, to a folder of its own; `merge OUT/SPLIT` puts the n together."""
     render: tyro.conf.OmitArgPrefixes[RenderConfig] = field(default_factory=RenderConfig)
 
 
@@ -120,6 +122,9 @@ class Table:
     together: bool = False
     """Train each teacher along with its students, from the first step and for as many, instead of before
     them."""
+    shard: str = "0/1"
+    """Part i/n of the table, with runs and rows of its own; `merge OUT` puts the n together. A shard trains
+    the teachers that it needs."""
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     workers: int = 1
     """Loader processes."""
@@ -137,6 +142,17 @@ class Table:
         return tuple(result)
 
 
+@dataclass(frozen=True)
+class Merge:
+    """Put together what the shards of render or of table have made; the same as one run's.
+
+    Example: python -m training merge data/cube/train
+    """
+
+    whole: tyro.conf.Positional[Path]
+    """The table's file (.json) or the split's folder, without .shard-i-of-n."""
+
+
 def train_command() -> type:
     """``train RECIPE [--options]``: every recipe is a sub-command whose settings can be overridden one by
     one."""
@@ -151,6 +167,7 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Table, tyro.conf.subcommand("table")]
+    | Annotated[Merge, tyro.conf.subcommand("merge")]
 )
 
 
@@ -202,11 +219,12 @@ def run_train(config: RunConfig) -> None:
 def run(command) -> None:
     if isinstance(command, Render):
         from .render.dataset import render_dataset
+        from .shards import Shard
 
+        shard = Shard.parse(command.shard)
+        part = command.count, command.seed, command.workers, (shard.index, shard.count)
         try:
-            render_dataset(
-                command.render, command.out, command.split, command.count, command.seed, command.workers
-            )
+            render_dataset(command.render, command.out, command.split, *part)
         except KeyboardInterrupt:
             raise SystemExit("stopped; the same command goes on where this one was") from None
     elif isinstance(command, Export):
@@ -215,6 +233,10 @@ def run(command) -> None:
         print(export_run(command.run, command.out, command.names, command.search_size, command.val_images))
     elif isinstance(command, Table):
         run_table(command)
+    elif isinstance(command, Merge):
+        from .shards import merge
+
+        print(merge(command.whole))
     else:
         from .evaluate import evaluate_command
 
@@ -223,15 +245,22 @@ def run(command) -> None:
 
 def run_table(command: Table) -> None:
     from .models.network import darknet_tiny, darknet_tiny_h_slim
-    from .plan import plan
+    from .plan import cut, plan
+    from .shards import Shard
     from .table import make_table
 
+    shard = Shard.parse(command.shard)
+    command = replace(command, runs=shard.of(command.runs))
     teacher, student = command.configs()
     classes = student.network.classes
     others = (("tiny", darknet_tiny(classes=classes)), ("ours", darknet_tiny_h_slim(classes=classes)))
     rows = plan(teacher, student, command.seeds, command.floor, others, together=command.together)
     side = command.side_by_side, command.together
-    if not make_table(rows, command.out, list(command.test), command.val_images, command.minutes, *side):
+    out, in_all = command.out, 0
+    if shard.count > 1:
+        out, in_all = shard.of(out), sum(row.listed for row in rows)
+        rows = cut(rows, (shard.index, shard.count), *side)
+    if not make_table(rows, out, list(command.test), command.val_images, command.minutes, *side, in_all):
         raise SystemExit(130)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from . import checkpoint
 from .config import RunConfig, check_same, to_json
+from .cost import Cost
 from .models.network import make_network
 from .parallel import share_statistics
 from .step import losses
@@ -71,6 +72,7 @@ class Learner:
     teacher_step: int | None
     start: int = 0
     terms: dict[str, torch.Tensor] = field(default_factory=dict)  # the last step's
+    cost: Cost = field(default_factory=Cost)
 
     def __post_init__(self):
         self.folder = self.config.folder.resolve()  # by which students know it as their teacher
@@ -78,7 +80,14 @@ class Learner:
         self.logger = TensorBoardLogger(self.config.runs, name=self.config.name, version="")
 
     def learn(self, step: int, images: torch.Tensor, batch: dict[str, torch.Tensor], told: Told) -> Outputs:
-        """One step of the optimizer on a batch whose images are prepared; returns what the network said."""
+        """One step of the optimizer on a batch whose images are prepared; returns what the network said. A
+        step that will be logged is timed."""
+        if (step + 1) % self.config.log_every:
+            return self._learn(step, images, batch, told)
+        with self.cost.sample(self.fabric.device, [self.network], [self.optimizer]):
+            return self._learn(step, images, batch, told)
+
+    def _learn(self, step: int, images: torch.Tensor, batch: dict[str, torch.Tensor], told: Told) -> Outputs:
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = one_cycle(config, step)
@@ -125,6 +134,7 @@ class Learner:
         if self.fabric.global_rank > 0:
             return
         state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "step": step}
+        state["cost"] = self.cost.figures(step * self.config.batch_size)
         if self.distillation:
             state["teacher_step"] = self.teacher_step
         if self.distillation and self.distillation.features is not None:
@@ -242,7 +252,15 @@ def resume(learner: Learner) -> int:
     learner.optimizer.load_state_dict(state["optimizer"])
     if learner.distillation and learner.distillation.features is not None:
         learner.distillation.features.load_state_dict(state["features"])
+    learner.cost = Cost(state.get("cost", {}).get("train_seconds", 0.0))
     return state["step"]
+
+
+def cost_so_far(folder: Path) -> dict[str, float]:
+    """What the run in ``folder`` has taken to train (``Cost.figures``); nothing for one without a
+    checkpoint."""
+    last = folder / "last.ckpt"
+    return checkpoint.load(last).get("cost", {}) if last.exists() else {}
 
 
 def start_from(network: nn.Module, weights: dict[str, torch.Tensor], config: RunConfig) -> None:

@@ -84,6 +84,7 @@ class Row:
     run: RunConfig
     stage: int = 0
     listed: bool = True
+    place: int = 0
 
 
 def plan(
@@ -124,7 +125,8 @@ def plan(
         ]
     else:
         stages.insert(0, [Row("teacher", teacher)])
-    return [dataclasses.replace(row, stage=i) for i, stage in enumerate(stages) for row in stage]
+    rows = [dataclasses.replace(row, stage=i) for i, stage in enumerate(stages) for row in stage]
+    return [dataclasses.replace(row, place=place) for place, row in enumerate(rows)]
 
 
 def _stage(ways: list[Column], student: RunConfig, seed: int) -> list[Row]:
@@ -168,3 +170,20 @@ def groups(rows: list[Row], side_by_side: int, together: bool = False) -> list[l
 
 def _teaches(teacher: Row, student: Row) -> bool:
     return student.run.distill.teacher == teacher.run.folder
+
+
+def cut(rows: list[Row], shard: tuple[int, int], side_by_side: int, together: bool) -> list[Row]:
+    """The rows of shard (i, n): every n-th group. Teachers that they wait for come with them, not listed but
+    in shard 0: no shard needs another."""
+    index, count = shard
+    all_groups = groups(rows, side_by_side, together)
+    taught_by = {row.run.distill.teacher for row in rows}
+    alone = [g for g in all_groups if len(g) == 1 and g[0].run.folder in taught_by]
+    chosen = [g for g in all_groups if g not in alone][index::count]
+    wanted = {row.run.distill.teacher for group in chosen for row in group}
+    kept = [
+        dataclasses.replace(row, listed=row.listed and index == 0)
+        for (row,) in alone
+        if index == 0 or row.run.folder in wanted
+    ]
+    return sorted([*kept, *(row for group in chosen for row in group)], key=lambda row: row.place)

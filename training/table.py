@@ -16,6 +16,7 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pose_kd_ros.bundle.store import open_bundle
@@ -25,6 +26,7 @@ from pose_kd_ros.pipeline.network import load_network
 
 from .evaluate import measure, rounded
 from .export import commit, export_run
+from .learner import cost_so_far
 from .plan import Row, groups
 from .render.files import write_whole
 from .train import Stopped, train_together
@@ -40,11 +42,13 @@ def make_table(
     minutes: float,
     side_by_side: int = 1,
     together: bool = False,
+    in_all: int = 0,
 ) -> bool:
     """Do what is left to do of the rows for so many ``minutes`` and write ``out`` after each group that
     trains side by side; returns whether all are there.
 
-    test: BOP splits to measure on, each a row of its own. together: teachers are trained along.
+    test: BOP splits to measure on, each a row of its own. together: teachers are trained along. in_all: see
+    ``write``.
     """
     parts = groups(rows, side_by_side, together)
     with time_limit(minutes):
@@ -52,10 +56,10 @@ def make_table(
             for index, group in enumerate(parts):
                 print(f"[{index + 1}/{len(parts)}] {', '.join(row.run.name for row in group)}", flush=True)
                 do(group, test, val_images)
-                write(rows, out, test)
+                write(rows, out, test, in_all)
         except (Stopped, KeyboardInterrupt) as reason:
             print(f"stopped: {reason or 'Ctrl-C'}; the same command goes on", flush=True)
-            write(rows, out, test)
+            write(rows, out, test, in_all)
             return False
     return True
 
@@ -97,7 +101,7 @@ def measured(row: Row, test: list[Path], val_images: int) -> list[dict]:
         "hardware": hardware(),
         "parameters": network.parameters,
         "gflop": network.gflop,
-    }
+    } | cost_so_far(row.run.folder)
     result = []
     for split in test:
         groups, images, seconds = measure(estimator, split)
@@ -112,14 +116,39 @@ def hardware() -> str:
     return f"{platform.machine()} CPU, {os.cpu_count()} cores"
 
 
-def write(rows: list[Row], out: Path, test: list[Path]) -> None:
-    """The whole table, with what is there so far."""
-    content = []
+def write(rows: list[Row], out: Path, test: list[Path], in_all: int = 0) -> None:
+    """The whole table, with what is there so far; with ``in_all``, a shard of so many rows, which keeps their
+    places."""
+    content, places = [], []
     for row in (row for row in rows if row.listed):
         path = row.run.folder / FIGURES
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else [None] * len(test)
         content += [as_row(row, split, values) for split, values in zip(test, found)]
-    keep(out, content)
+        places += [(row.place, index) for index in range(len(test))]
+    shard = {"rows_in_all": in_all * len(test), "rows": list(zip(places, content))}
+    keep(out, shard if in_all else with_means(content))
+
+
+def with_means(rows: list[dict]) -> list[dict]:
+    """The rows, and after them one for each kind of which several seeds are measured: the mean of each
+    figure that all have, its standard deviation as ``..._std``, and ``seeds``, their number."""
+    kinds: dict[tuple, list[dict]] = {}
+    for row in rows:
+        if row["status"] == "measured":
+            kind = tuple(row[key] for key in ("method", "network", "family", "dataset", "steps"))
+            kinds.setdefault(kind, []).append(row)
+    return rows + [mean_row(several) for several in kinds.values() if len(several) > 1]
+
+
+def mean_row(rows: list[dict]) -> dict:
+    about = {key: value for key, value in rows[0].items() if not isinstance(value, float)}
+    names = [n for n, v in rows[0].items() if isinstance(v, float) and all(n in row for row in rows)]
+    values = {name: np.array([row[name] for row in rows]) for name in names}
+    figures = {name: float(f"{v.mean():.6g}") for name, v in values.items()}
+    spread = {f"{name}_std": float(f"{v.std(ddof=1):.6g}") for name, v in values.items()}
+    seeds = [row["seed"] for row in rows]
+    named = {"name": f"{rows[0]['method']}, mean of {len(rows)} seeds", "seed": ", ".join(map(str, seeds))}
+    return about | named | figures | spread | {"seeds": len(rows)}
 
 
 def as_row(row: Row, split: Path, values: dict | None) -> dict:

@@ -26,31 +26,44 @@ MESH = "mesh_sha256"  # in render.json: a path says nothing of what the file hel
 
 
 def render_dataset(
-    config: RenderConfig, out: Path, split: str, count: int, seed: int, workers: int = 1
+    config: RenderConfig,
+    out: Path,
+    split: str,
+    count: int,
+    seed: int,
+    workers: int = 1,
+    shard: tuple[int, int] = (0, 1),
 ) -> None:
-    """Writes `count` images to <out>/<split>/ as BOP scenes, and <out>/models.
+    """Writes `count` images to <out>/<split>/ as BOP scenes, and <out>/models. With a shard (i, n), every
+    n-th scene from i on, to <out>/<split>.shard-i-of-n/ (training.shards merges them).
 
     Complete scenes of an earlier, interrupted run with the same configuration and seed are kept.
     Raises ValueError where <out>/<split> was rendered with another configuration, mesh or seed (naming the
     field) or holds scenes that `count` images do not have, and where <out>/models is of other objects.
     """
     folder = Path(out) / split
+    if shard[1] > 1:
+        folder = Path(out) / f"{split}.shard-{shard[0]}-of-{shard[1]}"
     targets = load_targets(config)
     pictures.photograph_paths(config.pictures, config.pictures_split)
     recipe = config.to_json() | {"seed": seed, MESH: content_hash(targets)}
     _check_same_recipe(folder / "render.json", recipe)
-    _check_no_surplus(folder, count, config.images_per_scene)
+    scenes = scenes_of(count, config.images_per_scene)[shard[0] :: shard[1]]
+    _check_no_surplus(folder, scenes)
     check_models(Path(out) / "models", targets)
     _keep_recipe(folder / "render.json", recipe)
+    if shard[1] > 1:
+        write_whole(folder / "shard.json", json.dumps({"count": count}) + "\n")
     write_models(Path(out) / "models", targets)
     todo = [
         (scene, indices)
-        for scene, indices in scenes_of(count, config.images_per_scene)
-        if not _is_complete(folder / f"{scene:06d}", len(indices))
+        for scene, indices in scenes
+        if not is_complete(folder / f"{scene:06d}", len(indices))
     ]
+    total = sum(len(indices) for _, indices in scenes)
     with (
         Workers(config, seed, workers) as pool,
-        tqdm(total=count, initial=count - sum(len(i) for _, i in todo), unit="img", smoothing=0.02) as bar,
+        tqdm(total=total, initial=total - sum(len(i) for _, i in todo), unit="img", smoothing=0.02) as bar,
     ):
         for scene, indices in todo:
             _render_scene(pool, folder, scene, indices, bar)
@@ -74,14 +87,15 @@ def _check_same_recipe(path: Path, wanted: dict) -> None:
             )
 
 
-def _check_no_surplus(folder: Path, count: int, per_scene: int) -> None:
+def _check_no_surplus(folder: Path, scenes: list[tuple[int, range]]) -> None:
     """A reader takes every scene it finds, so more than was asked for must not lie there."""
     there = {int(path.parent.name): len(read_object(path)) for path in folder.glob("[0-9]*/scene_gt.json")}
-    wanted = {scene: len(indices) for scene, indices in scenes_of(count, per_scene)}
+    wanted = {scene: len(indices) for scene, indices in scenes}
     if any(images > wanted.get(scene, 0) for scene, images in there.items()):
         raise ValueError(
-            f"{folder}: holds {sum(there.values())} images in {len(there)} scenes, wanted {count} in "
-            f"{len(wanted)}; ask for as many, choose another folder or delete the scenes that are too many"
+            f"{folder}: holds {sum(there.values())} images in {len(there)} scenes, "
+            f"wanted {sum(wanted.values())} in {len(wanted)}; ask for as many, "
+            "choose another folder or delete the scenes that are too many"
         )
 
 
@@ -91,7 +105,7 @@ def _keep_recipe(path: Path, recipe: dict) -> None:
         write_whole(path, json.dumps(recipe, indent=1) + "\n")
 
 
-def _is_complete(folder: Path, count: int) -> bool:
+def is_complete(folder: Path, count: int) -> bool:
     path = folder / "scene_gt.json"
     return path.exists() and len(read_object(path)) == count
 
