@@ -96,6 +96,8 @@ class Table:
     """Recipe of the teacher."""
     student: Literal["student_lmo_none", "student_cube_none"] = "student_lmo_none"
     """Recipe of the students."""
+    dense: bool = True
+    """With rows of the dense family; the train and val renders must have depth."""
     data: Path | None = None
     """BOP data set with the splits train and val, instead of the recipes'."""
     runs: Path = Path("runs")
@@ -129,13 +131,14 @@ class Table:
     workers: int = 1
     """Loader processes."""
 
-    def configs(self) -> tuple[RunConfig, RunConfig]:
-        """The teacher's and the student's run."""
+    def configs(self, *recipes: str) -> tuple[RunConfig, RunConfig]:
+        """The teacher's and the student's run; of other recipes than the table's own, if they are named."""
         shared = {"data": self.data, "batch_size": self.batch_size}
         shared = {k: v for k, v in shared.items() if v is not None}
         shared |= {"runs": self.runs, "precision": self.precision, "workers": self.workers, "init": None}
         result = []
-        for name, steps in ((self.teacher, self.teacher_steps), (self.student, self.steps)):
+        names = recipes or (self.teacher, self.student)
+        for name, steps in zip(names, (self.teacher_steps, self.steps)):
             config = replace(RECIPES[name](), **shared)
             crops = replace(config.crops, size=self.size or config.crops.size)
             result.append(replace(config, crops=crops, steps=steps or config.steps))
@@ -245,7 +248,7 @@ def run(command) -> None:
 
 def run_table(command: Table) -> None:
     from .models.network import darknet_tiny, darknet_tiny_h_slim
-    from .plan import cut, plan
+    from .plan import Row, cut, dense_rows, plan
     from .shards import Shard
     from .table import make_table
 
@@ -254,7 +257,14 @@ def run_table(command: Table) -> None:
     teacher, student = command.configs()
     classes = student.network.classes
     others = (("tiny", darknet_tiny(classes=classes)), ("ours", darknet_tiny_h_slim(classes=classes)))
-    rows = plan(teacher, student, command.seeds, command.floor, others, together=command.together)
+    dense: tuple[Row, ...] = ()
+    if command.dense:
+        pair = command.configs("teacher_lmo_dense", "student_lmo_dense_none")
+        pair = [
+            replace(run, network=replace(run.network, classes=classes), data=student.data) for run in pair
+        ]
+        dense = dense_rows(*pair, command.floor, None if command.together else teacher.folder)
+    rows = plan(teacher, student, command.seeds, command.floor, others, dense, command.together)
     side = command.side_by_side, command.together
     out, in_all = command.out, 0
     if shard.count > 1:

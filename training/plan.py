@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from .config import RunConfig
 from .learner import OWN, differences
@@ -85,6 +86,8 @@ class Row:
     stage: int = 0
     listed: bool = True
     place: int = 0
+    locator: Path | None = None
+    """Run whose bundle finds the objects for a row of the dense family, which looks where it is told."""
 
 
 def plan(
@@ -127,6 +130,16 @@ def plan(
         stages.insert(0, [Row("teacher", teacher)])
     rows = [dataclasses.replace(row, stage=i) for i, stage in enumerate(stages) for row in stage]
     return [dataclasses.replace(row, place=place) for place, row in enumerate(rows)]
+
+
+def dense_rows(
+    teacher: RunConfig, student: RunConfig, floor: float, locator: Path | None = None
+) -> tuple[Row, ...]:
+    """The dense family's rows: teacher, none, adlp, naive. locator: run whose bundle finds the objects for
+    them; without one they are given the true boxes."""
+    adlp = DistillConfig("adlp", teacher=teacher.folder, floor=floor)
+    rows = [Row("teacher", teacher), *_stage(columns(adlp)[:3], student, 0)]
+    return tuple(dataclasses.replace(row, locator=locator) for row in rows)
 
 
 def _stage(ways: list[Column], student: RunConfig, seed: int) -> list[Row]:
@@ -173,14 +186,14 @@ def _teaches(teacher: Row, student: Row) -> bool:
 
 
 def cut(rows: list[Row], shard: tuple[int, int], side_by_side: int, together: bool) -> list[Row]:
-    """The rows of shard (i, n): every n-th group. Teachers that they wait for come with them, not listed but
-    in shard 0: no shard needs another."""
+    """The rows of shard (i, n): every n-th group. Teachers and locators that they wait for come with them, not
+    listed but in shard 0: no shard needs another."""
     index, count = shard
     all_groups = groups(rows, side_by_side, together)
     taught_by = {row.run.distill.teacher for row in rows}
     alone = [g for g in all_groups if len(g) == 1 and g[0].run.folder in taught_by]
     chosen = [g for g in all_groups if g not in alone][index::count]
-    wanted = {row.run.distill.teacher for group in chosen for row in group}
+    wanted = {run for group in chosen for row in group for run in (row.run.distill.teacher, row.locator)}
     kept = [
         dataclasses.replace(row, listed=row.listed and index == 0)
         for (row,) in alone

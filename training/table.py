@@ -22,11 +22,15 @@ import torch
 from pose_kd_ros.bundle.store import open_bundle
 from pose_kd_ros.evaluation.bop_run import add_recalls, figures
 from pose_kd_ros.pipeline.estimator import Estimator
+from pose_kd_ros.pipeline.families import make_estimator
 from pose_kd_ros.pipeline.network import load_network
+from pose_kd_ros.pipeline.regional import RegionalEstimator
 
 from .evaluate import measure, rounded
 from .export import commit, export_run
 from .learner import cost_so_far
+from .models.dense import DenseConfig
+from .models.network import NetworkConfig
 from .plan import Row, groups
 from .render.files import write_whole
 from .train import Stopped, train_together
@@ -92,9 +96,9 @@ def measured(row: Row, test: list[Path], val_images: int) -> list[dict]:
     """Export the run, which fits its score on half of ``val_images``; its figures on each split."""
     bundle = row.run.folder / "bundle"
     export_run(row.run.folder, bundle, {}, 320, val_images)
-    opened = open_bundle(bundle)
-    estimator = Estimator(opened, load_network(opened, threads=2))
-    network = opened.manifest.network
+    given = row.run.network.family == "dense" and row.locator is None
+    estimator = loaded(bundle, loaded(row.locator / "bundle") if row.locator else None)
+    network = estimator.bundle.manifest.network
     about = {
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
@@ -104,9 +108,17 @@ def measured(row: Row, test: list[Path], val_images: int) -> list[dict]:
     } | cost_so_far(row.run.folder)
     result = []
     for split in test:
-        groups, images, seconds = measure(estimator, split)
-        result.append(about | rounded(figures(groups, images, seconds) | add_recalls(groups)))
+        groups, images, seconds = measure(estimator, split, given_boxes=given)
+        found = (
+            figures(groups, images, seconds) | add_recalls(groups) | ({"given_boxes": 1.0} if given else {})
+        )
+        result.append(about | rounded(found))
     return result
+
+
+def loaded(bundle: Path, locator: Estimator | None = None) -> Estimator | RegionalEstimator:
+    opened = open_bundle(bundle)
+    return make_estimator(opened, load_network(opened, threads=2), locator)
 
 
 def hardware() -> str:
@@ -151,6 +163,11 @@ def mean_row(rows: list[dict]) -> dict:
     return about | named | figures | spread | {"seeds": len(rows)}
 
 
+def described(network: NetworkConfig | DenseConfig) -> str:
+    depth = f", depth {network.depth}" if network.family == "keypoint" else ""
+    return f"{network.backbone}, width {network.width}{depth}"
+
+
 def as_row(row: Row, split: Path, values: dict | None) -> dict:
     """A row of docs/results: the common keys, then the figures."""
     run = row.run
@@ -158,8 +175,8 @@ def as_row(row: Row, split: Path, values: dict | None) -> dict:
     about = {
         "name": f"{row.method}, seed {run.seed}",
         "method": row.method,
-        "network": f"{run.network.backbone}, width {run.network.width}, depth {run.network.depth}",
-        "family": "keypoint",
+        "network": described(run.network),
+        "family": run.network.family,
         "dataset": f"{split.parent.name}/{split.name}",
         "split": "synthetic" if synthetic else "real",
         "seed": run.seed,

@@ -10,8 +10,9 @@ torch = pytest.importorskip("torch")
 from training import checkpoint, table  # noqa: E402
 from training.__main__ import Table  # noqa: E402
 from training.export import note_evaluation  # noqa: E402
+from training.models.dense import DenseConfig  # noqa: E402
 from training.models.network import NetworkConfig  # noqa: E402
-from training.plan import groups, plan  # noqa: E402
+from training.plan import Row, cut, dense_rows, groups, plan  # noqa: E402
 from training.table import FIGURES, make_table  # noqa: E402
 from training.train import Stopped, train  # noqa: E402
 
@@ -139,3 +140,29 @@ def test_the_command_line_changes_teacher_and_students_alike(tmp_path):
     assert teacher.data == student.data == tmp_path and teacher.batch_size == student.batch_size == 8
     assert teacher.crops.size == student.crops.size == 128
     assert (student.steps, teacher.steps) == (3, 20_000) and teacher.network.classes == 8
+
+
+def test_dense_rows_look_where_the_keypoint_teacher_finds(rows, tiny_data, tmp_path):
+    big = settings(tiny_data, tmp_path, name="dense_teacher", network=DenseConfig(width=32))
+    small = dataclasses.replace(big, name="dense", network=DenseConfig(width=16))
+    teacher, student = rows[0].run, dataclasses.replace(rows[1].run, name="student")
+    dense = dense_rows(big, small, -1.0, teacher.folder)
+    full = plan(teacher, student, 2, -1.0, dense=dense)
+    assert order([r for r in full if r.run.network.family == "dense"]) == [
+        ("teacher", 0), ("none", 0), ("adlp", 0), ("naive", 0),
+    ]  # fmt: skip
+    part = next(p for p in (cut(full, (i, 4), 1, False) for i in (1, 2, 3)) if any(r.locator for r in p))
+    assert teacher.folder in {row.run.folder for row in part}  # the locator comes along
+    about = table.as_row(dense[1], tiny_data / "val", None)
+    assert about["family"] == "dense" and about["network"] == "darknet-tiny-h, width 16"
+
+
+def test_a_dense_row_is_measured_behind_its_locator_or_in_given_boxes(dense_data, tmp_path):
+    network = DenseConfig(width=16)
+    small = settings(dense_data, tmp_path, name="dense", network=network, steps=2, val_every=100)
+    keypoint = settings(dense_data, tmp_path, name="keypoint", steps=2, val_every=100)
+    for row in (Row("none", keypoint), Row("none", small, locator=keypoint.folder), Row("none", small)):
+        train(row.run)
+        (found,) = table.measured(row, [dense_data / "val"], 0)
+        assert ("given_boxes" in found) == (row.run.network.family == "dense" and row.locator is None)
+        assert found["images"] == 4 and found["gflop"] > 0
