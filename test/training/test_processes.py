@@ -20,7 +20,7 @@ from .test_train import settings  # noqa: E402
 
 RUN = [sys.executable, "-m"]
 TORCHRUN = [*RUN, "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-# The norm is ill-conditioned; a transport problem ends with an error of 1e-3 of its mass, after blocks of sweeps.
+# The norm is ill-conditioned; a transport problem ends with an error of up to 1e-3 of its mass.
 NEAR = {"train/norm": 5e-2, "train/kd_vote": 5e-4, "train/total": 5e-4}
 # Crops about the object: where a picture is empty to its border, rounding alone turns the gradient by 1 %.
 OPTIONS = (
