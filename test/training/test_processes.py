@@ -20,6 +20,8 @@ from .test_train import settings  # noqa: E402
 
 RUN = [sys.executable, "-m"]
 TORCHRUN = [*RUN, "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+# The norm is ill-conditioned; a transport problem ends with an error of up to 1e-3 of its mass.
+NEAR = {"train/norm": 5e-2, "train/kd_vote": 5e-4, "train/total": 5e-4}
 # Crops about the object: where a picture is empty to its border, rounding alone turns the gradient by 1 %.
 OPTIONS = (
     "training train student-cube-none --init None --network.width 16 --network.depth 1 --network.groups 4 "
@@ -61,7 +63,7 @@ def test_two_processes_under_torchrun_have_the_loss_curve_of_one(method, teacher
     two = curves(TORCHRUN, tiny_data, tmp_path, "two", "--devices", "2", *taught)
     assert set(one) == set(two) and len(one["train/total"]) == 6 and len(one["val/total"]) == 2
     for tag in set(one) - {"train/kd_unsolved"}:
-        near = 5e-2 if tag == "train/norm" else 1e-4
+        near = NEAR.get(tag, 1e-4) if method == "adlp" or tag == "train/norm" else 1e-4
         assert two[tag] == pytest.approx(one[tag], rel=near, abs=1e-7), tag
 
 
