@@ -186,8 +186,8 @@ def _teaches(teacher: Row, student: Row) -> bool:
 
 
 def cut(rows: list[Row], shard: tuple[int, int], side_by_side: int, together: bool) -> list[Row]:
-    """The rows of shard (i, n): every n-th group. Teachers and locators that they wait for come with them, not
-    listed but in shard 0: no shard needs another."""
+    """The rows of shard (i, n): every n-th group. Teachers and locators that they wait for come with them,
+    not listed but in shard 0: no shard needs another."""
     index, count = shard
     all_groups = groups(rows, side_by_side, together)
     taught_by = {row.run.distill.teacher for row in rows}

@@ -173,7 +173,7 @@ def as_row(row: Row, split: Path, values: dict | None) -> dict:
     run = row.run
     synthetic = (split / "render.json").exists()
     about = {
-        "name": f"{row.method}, seed {run.seed}",
+        "name": f"{run.network.family}, {described(run.network)}: {row.method}, seed {run.seed}",
         "method": row.method,
         "network": described(run.network),
         "family": run.network.family,
