@@ -159,7 +159,8 @@ def mean_row(rows: list[dict]) -> dict:
     figures = {name: float(f"{v.mean():.6g}") for name, v in values.items()}
     spread = {f"{name}_std": float(f"{v.std(ddof=1):.6g}") for name, v in values.items()}
     seeds = [row["seed"] for row in rows]
-    named = {"name": f"{rows[0]['method']}, mean of {len(rows)} seeds", "seed": ", ".join(map(str, seeds))}
+    kind = rows[0]["name"].rpartition(", seed ")[0]
+    named = {"name": f"{kind}, mean of {len(rows)} seeds", "seed": ", ".join(map(str, seeds))}
     return about | named | figures | spread | {"seeds": len(rows)}
 
 

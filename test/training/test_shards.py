@@ -83,10 +83,11 @@ def test_two_shards_of_a_table_merged_are_one_run(rows, tiny_data, tmp_path, mon
                 merge(out)
     merge(out)
     assert out.read_bytes() == (tmp_path / "one.json").read_bytes()
-    means = {r["name"]: r for r in json.loads(out.read_text()) if "seeds" in r}
-    row = means["adlp, mean of 2 seeds"]
+    means = {r["method"]: r for r in json.loads(out.read_text()) if "seeds" in r}
+    row = means["adlp"]
+    assert row["name"] == "keypoint, darknet-tiny-h, width 16, depth 1: adlp, mean of 2 seeds"
     assert row["seeds"] == 2 and row["seed"] == "0, 1" and row["found_std"] == pytest.approx(0.0884, abs=1e-4)
-    assert "teacher, mean of 2 seeds" not in means and row["parameters"] == 7
+    assert "teacher" not in means and row["parameters"] == 7
 
 
 def test_a_shard_that_is_none_is_refused(tmp_path):
