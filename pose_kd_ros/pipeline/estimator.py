@@ -15,7 +15,7 @@ from .decode import decode_cells, group_cells, voted_boxes
 from .network import Network
 from .preprocess import network_input
 from .region import Region, overlap
-from .solve import SAME_OBJECT, Estimates, ObjectPose, Stopwatch, solve, suppress, with_track
+from .solve import SAME_OBJECT, Estimates, ObjectPose, Stopwatch, check_size, solve, suppress, with_track
 
 VOTE_ERROR = 0.03  # inlier threshold over the voted box: votes scatter by about 1 % of the object they see
 MAX_GROUPS = 8  # groups of an image that are solved, best first: a busy background has many faint ones
@@ -75,11 +75,7 @@ class Estimator:
         regions: where objects are expected. search: look at the whole frame too. recover: do so if a region
         shows no pose worth keeping. Raises ValueError where image and camera disagree in size.
         """
-        if image.shape[:2] != (camera.height, camera.width):
-            raise ValueError(
-                f"image is {image.shape[1]}x{image.shape[0]}, "
-                f"its camera_info says {camera.width}x{camera.height}"
-            )
+        check_size(image, camera)
         watch = Stopwatch()
         found = [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
         answered = sum(pose.score >= self.pose_score for pose in found)

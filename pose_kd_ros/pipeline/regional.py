@@ -19,7 +19,7 @@ from .estimator import NEAR, Estimator
 from .network import Network
 from .preprocess import network_input
 from .region import Region, overlap
-from .solve import SAME_OBJECT, Estimates, ObjectPose, Stopwatch, solve, suppress, with_track
+from .solve import SAME_OBJECT, Estimates, ObjectPose, Stopwatch, check_size, solve, suppress, with_track
 
 MASK = 0.5  # pixels whose mask is surer than this see the object
 LEAST_BITS = (
@@ -81,11 +81,7 @@ class RegionalEstimator:
         recover: bool = False,
     ) -> Estimates:
         """As ``Estimator.estimate``; a search asks the locator where to look, if there is one."""
-        if image.shape[:2] != (camera.height, camera.width):
-            raise ValueError(
-                f"image is {image.shape[1]}x{image.shape[0]}, "
-                f"its camera_info says {camera.width}x{camera.height}"
-            )
+        check_size(image, camera)
         watch = Stopwatch()
         found = [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
         answered = sum(pose.score >= self.pose_score for pose in found)
