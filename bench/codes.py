@@ -2,8 +2,8 @@
 
     python -m bench.codes runs/RUN [--crops 400] [--out docs/results/dense_small.json]
 
-``mask_iou``: of the mask, over all crops. ``bit_N_error``: share of wrong bits inside the visible masks; the first
-bit halves the surface, the last of 16 tells points a millimetre apart; chance is 0.5.
+``mask_iou``: of the mask, over all crops. ``bit_N_error``: share of wrong bits inside the visible masks; the
+first bit halves the surface, the last of 16 tells points a millimetre apart; chance is 0.5.
 """
 
 from __future__ import annotations

@@ -17,30 +17,42 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.functional import interpolate
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.rows import common
 from pose_kd_ros.bundle.store import open_bundle
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose
+from pose_kd_ros.core.surface import BITS
 from training.config import LossWeights, RunConfig
+from training.data.dense_targets import collate_dense, make_dense_targets
 from training.data.targets import Instance, collate, make_targets
 from training.losses.distill import DistillConfig, adlp_loss, student_votes, teacher_votes
+from training.losses.distill_dense import code_terms
+from training.models.dense import STRIDE, dense_resnet34, dense_tiny, dense_tiny_h
 from training.models.network import (
-    KeypointNetwork,
     darknet53,
     darknet_tiny,
     darknet_tiny_h,
     darknet_tiny_h_slim,
+    make_network,
 )
 from training.step import losses, prepare
 from training.teacher import Distillation, Teacher, frozen
 
 NETWORKS = {
     "darknet-tiny-h slim": darknet_tiny_h_slim,
+    "dense darknet-tiny-h": dense_tiny_h,
     "darknet-tiny-h": darknet_tiny_h,
+    "dense darknet-tiny": dense_tiny,
     "darknet-tiny": darknet_tiny,
     "darknet-53": darknet53,
-}
+    "dense resnet-34": dense_resnet34,
+}  # by memory: what the process has taken at most is read after each
+
+
+def family_of(name: str) -> str:
+    return NETWORKS[name]().family
 
 
 def random_batch(count: int, size: int, strides: tuple[int, ...]) -> dict[str, torch.Tensor]:
@@ -59,6 +71,22 @@ def random_batch(count: int, size: int, strides: tuple[int, ...]) -> dict[str, t
             {"image": image, **make_targets([instance], [model], K, (size, size), strides, random)}
         )
     return collate(samples)
+
+
+def random_codes(count: int, size: int) -> dict[str, torch.Tensor]:
+    """The same for the dense family: crops of noise with an object in the middle, of random codes."""
+    random, output = np.random.default_rng(0), size // STRIDE
+    labels = np.zeros((output, output), np.uint8)
+    labels[output // 4 : -output // 4, output // 4 : -output // 4] = 1
+    codes = random.integers(0, 1 << BITS, (1, output, output))
+    image = torch.from_numpy(random.integers(0, 255, (3, size, size), dtype=np.uint8))
+    return collate_dense([{"image": image, **make_dense_targets([0], [True], [1], labels, codes)}] * count)
+
+
+def batch_for(config, options) -> dict[str, torch.Tensor]:
+    if config.family == "dense":
+        return random_codes(options.batch, options.size)
+    return random_batch(options.batch, options.size, config.strides)
 
 
 def best_seconds(run, repeats: int) -> float:
@@ -96,8 +124,8 @@ def plain_step(network, batch, distillation=None, teacher=None):
 
 def network_row(name: str, options, rate: float) -> tuple[dict, float]:
     torch.manual_seed(0)
-    network = KeypointNetwork(NETWORKS[name]()).to(memory_format=torch.channels_last)
-    batch = random_batch(options.batch, options.size, network.config.strides)
+    network = make_network(NETWORKS[name]()).to(memory_format=torch.channels_last)
+    batch = batch_for(network.config, options)
     with FlopCounterMode(display=False) as counter:
         backward(network, batch)
     seconds = best_seconds(plain_step(network, batch), options.steps)
@@ -113,21 +141,21 @@ def network_row(name: str, options, rate: float) -> tuple[dict, float]:
     return figures, seconds
 
 
-def distillation_figures(method: str, options, plain: float) -> dict:
-    """A slim student under a tiny-H teacher; both untrained, so every cell of the teacher is asked."""
+def distillation_figures(method: str, taught: str, by: str, options, plain: float) -> dict:
+    """A student under a teacher; both untrained, so every cell of the teacher is asked."""
     torch.manual_seed(0)
     config = DistillConfig(method, teacher=Path("none"), teacher_score=0.0)
     student, teacher = (
-        KeypointNetwork(make()).to(memory_format=torch.channels_last)
-        for make in (darknet_tiny_h_slim, darknet_tiny_h)
+        make_network(NETWORKS[name]()).to(memory_format=torch.channels_last) for name in (taught, by)
     )
     distillation = Distillation.of(config, teacher.config, student.config)
     teacher = Teacher(frozen(teacher), RunConfig("teacher"))
-    batch = random_batch(options.batch, options.size, student.config.strides)
+    batch = batch_for(student.config, options)
     seconds = best_seconds(plain_step(student, batch, distillation, teacher), options.steps)
     figures = {"step_ms": 1e3 * seconds, "times_the_plain_step": seconds / plain}
     if method == "adlp":
-        figures["transport_share_of_step"] = transport_seconds(config, batch, options) / seconds
+        alone = code_seconds if student.config.family == "dense" else transport_seconds
+        figures["transport_share_of_step"] = alone(config, batch, options) / seconds
     return figures
 
 
@@ -149,6 +177,20 @@ def transport_seconds(config: DistillConfig, batch, options) -> float:
     return best_seconds(run, options.steps)
 
 
+def code_seconds(config: DistillConfig, batch, options) -> float:
+    """The same for surface codes: smooth maps of bits, the student's less sure."""
+    side = options.size // STRIDE
+    coarse = torch.randn(options.batch, BITS, 8, 8) * 4
+    told = interpolate(coarse, size=(side, side), mode="bilinear")
+    moving = (told * 0.4 + torch.randn_like(told)).requires_grad_()
+    mask = torch.full((options.batch, 1, side, side), 2.0)
+
+    def run():
+        code_terms((mask, moving), (mask, told), batch, config)["kd_code"].backward()
+
+    return best_seconds(run, options.steps)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -164,23 +206,19 @@ def main() -> None:
     setting = f"batch {options.batch} of {options.size}x{options.size}, fp32, {options.threads} thread(s)"
 
     def add(name, method, network, figures):
-        rows.append(
-            common(name, method, "keypoint", "noise", f"{setting}, synthetic", network=network) | figures
-        )
+        family = family_of(network)
+        rows.append(common(name, method, family, "noise", f"{setting}, synthetic", network=network) | figures)
         print(name, {k: float(f"{v:.4g}") for k, v in figures.items()}, flush=True)
 
     print(f"matrix product: {rate:.0f} GFLOP/s")
     for name in NETWORKS:
         figures, plain[name] = network_row(name, options, rate)
         add(f"training step, {name}", "none", name, figures)
-    for method in ("naive", "fkd", "adlp", "adlp+fkd"):
-        figures = distillation_figures(method, options, plain["darknet-tiny-h slim"])
-        add(
-            f"training step, darknet-tiny-h slim under darknet-tiny-h, {method}",
-            method,
-            "darknet-tiny-h slim",
-            figures,
-        )
+    pairs = [("darknet-tiny-h slim", "darknet-tiny-h", m) for m in ("naive", "fkd", "adlp", "adlp+fkd")]
+    pairs += [("dense darknet-tiny-h", "dense darknet-tiny", m) for m in ("naive", "adlp")]
+    for taught, by, method in pairs:
+        figures = distillation_figures(method, taught, by, options, plain[taught])
+        add(f"training step, {taught} under {by}, {method}", method, taught, figures)
     if options.out:
         options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 

@@ -16,6 +16,7 @@ from pose_kd_ros.bundle.store import Bundle, open_bundle
 from pose_kd_ros.evaluation.bop import BopDataset, Faults, OnFault, load_models_info, load_ply_vertices
 from pose_kd_ros.evaluation.bop_run import (
     Group,
+    add_recalls,
     compare,
     cut,
     false_alarm_scores,
@@ -123,7 +124,8 @@ def evaluate_command(
         raise ValueError(
             f"{bundle}: of the dense family, which looks where it is told: give --locator BUNDLE"
         )
-    values = figures(*measure(estimator, split, limit, 0, on_fault, given_boxes))
+    groups, images, seconds = measure(estimator, split, limit, 0, on_fault, given_boxes)
+    values = figures(groups, images, seconds) | add_recalls(groups)
     values = rounded(values | ({"given_boxes": 1.0} if given_boxes else {}))
     for name, value in values.items():
         print(f"{name:28s} {value:g}")
