@@ -123,7 +123,11 @@ def test_rows_that_are_there_are_kept_and_those_not_reached_say_so(rows, tiny_da
     monkeypatch.setattr(table, "train_together", original)
     kept = (rows[1].run.folder / FIGURES).read_bytes()
     assert make_table(rows[:4], out, [split], 2, 0.0) is True
-    assert [r["status"] for r in json.loads(out.read_text())] == ["measured"] * 4
+    content = json.loads(out.read_text())
+    assert [r["status"] for r in content] == ["measured"] * 5
+    assert content[4]["name"] == "none, mean of 2 seeds" and content[4]["seeds"] == 2
+    cost = {"train_seconds", "train_crops_per_second", "train_step_ms", "train_peak_memory_mb"}
+    assert all(cost < set(row) and min(row[name] for name in cost) > 0 for row in content)
     assert (rows[1].run.folder / FIGURES).read_bytes() == kept
 
 

@@ -67,6 +67,8 @@ def vote_loss(
     """Mean loss of the drawn cells' votes (P, K, 2), pixels, against one representative of each instance:
     ``choice`` (I,), or where that is -1 the tied one that they are nearest to."""
     count = at_least_one(shared_mean(len(votes), votes))
+    if not len(votes):
+        return votes.sum() * 0.0
     instance = batch["vote_instance"]
     loss = representative_losses(votes, instance, batch)
     nearest = best_representative(loss, instance, batch["tied"])
