@@ -39,9 +39,8 @@ def measured(folder: Path, crops: int) -> dict:
         image = batch["map_image"]
         inside = (batch["instance_map"][image] == batch["map_instance"].view(-1, 1, 1)).unsqueeze(1)
         pixels = pixels + inside.sum()
-        wrong = wrong + (((codes[image] > 0.5) != (bits_of(batch["code_maps"]) > 0.5)) & inside).sum(
-            (0, 2, 3)
-        )
+        true = bits_of(batch["code_maps"]).movedim(3, 1) > 0.5
+        wrong = wrong + (((codes[image] > 0.5) != true) & inside).sum((0, 2, 3))
     errors = {f"bit_{n}_error": float(f"{e:.4g}") for n, e in enumerate((wrong / pixels).tolist(), 1)}
     about = common(
         f"dense, {described(config.network)}: {config.distill.method}",

@@ -246,6 +246,17 @@ def run(command) -> None:
         evaluate_command(*(getattr(command, field.name) for field in fields(command)))
 
 
+def check_depth(run: RunConfig) -> None:
+    """Raise ValueError if the data set's renders have no depth: not after days, but before the first row."""
+    from pose_kd_ros.evaluation.bop import BopDataset
+
+    for split in (run.data / run.split, run.data / run.val_split):
+        if BopDataset(split).images[0].depth is None:
+            raise ValueError(
+                f"{split}: no depth, which dense rows want; render --depth, or table --no-dense"
+            )
+
+
 def run_table(command: Table) -> None:
     from .models.network import darknet_tiny, darknet_tiny_h_slim
     from .plan import Row, cut, dense_rows, plan
@@ -263,6 +274,7 @@ def run_table(command: Table) -> None:
         pair = [
             replace(run, network=replace(run.network, classes=classes), data=student.data) for run in pair
         ]
+        check_depth(student)
         dense = dense_rows(*pair, command.floor, None if command.together else teacher.folder)
     rows = plan(teacher, student, command.seeds, command.floor, others, dense, command.together)
     side = command.side_by_side, command.together

@@ -175,7 +175,10 @@ def check_same(config: RunConfig, kept: str, path: Path) -> None:
 
     Settings that the kept text does not know came later: the run had their defaults.
     """
-    new, old = (_flat(json.loads(text)) for text in (to_json(config), kept))
+    try:
+        new, old = (_flat(json.loads(text)) for text in (to_json(config), kept))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path / 'config.json'}: not the settings of a run ({error})") from error
     since = _flat(json.loads(to_json(RunConfig(config.name))))
     old = {name: since[name] for name in new if name in since} | old
     differ = [

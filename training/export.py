@@ -41,7 +41,7 @@ from .models.dense import DenseNetwork
 from .models.network import KeypointNetwork, make_network
 from .render.files import write_whole
 from .step import MEAN, STD
-from .teacher import EVALUATION
+from .teacher import EVALUATION, check_surfaces
 
 OUTPUTS = {"keypoint": ["scores", "offsets"], "dense": ["mask", "codes"]}
 PARITY = (
@@ -134,6 +134,7 @@ def trained_network(config: RunConfig) -> tuple[Deployed, int]:
     if not last.exists():
         raise ValueError(f"{last}: no checkpoint; train the run first")
     state = checkpoint.load(last)
+    check_surfaces(last, state.get("surfaces", {}), config)
     network = make_network(config.network)
     network.load_state_dict(state["network"])
     return Deployed(network).eval(), state["step"]
@@ -256,7 +257,8 @@ def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, va
     search_size = -(-search_size // stride) * stride  # up to what the coarsest level divides
     if config.network.family == "dense":  # which does not search
         search_size = config.crops.size
-    bundle = export(config, out, names, search_size, DecodeSpec(0.3, 0.0, []))
+    decode = DecodeSpec(0.5 if config.network.family == "dense" else 0.3, 0.0, [])
+    bundle = export(config, out, names, search_size, decode)
     if val_images and config.val_split:
         decode, metrics = choose(bundle, config.data / config.val_split, val_images, config.faults)
         bundle = export(config, out, names, search_size, decode, metrics)

@@ -20,8 +20,19 @@ from .config import RunConfig, check_same, to_json
 from .cost import Cost
 from .models.network import make_network
 from .parallel import share_statistics
+from .render.files import write_whole
 from .step import losses
-from .teacher import Distillation, Outputs, Teacher, Told, check_like, check_teacher, load_teacher
+from .teacher import (
+    Distillation,
+    Outputs,
+    Teacher,
+    Told,
+    check_like,
+    check_surfaces,
+    check_teacher,
+    load_teacher,
+    surfaces_of,
+)
 
 OWN = {"name", "network", "weights", "distill", "init", "init_part"} | {
     "steps",
@@ -44,7 +55,8 @@ def differences(one: RunConfig, other: RunConfig) -> list[str]:
     """Fields, with both values, in which two runs differ and may not if they are to share their batches."""
     shared = [f.name for f in dataclasses.fields(RunConfig) if f.name not in OWN]
     pairs = [(name, getattr(one, name), getattr(other, name)) for name in shared]
-    pairs.append(("network.strides", one.network.strides, other.network.strides))
+    for name in ("family", "strides", "classes", "keypoints"):
+        pairs.append((f"network.{name}", *(getattr(run.network, name, None) for run in (one, other))))
     return [f"{name}: {a} and {b}" for name, a, b in pairs if a != b]
 
 
@@ -77,6 +89,7 @@ class Learner:
     def __post_init__(self):
         self.folder = self.config.folder.resolve()  # by which students know it as their teacher
         self.teacher = teacher_folder(self.config)
+        self.surfaces = surfaces_of(self.config)
         self.logger = TensorBoardLogger(self.config.runs, name=self.config.name, version="")
 
     def learn(self, step: int, images: torch.Tensor, batch: dict[str, torch.Tensor], told: Told) -> Outputs:
@@ -139,6 +152,8 @@ class Learner:
             state["teacher_step"] = self.teacher_step
         if self.distillation and self.distillation.features is not None:
             state["features"] = self.distillation.features.state_dict()
+        if self.surfaces:
+            state["surfaces"] = self.surfaces
         checkpoint.save(self.config.folder / "last.ckpt", state)
 
     def _values(self, step: int) -> dict[str, float]:
@@ -240,7 +255,7 @@ def resume(learner: Learner) -> int:
         if (
             learner.fabric.global_rank == 0
         ):  # only now: a run that cannot start leaves nothing to disagree with
-            kept.write_text(to_json(config), encoding="utf-8")
+            write_whole(kept, to_json(config))
         return 0
     state = checkpoint.load(last)
     if learner.distillation and state.get("teacher_step") != learner.teacher_step:
@@ -248,6 +263,7 @@ def resume(learner: Learner) -> int:
             f"{last}: its teacher had been trained to step {state.get('teacher_step')}, "
             f"{config.distill.teacher} is at {learner.teacher_step} now; start a run of another --name"
         )
+    check_surfaces(last, state.get("surfaces", {}), config)
     learner.network.load_state_dict(state["network"])
     learner.optimizer.load_state_dict(state["optimizer"])
     if learner.distillation and learner.distillation.features is not None:

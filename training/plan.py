@@ -169,20 +169,19 @@ def _with_teacher(teacher: RunConfig, students: list[Row], index: int, listed: b
 
 def groups(rows: list[Row], side_by_side: int, together: bool = False) -> list[list[Row]]:
     """The rows, in their order, in groups that train side by side: of one stage, on the same batches, at most
-    so many at a time; a whole stage with its teacher where that is trained along."""
+    so many at a time; a whole stage with its teacher where that is trained along, as it is not for the dense
+    family."""
     result: list[list[Row]] = []
+    teachers = {row.run.distill.teacher for row in rows}
     for row in rows:
         last = result[-1] if result else []
         fits = last and last[0].stage == row.stage and not differences(last[0].run, row.run)
-        if fits and (together or (len(last) < side_by_side and not _teaches(last[0], row))):
+        along = together and row.run.network.family == "keypoint"
+        if fits and (along or (len(last) < side_by_side and last[0].run.folder not in teachers)):
             last.append(row)
         else:
             result.append([row])
     return result
-
-
-def _teaches(teacher: Row, student: Row) -> bool:
-    return student.run.distill.teacher == teacher.run.folder
 
 
 def cut(rows: list[Row], shard: tuple[int, int], side_by_side: int, together: bool) -> list[Row]:

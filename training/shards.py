@@ -6,6 +6,7 @@ A shard keeps its part beside what it is a part of, under the name of the whole 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +30,9 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Shard:
         """From "i/n"; Convention: 0/2 and 1/2 are the halves."""
-        try:
-            return cls(*map(int, text.split("/")))
-        except TypeError as error:
-            raise ValueError(f"--shard {text}: wants i/n, such as 0/4") from error
+        if not (parts := re.fullmatch(r"(\d+)/(\d+)", text)):
+            raise ValueError(f"--shard {text}: wants i/n, such as 0/4")
+        return cls(*map(int, parts.groups()))
 
     def of(self, whole: Path) -> Path:
         """Where this part of a file or folder is kept; the whole itself if it is all of it."""
@@ -73,6 +73,14 @@ def merge_table(out: Path) -> str:
     return f"{out}: {len(placed)} rows of {len(parts)} shards"
 
 
+def _refuse_other(split: Path, recipe: dict, scenes: set[str]) -> None:
+    """Raise ValueError if the folder holds renders that are not those of the shards."""
+    there = {p.name for p in split.glob("*") if p.is_dir() and p.name.isdigit()}
+    path = split / "render.json"
+    if there and (not path.exists() or read_object(path) != recipe or there - scenes):
+        raise ValueError(f"{split}: holds other renders than the shards'; move it away, then merge again")
+
+
 def merge_split(split: Path) -> str:
     """Move the scenes of all shards into the split's folder; a merge that was killed goes on."""
     folders = [shard.of(split) for shard in shards_of(split)]
@@ -82,6 +90,7 @@ def merge_split(split: Path) -> str:
         if (ask, recipe) != (asked[0], recipes[0]):
             raise ValueError(f"{folder}: rendered with other settings than {folders[0]}")
     scenes = scenes_of(asked[0]["count"], recipes[0]["images_per_scene"])
+    _refuse_other(split, recipes[0], {f"{number:06d}" for number, _ in scenes})
     sources = []
     for number, indices in scenes:
         name, folder = f"{number:06d}", folders[number % len(folders)]
@@ -90,9 +99,9 @@ def merge_split(split: Path) -> str:
                 raise ValueError(f"{folder}: scene {name} is not finished; run this shard again")
             sources.append(folder / name)
     split.mkdir(parents=True, exist_ok=True)
+    write_whole(split / "render.json", json.dumps(recipes[0], indent=1) + "\n")
     for source in sources:
         source.rename(split / source.name)
-    write_whole(split / "render.json", json.dumps(recipes[0], indent=1) + "\n")
     for folder in folders:
         shutil.rmtree(folder)
     return f"{split}: {asked[0]['count']} images in {len(scenes)} scenes of {len(folders)} shards"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from pose_kd_ros.bundle.manifest import surface_file
 from pose_kd_ros.core.object_model import ObjectModel
 
 from . import checkpoint
 from .config import RunConfig, load_config
 from .data.objects import load_objects
+from .data.surface import fingerprints
 from .losses.distill import (
     DistillConfig,
     adlp_loss,
@@ -45,7 +47,25 @@ def load_teacher(folder: Path) -> Teacher:
     state = checkpoint.load(last)
     network = make_network(settings.network)
     network.load_state_dict(state["network"])
-    return Teacher(frozen(network), settings, state["step"])
+    return Teacher(frozen(network), settings, state["step"], surfaces=state.get("surfaces", {}))
+
+
+def surfaces_of(run: RunConfig) -> dict[int, str]:
+    """Fingerprints of the surface codes that a dense run learns; none of the keypoint family."""
+    if run.network.family != "dense":
+        return {}
+    return fingerprints(run.data / "models", load_objects(run.data, only=run.objects))
+
+
+def check_surfaces(where: Path, learnt: dict[int, str], run: RunConfig) -> None:
+    """Raise ValueError if what lies at ``where`` has learnt other codes than ``run`` has now."""
+    ours = surfaces_of(run)
+    if differ := [i for i in sorted({*learnt, *ours}) if learnt.get(i) != ours.get(i)]:
+        names = ", ".join(surface_file(i) for i in differ)
+        raise ValueError(
+            f"{where}: has learnt other surface codes than {run.data / 'models'} holds in {names}; "
+            "bring back the files it was trained with"
+        )
 
 
 def check_teacher(teacher: Teacher, student: RunConfig) -> None:
@@ -53,6 +73,7 @@ def check_teacher(teacher: Teacher, student: RunConfig) -> None:
     objects than ``distill.floor``, and if it was trained on crops of another size or for other objects."""
     _refuse_unmeasured(Path(student.distill.teacher), teacher.step, student.distill.floor)
     check_like(teacher.run, student)
+    check_surfaces(Path(student.distill.teacher), teacher.surfaces, student)
 
 
 def frozen(network: nn.Module) -> nn.Module:
@@ -115,6 +136,8 @@ class Teacher:
     step: int = 0
     """It was trained to."""
     autocast: Callable[[], AbstractContextManager] = nullcontext
+    surfaces: dict[int, str] = field(default_factory=dict)
+    """Of the codes that a dense one has learnt, see ``surfaces_of``."""
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> Outputs:

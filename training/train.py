@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pose_kd_ros.evaluation.bop import Faults
 
 from .config import RunConfig
-from .data.augment import augmented
+from .data.augment import augmented, make_augmentation
 from .data.crops import CropDataset
 from .data.objects import load_objects
 from .data.splits import load_split
@@ -82,10 +82,10 @@ def agreed(fabric: Fabric, pressed: bool, asking: bool) -> bool:
     )
 
 
-def augment(config: RunConfig, fabric: Fabric, step: int, images: torch.Tensor) -> torch.Tensor:
+def augment(config: RunConfig, fabric: Fabric, augmentation, step: int, images: torch.Tensor) -> torch.Tensor:
     """This process's images of a step; what they draw depends on nothing before it, nor on who has them."""
     first = fabric.global_rank * len(images)
-    return augmented(images, config.augment, config.seed * 1_000_003 + step, first, config.batch_size)
+    return augmented(images, augmentation, config.seed * 1_000_003 + step, first, config.batch_size)
 
 
 def launch(config: RunConfig) -> Fabric:
@@ -124,16 +124,18 @@ def train_together(configs: list[RunConfig]) -> list[Path]:
     config = configs[0]  # of what all share
     fabric = launch(config)
     learners, teachers = make_learners(configs, fabric)
-    first, last = min(each.start for each in learners), max(each.config.steps for each in learners)
+    last = max(each.config.steps for each in learners)
+    first = min((each.start for each in learners if each.start < each.config.steps), default=last)
     dataset, validation = (make_dataset(config, split) for split in (config.split, config.val_split))
 
+    augmentation = make_augmentation(config.augment, fabric.device)
     batches = on_device(fabric, make_loader(dataset, config, first, last, fabric))
     names = " + ".join(each.config.name for each in learners)
     hidden = fabric.global_rank > 0
     bar = tqdm(batches, initial=first, total=last, desc=names, unit="step", disable=hidden)
     with ctrl_c_between_steps() as stop:
         for step, batch in enumerate(bar, first):
-            images = prepare(batch, partial(augment, config, fabric, step))
+            images = prepare(batch, partial(augment, config, fabric, augmentation, step))
             told = Told(teachers, images)
             active = [each for each in learners if each.start <= step < each.config.steps]
             for learner in active:
@@ -149,10 +151,11 @@ def train_together(configs: list[RunConfig]) -> list[Path]:
                 bar.set_postfix(
                     {name: f"{v:.4f}" for each in active for name, v in each.report(done).items()}
                 )
-            for learner in reversed(active):  # students before their teacher: it can be caught up with
-                if done % config.checkpoint_every == 0 or done == learner.config.steps or stopping:
+            # all together, students before their teachers: none is ahead of what it teaches or is taught
+            if done % config.checkpoint_every == 0 or stopping or any(done == a.config.steps for a in active):
+                for learner in reversed(active):
                     learner.save(done)
-            if validation and done % config.val_every == 0:
+            if validation and active and done % config.val_every == 0:
                 validate(fabric, active, validation, done)
             if stopping and done < last:
                 raise Stopped(f"stopped after step {done} of {last}; the same command goes on from there")

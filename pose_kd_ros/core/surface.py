@@ -63,6 +63,8 @@ def _halved(parts: np.ndarray, rounds: int) -> np.ndarray:
     """Order of each part (P, N, 3) in which its two balanced clusters follow each other; returns (P, N)."""
     centered = parts - parts.mean(1, keepdims=True)
     axis = np.linalg.eigh(np.einsum("pni,pnj->pij", centered, centered))[1][:, :, -1]
+    largest = np.take_along_axis(axis, np.abs(axis).argmax(1)[:, None], 1)
+    axis = axis * np.sign(largest)  # an eigenvector's sign is anybody's choice
     half = parts.shape[1] // 2
     for _ in range(rounds):
         # |x - a|^2 - |x - b|^2 grows with x . (b - a): the balanced halves are those of that projection

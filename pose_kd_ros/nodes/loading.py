@@ -17,8 +17,8 @@ def load_estimator(settings: Settings) -> Estimator | RegionalEstimator:
 
     Raises UnusableParameter or BundleError, also where nothing would tell a dense bundle where to look.
     """
-    bundle, network = _loaded(settings.bundle, settings)
-    locator = make_estimator(*_loaded(settings.locator, settings)) if settings.locator else None
+    bundle, network = _loaded("bundle", settings)
+    locator = make_estimator(*_loaded("locator", settings)) if settings.locator else None
     if locator is not None and not isinstance(locator, Estimator):
         raise UnusableParameter(f"locator: {settings.locator!r} is of the dense family, wanted keypoint")
     estimator = make_estimator(bundle, network, locator)
@@ -30,8 +30,8 @@ def load_estimator(settings: Settings) -> Estimator | RegionalEstimator:
     return estimator.scaled(dict.fromkeys(estimator.objects, settings.object_scale))
 
 
-def _loaded(name: str, settings: Settings) -> tuple[Bundle, Network]:
-    bundle = open_bundle(bundle_folder(name))
+def _loaded(parameter: str, settings: Settings) -> tuple[Bundle, Network]:
+    bundle = open_bundle(bundle_folder(getattr(settings, parameter), parameter))
     network = load_network(bundle, settings.threads, (PROVIDERS[settings.provider],))
     size = bundle.manifest.input.size
     network(np.zeros((1, 3, size, size), np.float32))  # the first run of a size is slower by far

@@ -139,13 +139,14 @@ def judge(changes, configured: bool) -> SetParametersResult:
     return SetParametersResult(successful=True)
 
 
-def bundle_folder(name: str) -> Path:
+def bundle_folder(name: str, parameter: str = "bundle") -> Path:
     """Return the folder of a bundle given as a path, or by the name of one below share/pose_kd_ros/bundles.
 
-    Raises UnusableParameter that lists the installed ones.
+    Raises UnusableParameter that names the parameter and lists the installed ones.
     """
     if not name:
-        raise UnusableParameter(f"bundle: none was given; wanted a folder or one of {installed_bundles()}")
+        installed = installed_bundles()
+        raise UnusableParameter(f"{parameter}: none was given; wanted a folder or one of {installed}")
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -153,7 +154,7 @@ def bundle_folder(name: str) -> Path:
     if Path(name).name == name and shipped.is_dir():
         return shipped
     raise UnusableParameter(
-        f"bundle: {name!r} is neither a folder nor one of the installed {installed_bundles()}"
+        f"{parameter}: {name!r} is neither a folder nor one of the installed {installed_bundles()}"
     )
 
 

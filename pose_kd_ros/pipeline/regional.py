@@ -21,7 +21,6 @@ from .preprocess import network_input
 from .region import Region, overlap
 from .solve import SAME_OBJECT, Estimates, ObjectPose, Stopwatch, check_size, solve, suppress, with_track
 
-MASK = 0.5  # pixels whose mask is surer than this see the object
 LEAST_BITS = (
     4  # pixels that are not sure of so many are left out: they know a sixteenth of the surface, or less
 )
@@ -35,9 +34,9 @@ PIXEL_ERROR = 0.015  # inlier threshold over the crop's side
 class RegionalEstimator:
     """A dense bundle, made to run; the same interface as ``Estimator``, and no state between frames either.
 
-    locator: the estimator of a keypoint bundle that searches for it; without one, only regions are looked at.
-    cell_score: the mask's threshold, MASK by default. Raises BundleError where the locator knows none of the
-    objects.
+    locator: the estimator of a keypoint bundle that searches for it; without one, only regions are looked
+    at. cell_score: the mask's threshold instead of the bundle's. Raises BundleError where the locator knows
+    none of the objects.
     """
 
     def __init__(

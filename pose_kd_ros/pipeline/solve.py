@@ -68,8 +68,7 @@ def check_size(image: np.ndarray, camera: Camera) -> None:
     """Raise ValueError where an image (H, W, 3) and its camera disagree."""
     if image.shape[:2] != (camera.height, camera.width):
         raise ValueError(
-            f"image is {image.shape[1]}x{image.shape[0]}, "
-            f"its camera_info says {camera.width}x{camera.height}"
+            f"image is {image.shape[1]}x{image.shape[0]}, its camera_info says {camera.width}x{camera.height}"
         )
 
 

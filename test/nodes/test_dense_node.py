@@ -61,6 +61,11 @@ def test_a_dense_bundle_that_nothing_tells_where_to_look_is_refused(ros, bundles
     assert rig.state == "unconfigured" and "locator" in message and "use_regions" in message
 
 
+def test_a_locator_that_is_not_there_is_named_as_such(ros, bundles):
+    rig = Rig(ros, bundle=bundles["dense"], locator="nowhere", threads=1)
+    assert "locator: 'nowhere' is neither a folder" in rig.diagnosis()[1]
+
+
 @pytest.mark.parametrize(
     ("bundle", "locator", "reason"),
     [("dense", "dense", "wanted keypoint"), ("keypoint", "keypoint", "needs no locator")],

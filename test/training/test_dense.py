@@ -1,6 +1,7 @@
 """The dense family's training side: networks, surface codes of a mesh, targets, losses, distillation."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from pose_kd_ros.core.object_model import ObjectModel, box_corners, expand_symmetries  # noqa: E402
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose  # noqa: E402
 from pose_kd_ros.core.surface import BITS  # noqa: E402
+from pose_kd_ros.evaluation.bop import BopError  # noqa: E402
 from training.data.dense_targets import UNUSED, collate_dense, make_dense_targets  # noqa: E402
 from training.losses.dense import bit_weights, bits_of, code_loss, dense_losses, mask_loss, remember  # noqa: E402
 from training.losses.distill import DistillConfig  # noqa: E402
@@ -55,7 +57,7 @@ def perfect(batch):
     """Logits that are right with a probability of 0.9997."""
     mask = torch.where(batch["instance_map"] >= 0, 8.0, -8.0).unsqueeze(1)
     codes = torch.zeros(len(mask), BITS, *mask.shape[2:])
-    codes[batch["map_image"]] = bits_of(batch["code_maps"]) * 16 - 8
+    codes[batch["map_image"]] = bits_of(batch["code_maps"]).movedim(3, 1) * 16 - 8
     return mask, codes
 
 
@@ -256,6 +258,17 @@ def test_a_point_cloud_has_no_surface(tmp_path):
         load_surface(tmp_path, 2)
 
 
+def test_codes_of_another_mesh_are_refused(box_models, tmp_path):
+    from training.data.surface import load_surface
+
+    trimesh = pytest.importorskip("trimesh")
+    shutil.copytree(box_models, tmp_path / "models")
+    load_surface(tmp_path / "models", 1)
+    trimesh.creation.box((60, 80, 101)).export(tmp_path / "models" / "obj_000001.ply")
+    with pytest.raises(ValueError, match=r"object_000001\.npz: codes of another mesh"):
+        load_surface(tmp_path / "models", 1)
+
+
 def box_model(symmetries=None):
     size = np.array([0.06, 0.08, 0.1])
     more = {} if symmetries is None else {"symmetries": symmetries}
@@ -312,5 +325,5 @@ def test_a_depth_that_does_not_fit_is_refused_by_name(box_models):
 
     labels, depth, instance = seen_box(POSE, K, (80, 80))
     reader = CodeReader([box_model()], {1: load_surface(box_models, 1)})
-    with pytest.raises(ValueError, match=r"000007\.png: object 1: 100%.*--depth"):
+    with pytest.raises(BopError, match=r"000007\.png: object 1: 100%.*--depth"):
         reader.codes(labels, depth * 1.3, K, [instance], "000007.png")

@@ -8,18 +8,21 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trimesh")
+cv2 = pytest.importorskip("cv2")
 
 from pose_kd_ros.bundle.manifest import BundleError  # noqa: E402
 from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
-from pose_kd_ros.evaluation.bop import BopDataset  # noqa: E402
+from pose_kd_ros.core.pose import from_rotation_vector, make_pose  # noqa: E402
+from pose_kd_ros.evaluation.bop import BopDataset, BopError  # noqa: E402
 from pose_kd_ros.evaluation.bop_run import run, true_regions  # noqa: E402
 from pose_kd_ros.pipeline.families import make_estimator  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training import checkpoint  # noqa: E402
 from training.config import RunConfig, load_config  # noqa: E402
 from training.data.crops import CropConfig  # noqa: E402
+from training.data.tiles import read_tile  # noqa: E402
 from training.evaluate import evaluate_command  # noqa: E402
-from training.export import export_run  # noqa: E402
+from training.export import export_run, trained_network  # noqa: E402
 from training.losses.distill import DistillConfig  # noqa: E402
 from training.models.dense import DenseConfig  # noqa: E402
 from training.models.network import NetworkConfig  # noqa: E402
@@ -126,6 +129,48 @@ def test_what_a_dense_teacher_cannot_teach_is_refused(trained, bundle, tmp_path)
     adlp = dataclasses.replace(fkd, method="adlp")
     with pytest.raises(ValueError, match="teacher of the dense family, the student is keypoint"):
         train(dataclasses.replace(trained, name="k", runs=tmp_path, network=NetworkConfig(), distill=adlp))
+
+
+def test_other_codes_than_were_learnt_are_refused(trained, bundle, tmp_path):
+    """At resuming, at export, and by a student whose data set has codes of its own."""
+    shutil.copytree(trained.data, tmp_path / "data")
+    shutil.copytree(trained.folder, tmp_path / "dense")
+    kept = tmp_path / "data" / "models" / "object_000001.npz"
+    with np.load(kept) as stored:
+        np.savez(kept, points=stored["points"][::-1], mesh=stored["mesh"])
+    moved = dataclasses.replace(trained, data=tmp_path / "data", runs=tmp_path)
+    with pytest.raises(ValueError, match=r"last\.ckpt: has learnt other surface codes.*object_000001\.npz"):
+        trained_network(moved)
+    distill = DistillConfig("adlp", teacher=trained.folder, floor=0.0)
+    with pytest.raises(ValueError, match="has learnt other surface codes"):
+        train(dataclasses.replace(moved, name="student", distill=distill))
+
+
+def test_a_tied_instance_outside_the_crop_takes_no_part(dense_data, tmp_path):
+    """Two symmetric instances, one beside the crop, with more representatives than the one in it."""
+    dataset = make_dataset(settings(dense_data, tmp_path), "train")
+    tile = read_tile(dataset.images[0], {1}, with_depth=True)
+    half = dataclasses.replace(dataset.models[0], symmetries=np.stack([np.eye(4), np.diag([-1.0, -1, 1, 1])]))
+    dataset.models[0] = half
+    dataset.reader.models[1] = half
+    (one,) = tile.instances
+    halfway = one.T_camera_object @ make_pose(from_rotation_vector((0, 0, np.pi / 2)), np.zeros(3))
+    hidden = dataclasses.replace(one, label=2, T_camera_object=halfway)
+    for instances in ((one, hidden), (hidden, one)):
+        sample = dataset.sample(dataclasses.replace(tile, instances=instances), np.random.default_rng(0))
+        assert len(sample["code_maps"]) == len(sample["map_instance"]) and len(sample["class_index"]) <= 1
+
+
+def test_a_damaged_depth_is_skipped_and_counted(dense_data, tmp_path):
+    shutil.copytree(dense_data, tmp_path / "data")
+    broken = tmp_path / "data" / "train" / "000000" / "depth" / "000003.png"
+    cv2.imwrite(str(broken), np.full((192, 256), 30000, np.uint16))
+    config = settings(tmp_path / "data", tmp_path, faults="skip", val_split="", steps=6)
+    dataset = make_dataset(config, "train")
+    samples = [dataset[i] for i in range(6)]
+    assert len(samples) == 6 and list(dataset.faults.kinds.values()) == ["depth"]
+    with pytest.raises(BopError, match=r"000003\.png: object 1: .*--depth"):
+        [make_dataset(dataclasses.replace(config, faults="refuse"), "train")[i] for i in range(6)]
 
 
 def test_depth_is_asked_for(tiny_data, tmp_path, dense_data):

@@ -9,8 +9,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from training import table  # noqa: E402
+from training.models.dense import DenseConfig  # noqa: E402
 from training.models.network import NetworkConfig  # noqa: E402
-from training.plan import cut, plan  # noqa: E402
+from training.plan import cut, dense_rows, groups, plan  # noqa: E402
 from training.render.dataset import render_dataset  # noqa: E402
 from training.shards import Shard, merge, shards_of  # noqa: E402
 from training.table import FIGURES, keep, make_table  # noqa: E402
@@ -52,14 +53,19 @@ def rows(tiny_data, tmp_path):
 @pytest.mark.parametrize("together", [False, True])
 def test_every_row_is_in_one_shard_with_the_teacher_it_waits_for(together, rows, tmp_path):
     whole = rows(tmp_path)
-    if together:
-        whole = plan(whole[0].run, dataclasses.replace(whole[1].run, name="student"), 2, -1.0, together=True)
+    big = dataclasses.replace(whole[0].run, name="dense_teacher", network=DenseConfig(width=32))
+    small = dataclasses.replace(big, name="dense", network=DenseConfig(width=16))
+    dense = dense_rows(big, small, -1.0, None if together else whole[0].run.folder)
+    student = dataclasses.replace(whole[1].run, name="student")
+    whole = plan(whole[0].run, student, 2, -1.0, dense=dense, together=together)
     parts = [cut(whole, (index, 3), 4, together) for index in range(3)]
     listed = [row.place for part in parts for row in part if row.listed]
     assert sorted(listed) == [row.place for row in whole if row.listed]
     for part in parts:
         names = {row.run.folder for row in part}
-        assert {row.run.distill.teacher for row in part} - {None} <= names
+        assert {run for row in part for run in (row.run.distill.teacher, row.locator)} - {None} <= names
+    of_dense = [g for g in groups(whole, 4, together) if g[0].run.network.family == "dense"]
+    assert [[row.method for row in g] for g in of_dense] == [["teacher"], ["none", "adlp", "naive"]]
 
 
 def test_two_shards_of_a_table_merged_are_one_run(rows, tiny_data, tmp_path, monkeypatch):
@@ -91,9 +97,25 @@ def test_two_shards_of_a_table_merged_are_one_run(rows, tiny_data, tmp_path, mon
 
 
 def test_a_shard_that_is_none_is_refused(tmp_path):
-    for text in ("2/2", "-1/2", "1", "a/b"):
-        with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="shard 2/2: wants i/n with 0 <= i < n"):
+        Shard.parse("2/2")
+    for text in ("-1/2", "1", "a/b", "0/4/2"):
+        with pytest.raises(ValueError, match=f"--shard {text}: wants i/n, such as 0/4"):
             Shard.parse(text)
+
+
+def test_a_merge_does_not_touch_other_renders(tmp_path):
+    split = tmp_path / "train"
+    (split / "000000").mkdir(parents=True)
+    (split / "render.json").write_text('{"seed": 1, "images_per_scene": 2}')
+    for index in (0, 1):
+        folder = Shard(index, 2).of(split)
+        folder.mkdir()
+        (folder / "render.json").write_text('{"seed": 2, "images_per_scene": 2}')
+        (folder / "shard.json").write_text('{"count": 4}')
+    with pytest.raises(ValueError, match="train: holds other renders than the shards'"):
+        merge(split)
+    assert Shard(0, 2).of(split).exists() and '"seed": 1' in (split / "render.json").read_text()
     keep(Shard(0, 2).of(tmp_path / "t.json"), [])
     keep(Shard(0, 3).of(tmp_path / "t.json"), [])
     with pytest.raises(ValueError, match="of one division"):

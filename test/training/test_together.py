@@ -13,7 +13,7 @@ from training.learner import Learner, check_shareable  # noqa: E402
 from training.losses.distill import DistillConfig  # noqa: E402
 from training.models.network import NetworkConfig  # noqa: E402
 from training.teacher import EVALUATION, Teacher  # noqa: E402
-from training.train import train, train_together  # noqa: E402
+from training.train import Stopped, train, train_together  # noqa: E402
 
 from .test_train import SMALL, settings, weights  # noqa: E402
 
@@ -129,6 +129,24 @@ def test_the_teachers_weight_follows_lead_and_ramp():
     assert LossWeights(kd_vote=50.0).taught(0.5) == LossWeights(kd_vote=25.0, kd_score=0.5, kd_feature=0.5)
     with pytest.raises(ValueError, match=r"found 0\.8 and 0\.3"):
         DistillConfig(lead=0.8, ramp=0.3)
+
+
+def test_a_group_of_unequal_lengths_goes_on_after_the_shorter_run_is_done(tiny_data, tmp_path, monkeypatch):
+    def run(name, runs, steps):
+        return settings(tiny_data, runs, name=name, steps=steps, val_every=5, checkpoint_every=2)
+
+    alone = weights(train(run("long", tmp_path / "alone", 8)))
+    both = [run("short", tmp_path / "two", 2), run("long", tmp_path / "two", 8)]
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr("training.train.agreed", lambda *_: checkpoint_at(both[1]) == 2)
+        train_together(both)
+    assert checkpoint_at(both[0]) == 2 and checkpoint_at(both[1]) == 3
+    assert same(weights(train_together(both)[1]), alone)
+
+
+def checkpoint_at(config):
+    last = config.folder / "last.ckpt"
+    return checkpoint.load(last)["step"] if last.exists() else 0
 
 
 def test_runs_that_cannot_share_their_batches_are_refused_by_field(group):

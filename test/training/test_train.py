@@ -151,6 +151,14 @@ def test_a_folder_with_other_settings_is_refused_by_field(trained):
         train(dataclasses.replace(trained, batch_size=4))
 
 
+def test_settings_that_were_half_written_are_named(trained, tmp_path):
+    broken = dataclasses.replace(trained, runs=tmp_path)
+    broken.folder.mkdir(parents=True)
+    (broken.folder / "config.json").write_text("")
+    with pytest.raises(ValueError, match=r"config\.json: not the settings of a run"):
+        train(broken)
+
+
 def test_settings_survive_the_disk(trained):
     assert load_config(trained.folder) == trained
 

@@ -94,22 +94,20 @@ class CropDataset(Dataset):
         return np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.images))
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        tile = self._readable(*divmod(index, len(self.images)))
-        return self.sample(tile, np.random.default_rng((self.seed, 1, index)))
-
-    def _readable(self, epoch: int, position: int) -> Tile:
-        """The image at this place of the epoch, or the next one, round and round, that can be read."""
-        for number in np.roll(self._order(epoch), -position):
+        for number in self._from(*divmod(index, len(self.images))):
             image = self.images[number]
             try:
-                return (
-                    image
-                    if isinstance(image, Tile)
-                    else read_tile(image, self.class_of, self.reader is not None)
-                )
+                tile = image
+                if not isinstance(image, Tile):
+                    tile = read_tile(image, self.class_of, self.reader is not None)
+                return self.sample(tile, np.random.default_rng((self.seed, 1, index)))
             except BopError as error:
                 self.faults.add(error)
         raise BopError(f"none of the {len(self.images)} images can be read", "picture")
+
+    def _from(self, epoch: int, position: int) -> np.ndarray:
+        """The numbers of all images, from this place of the epoch on, round and round."""
+        return np.roll(self._order(epoch), -position)
 
     def sample(self, tile: Tile, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Return ``image`` (3, size, size) uint8 RGB and the targets of ``make_targets`` or, of the dense
@@ -141,8 +139,10 @@ class CropDataset(Dataset):
             crop.left, crop.top, crop.scale / stride, crop.width // stride, crop.height // stride
         )  # the same region, a pixel for each of the network's
         seen = tile.cut(output, wide=False)
+        labels = {i.label for i in seen.instances}
+        known = [i for i in known if i.label in labels]
         if seen.codes is None:
-            seen = seen.coded(self.reader, "a crop")
+            seen = seen.coded(self.reader)
         number = np.zeros(256, np.uint8)
         for index, instance in enumerate(known):
             number[instance.label] = 1 + index

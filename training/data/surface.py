@@ -3,6 +3,7 @@ see."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -12,9 +13,11 @@ import trimesh
 from scipy.spatial import cKDTree
 
 from pose_kd_ros.bundle.manifest import surface_file
+from pose_kd_ros.bundle.store import sha256
 from pose_kd_ros.core.object_model import ObjectModel, representatives
 from pose_kd_ros.core.pose import inverse, transform
 from pose_kd_ros.core.surface import BITS, SurfaceCodes, balanced_order
+from pose_kd_ros.evaluation.bop import BopError
 
 from .targets import MAX_TIED
 
@@ -26,18 +29,36 @@ def load_surface(models: Path, object_id: int) -> SurfaceCodes:
     """Return the surface codes of ``models``/obj_<id>.ply; they are computed once and kept beside it.
 
     Where ZebraPose splits the mesh's vertices, these are 2**16 points drawn evenly over its faces (seed 0):
-    every code has a point, whatever the mesh's tessellation. Raises ValueError for a mesh without faces.
+    every code has a point, whatever the mesh's tessellation. Raises ValueError for a mesh without faces, and
+    for codes that were kept of another mesh.
     """
-    kept = Path(models) / surface_file(object_id)
-    if kept.exists():
-        with np.load(kept, allow_pickle=False) as stored:
-            return SurfaceCodes(stored["points"])
-    surface = SurfaceCodes(_drawn(Path(models) / f"obj_{object_id:06d}.ply"))
-    handle, temporary = tempfile.mkstemp(suffix=".npz", dir=models)
+    kept, mesh = Path(models) / surface_file(object_id), Path(models) / f"obj_{object_id:06d}.ply"
+    if not kept.exists():
+        _keep(kept, _drawn(mesh), sha256(mesh))
+    with np.load(kept, allow_pickle=False) as stored:
+        if str(stored["mesh"]) != sha256(mesh):
+            raise ValueError(
+                f"{kept}: codes of another mesh than {mesh} is now; remove it, and train anew what used it"
+            )
+        return SurfaceCodes(stored["points"])
+
+
+def _keep(path: Path, points: np.ndarray, mesh: str) -> None:
+    handle, temporary = tempfile.mkstemp(suffix=".npz", dir=path.parent)
     os.close(handle)
-    np.savez(temporary, points=surface.points)
-    os.replace(temporary, kept)
-    return surface
+    try:
+        np.savez(temporary, points=points.astype(np.float32), mesh=mesh)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def fingerprints(folder: Path, models: list[ObjectModel]) -> dict[int, str]:
+    """SHA-256 of each object's codes. They may come out otherwise where they are computed again (a cube's
+    eigenvectors are anybody's choice), and a network has learnt one table."""
+    points = {model.id: load_surface(folder, model.id).points for model in models}
+    return {i: hashlib.sha256(p.tobytes()).hexdigest() for i, p in points.items()}
 
 
 def _drawn(path: Path) -> np.ndarray:
@@ -78,9 +99,10 @@ class CodeReader:
         gap, code = self._trees[object_id].query(points)
         off = float((gap > OFF * self.models[object_id].diameter).mean()) if len(gap) else 0.0
         if off > MOST_OFF:
-            raise ValueError(
+            raise BopError(
                 f"{where}: object {object_id}: {off:.0%} of its pixels lie more than {OFF:g} diameters off "
-                "its mesh; surface codes want rendered depth (python -m training render --depth)"
+                "its mesh; surface codes want rendered depth (python -m training render --depth)",
+                "depth",
             )
         return code
 

@@ -40,7 +40,8 @@ class Tile:
     seen. codes (R, H, W) uint16, for the dense family: each representative's, see ``data.surface``.
 
     K (3, 3) of the tile. wide: True for a part chosen without regard to objects, False for one around an
-    object, None for a whole image. depth (H, W) float32 metres: of tiles whose codes are not read yet.
+    object, None for a whole image. depth (H, W) float32 metres: of tiles whose codes are not read yet. where:
+    names the picture it is of.
     """
 
     pixels: np.ndarray
@@ -50,6 +51,7 @@ class Tile:
     wide: bool | None = None
     codes: np.ndarray | None = None
     depth: np.ndarray | None = None
+    where: str = ""
 
     def cut(self, crop: Crop, wide: bool) -> Tile:
         """The tile that ``crop`` shows of this one; instances that are not seen in it are left out."""
@@ -61,13 +63,14 @@ class Tile:
         )
         codes = None if self.codes is None else np.stack([nearest(each, crop) for each in self.codes])
         depth = None if self.depth is None else nearest(self.depth, crop)
-        return Tile(crop.apply(self.pixels), labels, crop.camera(self.K), seen, wide, codes, depth)
+        K = crop.camera(self.K)
+        return Tile(crop.apply(self.pixels), labels, K, seen, wide, codes, depth, self.where)
 
-    def coded(self, reader: CodeReader | None, where) -> Tile:
-        """With surface codes in the place of depth; where: names the image in an error."""
+    def coded(self, reader: CodeReader | None) -> Tile:
+        """With surface codes in the place of depth; BopError where that does not fit the mesh."""
         if reader is None:
             return self
-        codes = reader.codes(self.labels, self.depth, self.K, self.instances, where)
+        codes = reader.codes(self.labels, self.depth, self.K, self.instances, self.where)
         return replace(self, codes=codes, depth=None)
 
 
@@ -94,7 +97,7 @@ def read_tile(image: BopImage, wanted: Container[int], with_depth: bool = False)
             )
         )
     depth = image.load_depth() if with_depth else None
-    return Tile(pixels, labels, image.K, tuple(instances), depth=depth)
+    return Tile(pixels, labels, image.K, tuple(instances), depth=depth, where=str(image.rgb))
 
 
 def check_labels(image: BopImage, wanted: Container[int]) -> None:
@@ -136,12 +139,20 @@ def make_tiles(
         except BopError as error:
             faults.add(error)
             continue
-        for instance in whole.instances:
-            box = model_box(instance.T_camera_object, by_id[instance.object_id], whole.K)
-            yield whole.cut(Crop.around(box, size, REACH), wide=False).coded(reader, image.rgb)
-        # a dense network never searches
-        if not whole.instances or (reader is None and rng.random() < WIDE_SHARE):
-            yield whole.cut(_wide(whole, size, rng), wide=True).coded(reader, image.rgb)
+        yield from _tiles_of(whole, by_id, size, rng, faults, reader)
+
+
+def _tiles_of(whole: Tile, by_id: dict[int, ObjectModel], size: int, rng, faults, reader) -> Iterator[Tile]:
+    for instance in whole.instances:
+        box = model_box(instance.T_camera_object, by_id[instance.object_id], whole.K)
+        tile = whole.cut(Crop.around(box, size, REACH), wide=False)
+        try:
+            yield tile.coded(reader)
+        except BopError as error:
+            faults.add(error)
+    # a dense network never searches
+    if not whole.instances or (reader is None and rng.random() < WIDE_SHARE):
+        yield whole.cut(_wide(whole, size, rng), wide=True).coded(reader)
 
 
 def _wide(tile: Tile, size: int, rng: np.random.Generator) -> Crop:

@@ -27,9 +27,9 @@ def mask_loss(mask: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tenso
 
 
 def bits_of(codes: torch.Tensor) -> torch.Tensor:
-    """Bits (M, BITS, h, w) float of code maps (M, h, w), the coarsest first."""
-    places = torch.arange(BITS - 1, -1, -1, device=codes.device).view(1, -1, 1, 1)
-    return ((codes.unsqueeze(1) >> places) & 1).float()
+    """Bits (..., BITS) float of codes (...), the coarsest first."""
+    places = torch.arange(BITS - 1, -1, -1, device=codes.device, dtype=codes.dtype)
+    return ((codes.unsqueeze(-1) >> places) & 1).float()
 
 
 def bit_weights(bit_error: torch.Tensor) -> torch.Tensor:
@@ -55,7 +55,7 @@ def code_loss(
     inside = batch["instance_map"][image] == instance.view(-1, 1, 1)
     place, v, u = inside.nonzero(as_tuple=True)
     logits = codes[image[place], :, v, u].float()
-    target = bits_of(batch["code_maps"])[place, :, v, u]
+    target = bits_of(batch["code_maps"][place, v, u])
     loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none") @ bit_weights(bit_error)
     chosen = choice
     if chosen is None:

@@ -1,7 +1,7 @@
 """The eight objects of Occluded-LINEMOD in one network, on renders of their meshes alone.
 
-The data: ``python -m training render --out data/lmo --mesh LMO/models --appearance own --pictures PHOTOS``,
-and once more with ``--split val --seed 2 --count 2000``. The real images are for evaluation only.
+The data: ``python -m training render --out data/lmo --mesh LMO/models --appearance own --pictures PHOTOS
+--depth``, and once more with ``--split val --seed 2 --count 2000``. The real images are for evaluation only.
 """
 
 from __future__ import annotations
