@@ -1,0 +1,63 @@
+"""Rows of docs/results for runs of one object: its bundles on a real BOP split and on their own renders.
+
+    python -m bench.one_object --out docs/results/lmo_distillation.json --test LMO/test NAME=BUNDLE:RUN ...
+
+Each bundle (``python -m training export RUN --out BUNDLE``) is measured from the whole frame, its object alone,
+on --test and on the run's validation renders. The rows stand in --out in the place of those of their names, or
+at its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from bench.rows import common
+from pose_kd_ros.evaluation.bop_run import add_recalls, figures
+from training.config import load_config
+from training.evaluate import measure, rounded
+from training.table import described, loaded
+
+
+def row(name: str, bundle: Path, run: Path, split: Path, real: bool) -> dict:
+    estimator, config = loaded(bundle), load_config(run)
+    manifest = estimator.bundle.manifest
+    groups, images, seconds = measure(estimator, split)
+    about = common(
+        f"one object ({manifest.objects[0].class_name}), small budget, {described(config.network)}: {name}",
+        config.distill.method,
+        manifest.family,
+        f"{split.parent.name}/{split.name}",
+        "real" if real else "synthetic",
+        network=described(config.network),
+        seed=config.seed,
+        steps=config.steps,
+    )
+    found = rounded(figures(groups, images, seconds) | add_recalls(groups))
+    return about | {"parameters": manifest.network.parameters, "gflop": manifest.network.gflop} | found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bundles", nargs="+", metavar="NAME=BUNDLE:RUN")
+    parser.add_argument("--test", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    rows = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else []
+    for text in options.bundles:
+        name, _, places = text.partition("=")
+        bundle, run = map(Path, places.split(":"))
+        config = load_config(run)
+        rows += [
+            row(name, bundle, run, options.test, True),
+            row(name, bundle, run, config.data / "val", False),
+        ]
+        print(json.dumps(rows[-2:], indent=1), flush=True)
+    options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
