@@ -1,10 +1,10 @@
 """Rows of docs/results for runs of one object: its bundles on a real BOP split and on their own renders.
 
-    python -m bench.one_object --out docs/results/lmo_distillation.json --test LMO/test NAME=BUNDLE:RUN ...
+    python -m bench.one_object --out ROWS.json --test LMO/test NAME=BUNDLE:RUN ...
 
-Each bundle (``python -m training export RUN --out BUNDLE``) is measured from the whole frame, its object alone,
-on --test and on the run's validation renders. The rows stand in --out in the place of those of their names, or
-at its end.
+Each bundle (``python -m training export RUN --out BUNDLE``) is measured from the whole frame, its object
+alone, on --test and on the run's validation renders. The rows stand in --out in the place of those of their
+names, or at its end.
 """
 
 from __future__ import annotations
