@@ -50,6 +50,9 @@ class RenderConfig:
     """Camera above the table."""
     roll_deg: float = 20.0
     table_probability: float = 0.65
+    stand: Literal["any", "upright"] = "any"
+    """How objects lie on a table: on any face of their convex hull, or with the mesh's z axis up, for things
+    that nobody lays down."""
     empty_probability: float = 0.10
     """Images without the object."""
     second_probability: float = 0.15

@@ -55,9 +55,10 @@ def make_stock(config: RenderConfig) -> Stock:
     )
     meshes |= {f"user:{path}": load_mesh(path, "m") for path in paths}
     photos = pictures.load_photographs(config.pictures, config.pictures_split)
+    upright = config.stand == "upright"
     return Stock(
         meshes,
         photos,
         tuple(f"user:{p}" for p in paths),
-        {t.object_id: resting_rotations(t.mesh) for t in targets},
+        {t.object_id: np.eye(3)[None] if upright else resting_rotations(t.mesh) for t in targets},
     )
