@@ -16,7 +16,8 @@ def test_the_parameters_file_states_the_defaults():
     given = yaml.safe_load((ROOT / "config" / "pose.yaml").read_text())["/**/pose_node"]["ros__parameters"]
     defaults = vars(Settings())
     assert given == {name: defaults[name] for name in given}
-    assert set(defaults) - set(given) == {"autostart", "bundle", "image_transport"}  # the launch file's
+    of_the_launch_file = {"autostart", "bundle", "image_transport", "locator"}
+    assert set(defaults) - set(given) == of_the_launch_file
 
 
 def test_the_rviz_view_shows_what_the_node_publishes():

@@ -238,7 +238,7 @@ def test_a_step_leaves_the_teacher_as_it_was(method):
     batch = small_batch()
     images = prepare(batch)
     outputs = student(images, with_features=True)
-    terms = losses(outputs, batch, SMALL, LossWeights(), distillation, told(images))
+    terms = losses(outputs, batch, student, LossWeights(), distillation, told(images))
     terms["total"].backward()
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
     assert all(p.grad is None for p in teacher.parameters())

@@ -39,7 +39,7 @@ class FromPixels:
     def __init__(self, models):
         self.objects = {model.id: model for model in models}
 
-    def estimate(self, pixels, camera):
+    def estimate(self, pixels, camera, regions=(), search=True):
         random = np.random.RandomState(zlib.crc32(pixels.tobytes() + camera.K.tobytes()))
         poses = []
         for object_id in self.objects:

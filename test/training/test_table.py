@@ -73,7 +73,7 @@ def test_groups_share_stage_and_batches_and_no_teacher_but_one_that_is_trained_a
     assert [row for part in parts for row in part] == rows and max(map(len, parts)) == 4
     assert [order(part) for part in parts[:3]] == [order(rows[:1]), order(rows[1:3]), order(rows[3:5])]
     same_stage = [dataclasses.replace(row, stage=0) for row in rows[:3]]
-    assert [len(part) for part in groups(same_stage, 4)] == [2, 1]  # none beside the teacher, not its student
+    assert [len(part) for part in groups(same_stage, 4)] == [1, 2]  # no student waits beside its teacher
     student = dataclasses.replace(rows[1].run, name="student")
     along = plan(rows[0].run, student, 2, -1.0, together=True)
     for part in groups(along, 1, together=True):
@@ -125,7 +125,8 @@ def test_rows_that_are_there_are_kept_and_those_not_reached_say_so(rows, tiny_da
     assert make_table(rows[:4], out, [split], 2, 0.0) is True
     content = json.loads(out.read_text())
     assert [r["status"] for r in content] == ["measured"] * 5
-    assert content[4]["name"] == "none, mean of 2 seeds" and content[4]["seeds"] == 2
+    assert content[4]["name"].endswith("width 16, depth 1: none, mean of 2 seeds")
+    assert content[4]["seeds"] == 2
     cost = {"train_seconds", "train_crops_per_second", "train_step_ms", "train_peak_memory_mb"}
     assert all(cost < set(row) and min(row[name] for name in cost) > 0 for row in content)
     assert (rows[1].run.folder / FIGURES).read_bytes() == kept
