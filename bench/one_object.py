@@ -3,8 +3,8 @@
     python -m bench.one_object --out ROWS.json --test LMO/test NAME=BUNDLE:RUN ...
 
 Each bundle (``python -m training export RUN --out BUNDLE``) is measured from the whole frame, its object
-alone, on --test and on the run's validation renders. The rows stand in --out in the place of those of their
-names, or at its end.
+alone, on --test and on the run's validation renders; ``val_vote`` is the task's vote loss on crops of
+these. The rows stand in --out in the place of those of their names, or at its end.
 """
 
 from __future__ import annotations
@@ -13,11 +13,30 @@ import argparse
 import json
 from pathlib import Path
 
+import torch
+
 from bench.rows import common
 from pose_kd_ros.evaluation.bop_run import add_recalls, figures
-from training.config import load_config
+from training.config import RunConfig, load_config
+from training.data.targets import collate
 from training.evaluate import measure, rounded
+from training.export import trained_network
+from training.step import losses, prepare
 from training.table import described, loaded
+from training.train import make_dataset
+
+
+@torch.no_grad()
+def vote_loss(config: RunConfig, crops: int = 640) -> float:
+    """The task's vote loss of the run's checkpoint, mean over batches of the first validation crops."""
+    deployed, _ = trained_network(config)
+    dataset = make_dataset(config, config.val_split)
+    values = []
+    for first in range(0, crops, 32):
+        batch = collate([dataset[i] for i in range(first, first + 32)])
+        outputs = deployed.network(prepare(batch), with_features=True)
+        values.append(losses(outputs, batch, deployed.network, config.weights)["vote"].item())
+    return sum(values) / len(values)
 
 
 def row(name: str, bundle: Path, run: Path, split: Path, real: bool) -> dict:
@@ -35,6 +54,8 @@ def row(name: str, bundle: Path, run: Path, split: Path, real: bool) -> dict:
         steps=config.steps,
     )
     found = rounded(figures(groups, images, seconds) | add_recalls(groups))
+    if not real:
+        found["val_vote"] = float(f"{vote_loss(config):.4g}")
     return about | {"parameters": manifest.network.parameters, "gflop": manifest.network.gflop} | found
 
 
