@@ -100,6 +100,12 @@ class Table:
     """With rows of the dense family; the train and val renders must have depth."""
     data: Path | None = None
     """BOP data set with the splits train and val, instead of the recipes'."""
+    objects: tuple[int, ...] = ()
+    """Ids of the data set's objects that all networks are for; none given: the recipes' networks."""
+    faults: Literal["refuse", "skip"] = "refuse"
+    """What to do about damaged or missing files of the data set, as in train."""
+    cache: Path | None = None
+    """Folder for tiles that all runs share, instead of each its own in memory."""
     runs: Path = Path("runs")
     """Folder of all runs; the rows' bundles lie in their runs."""
     seeds: int = 3
@@ -135,13 +141,19 @@ class Table:
         """The teacher's and the student's run; of other recipes than the table's own, if they are named."""
         shared = {"data": self.data, "batch_size": self.batch_size}
         shared = {k: v for k, v in shared.items() if v is not None}
-        shared |= {"runs": self.runs, "precision": self.precision, "workers": self.workers, "init": None}
+        shared |= {
+            name: getattr(self, name) for name in ("runs", "precision", "workers", "objects", "faults")
+        }
+        shared |= {"init": None, "cache": self.cache}
         result = []
         names = recipes or (self.teacher, self.student)
         for name, steps in zip(names, (self.teacher_steps, self.steps)):
             config = replace(RECIPES[name](), **shared)
             crops = replace(config.crops, size=self.size or config.crops.size)
-            result.append(replace(config, crops=crops, steps=steps or config.steps))
+            network = replace(config.network, classes=len(self.objects) or config.network.classes)
+            if network.family == "dense":  # its tiles are in memory alone
+                config = replace(config, cache=None)
+            result.append(replace(config, crops=crops, steps=steps or config.steps, network=network))
         return tuple(result)
 
 
@@ -252,9 +264,7 @@ def check_depth(run: RunConfig) -> None:
 
     for split in (run.data / run.split, run.data / run.val_split):
         if BopDataset(split).images[0].depth is None:
-            raise ValueError(
-                f"{split}: no depth, which dense rows want; render --depth, or table --no-dense"
-            )
+            raise ValueError(f"{split}: no depth, which dense rows want; render --depth, or table --no-dense")
 
 
 def run_table(command: Table) -> None:

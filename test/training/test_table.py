@@ -145,6 +145,11 @@ def test_the_command_line_changes_teacher_and_students_alike(tmp_path):
     assert teacher.data == student.data == tmp_path and teacher.batch_size == student.batch_size == 8
     assert teacher.crops.size == student.crops.size == 128
     assert (student.steps, teacher.steps) == (3, 20_000) and teacher.network.classes == 8
+    command = dataclasses.replace(command, objects=(5, 8), cache=tmp_path / "tiles", faults="skip")
+    dense = command.configs("teacher_lmo_dense", "student_lmo_dense_none")
+    for run in (*command.configs(), *dense):
+        assert run.objects == (5, 8) and run.network.classes == 2 and run.faults == "skip"
+        assert run.cache == (None if run in dense else tmp_path / "tiles")
 
 
 def test_dense_rows_look_where_the_keypoint_teacher_finds(rows, tiny_data, tmp_path):
