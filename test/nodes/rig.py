@@ -12,7 +12,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
-from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
+from vision_msgs.msg import Detection2D, Detection2DArray, Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
 from pose_kd_ros.nodes.conversions import array_to_image, to_seconds
@@ -131,6 +131,17 @@ class Rig:
         )
         self.pause(0.05)
         return self.status() if len(self.statuses) > before else None
+
+    def give_region(self, u, v, side):
+        """A box to look in, at the time of the last frame."""
+        box = Detection2D()
+        box.bbox.center.position.x, box.bbox.center.position.y = float(u), float(v)
+        box.bbox.size_x = box.bbox.size_y = float(side)
+        message = Detection2DArray(detections=[box])
+        message.header.stamp = to_time(self.stamp)
+        assert self.ros.until(self.camera.regions.get_subscription_count, 10)
+        self.camera.regions.publish(message)
+        self.pause(0.1)
 
     def pause(self, seconds):
         self.ros.until(lambda: False, seconds)

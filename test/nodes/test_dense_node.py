@@ -6,8 +6,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("onnx")
 from disc_bundle import TURN, write_disc_bundle
-from rig import GREEN, RED, Rig, picture, position, to_time
-from vision_msgs.msg import Detection2D, Detection2DArray
+from rig import GREEN, RED, Rig, picture, position
 
 from pose_kd_ros.core.pose import from_quaternion, rotation_angle, rotation_between
 
@@ -43,14 +42,7 @@ def test_the_locator_finds_and_the_dense_bundle_measures(ros, bundles):
 
 def test_given_regions_need_no_locator(ros, bundles):
     rig = Rig(ros, bundle=bundles["dense"], use_regions=True, threads=1).connect()
-    box = Detection2D()
-    box.bbox.center.position.x, box.bbox.center.position.y = 150.0, 110.0
-    box.bbox.size_x = box.bbox.size_y = 80.0
-    message = Detection2DArray(detections=[box])
-    message.header.stamp = to_time(rig.stamp)
-    assert ros.until(rig.camera.regions.get_subscription_count, 10)
-    rig.camera.regions.publish(message)
-    rig.pause(0.1)
+    rig.give_region(150, 110, 80)
     assert rig.show(picture((*DISC, RED)))["tracks"][0]["class"] == "red_ball"
     check_pose(rig)
 

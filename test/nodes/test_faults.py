@@ -17,7 +17,6 @@ from rclpy.qos import QoSProfile
 from rig import FRAME, RED, Camera, Rig, picture, to_time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
-from vision_msgs.msg import Detection2D, Detection2DArray
 from visualization_msgs.msg import Marker
 
 from pose_kd_ros.nodes import processing
@@ -277,13 +276,6 @@ def test_a_simulated_clock_that_jumps_back(ros, discs):
 def test_given_regions_take_the_place_of_the_search(ros, discs):
     rig = Rig(ros, bundle=discs, threads=1, use_regions=True).connect()
     assert rig.show(BALL)["tracks"] == []
-    box = Detection2D()
-    box.bbox.center.position.x, box.bbox.center.position.y = 150.0, 110.0
-    box.bbox.size_x = box.bbox.size_y = 80.0
-    message = Detection2DArray(detections=[box])
-    message.header.stamp = to_time(rig.stamp)
-    assert ros.until(rig.camera.regions.get_subscription_count, 10)
-    rig.camera.regions.publish(message)
-    rig.pause(0.1)
+    rig.give_region(150, 110, 80)
     assert rig.show(BALL)["tracks"][0]["class"] == "red_ball"
     assert rig.show(BALL)["tracks"][0]["state"] == "tracked"
