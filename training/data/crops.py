@@ -18,7 +18,7 @@ from pose_kd_ros.evaluation.bop import BopError, BopImage, Faults
 from .dense_targets import collate_dense, make_dense_targets
 from .surface import CodeReader
 from .targets import MAX_TIED, Instance, collate, make_targets
-from .tiles import Tile, TileInstance, model_box, nearest, read_tile
+from .tiles import Tile, TileInstance, model_box, nearest, read_tile, rolled
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,9 @@ class CropConfig:
     """Side of that wide part in image pixels."""
     min_visibility: float = 0.15
     """Objects seen less than this are ignored: neither background nor asked to vote."""
+    roll_deg: float = 0.0
+    """The camera is turned about its optical axis by up to +- this: other poses from the same render, exact
+    ones. Keypoint family."""
 
 
 def around_object(box: np.ndarray, config: CropConfig, rng: np.random.Generator) -> Crop:
@@ -87,6 +90,8 @@ class CropDataset(Dataset):
         self.images, self.models, self.strides, self.config, self.seed = images, models, strides, config, seed
         self.class_of = {model.id: index for index, model in enumerate(models)}
         self.faults, self.reader = faults or Faults(), reader
+        if reader is not None and config.roll_deg:
+            raise ValueError("crops.roll_deg: of the dense family's codes there is none; wanted 0")
         self.collate = collate if reader is None else collate_dense
 
     @lru_cache(maxsize=2)  # noqa: B019 - a data set lives as long as its worker
@@ -112,6 +117,9 @@ class CropDataset(Dataset):
     def sample(self, tile: Tile, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Return ``image`` (3, size, size) uint8 RGB and the targets of ``make_targets`` or, of the dense
         family, of ``make_dense_targets``, for one random crop."""
+        if self.config.roll_deg:
+            angle = np.radians(rng.uniform(-1, 1) * self.config.roll_deg)
+            tile = rolled(tile, angle, {model.id: model for model in self.models})
         known = [i for i in tile.instances if i.object_id in self.class_of]
         crop = self._choose(tile, known, rng)
         made = self._votes(tile, known, crop, rng) if self.reader is None else self._codes(tile, known, crop)

@@ -3,7 +3,7 @@ disk."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import cv2
@@ -159,6 +159,32 @@ def _wide(tile: Tile, size: int, rng: np.random.Generator) -> Crop:
     side = np.exp(rng.uniform(*np.log(WIDE_PX)))
     left, top = (rng.uniform(min(0.0, e - side), max(0.0, e - side)) for e in tile.labels.shape[::-1])
     return Crop(left, top, size / side, size, size)
+
+
+def rolled(tile: Tile, angle: float, models: Mapping[int, ObjectModel]) -> Tile:
+    """What the tile's camera would see if it were turned about its optical axis: exact, without parallax.
+
+    angle: radians; convention: a positive one turns the picture clockwise, from u towards v. The picture's
+    centre stays where it is, so the principal point does not. Codes and depth are not kept.
+    """
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    height, width = tile.labels.shape
+    about_axis = tile.K @ turn[:3, :3] @ np.linalg.inv(tile.K)
+    center = np.array([(width - 1) / 2, (height - 1) / 2, 1.0])
+    shift = np.eye(3)
+    shift[:2, 2] = (center - about_axis @ center)[:2]
+    K, matrix = shift @ tile.K, (shift @ about_axis)[:2]
+    pixels = cv2.warpAffine(tile.pixels, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    labels = cv2.warpAffine(tile.labels, matrix, (width, height), flags=cv2.INTER_NEAREST)
+
+    def seen(instance: TileInstance) -> TileInstance:
+        pose = turn @ instance.T_camera_object
+        box = model_box(pose, models[instance.object_id], K)
+        return replace(instance, T_camera_object=pose, box_size=float(max(box[2:] - box[:2])))
+
+    instances = tuple(seen(i) for i in tile.instances if i.object_id in models)
+    return Tile(pixels, labels, K, instances, tile.wide, where=tile.where)
 
 
 def model_box(pose: np.ndarray, model: ObjectModel, K: np.ndarray) -> np.ndarray:

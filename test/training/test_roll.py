@@ -1,0 +1,62 @@
+"""A camera turned about its axis: pictures, masks, poses and boxes turn together."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from pose_kd_ros.core.object_model import box_corners
+from pose_kd_ros.core.pose import transform
+from pose_kd_ros.evaluation.bop import BopDataset, Faults
+from training.data.crops import CropConfig, CropDataset
+from training.data.objects import load_objects
+from training.data.tiles import model_box, read_tile, rolled
+
+CORNERS = box_corners((0, 0, 0), (0.084, 0.084, 0.084))
+
+
+def silhouette(tile):
+    (instance,) = tile.instances
+    points = transform(instance.T_camera_object, CORNERS) @ tile.K.T
+    pixels = np.round(points[:, :2] / points[:, 2:]).astype(np.int32)
+    mask = np.zeros(tile.labels.shape, np.uint8)
+    return cv2.fillConvexPoly(mask, cv2.convexHull(pixels), 1)
+
+
+@pytest.fixture
+def tile(tiny_data):
+    image = BopDataset(tiny_data / "train", Faults()).images[0]
+    tile = read_tile(image, {1})
+    K = tile.K.copy()
+    K[1, 1] *= 1.1  # unlike focal lengths: no rotation of the pixels, yet one of the camera
+    stretched = cv2.warpAffine(
+        tile.labels, np.array([[1, 0, 0], [0, 1.1, -0.1 * K[1, 2]]]), tile.labels.shape[::-1], flags=0
+    )
+    return dataclasses.replace(tile, K=K, labels=stretched)
+
+
+@pytest.mark.parametrize("degrees", [-25.0, 10.0, 90.0])
+def test_masks_lie_where_the_rolled_pose_says(tile, tiny_data, degrees):
+    (model,) = load_objects(tiny_data)
+    found = rolled(tile, np.radians(degrees), {1: model})
+    expected, mask = silhouette(found), (found.labels > 0).astype(np.uint8)
+    assert expected.sum() > 300
+    assert (expected & mask).sum() / (expected | mask).sum() > 0.93
+    box = model_box(found.instances[0].T_camera_object, model, found.K)
+    assert found.instances[0].box_size == pytest.approx(max(box[2:] - box[:2]))
+
+
+def test_a_positive_angle_turns_from_u_towards_v(tile, tiny_data):
+    (model,) = load_objects(tiny_data)
+    pose = rolled(tile, np.radians(90), {1: model}).instances[0].T_camera_object
+    np.testing.assert_allclose(pose[:3, 3], tile.instances[0].T_camera_object[[1, 0, 2], 3] * (-1, 1, 1))
+
+
+def test_dense_codes_refuse_it(tiny_data):
+    objects = load_objects(tiny_data)
+    images = BopDataset(tiny_data / "train", Faults()).images
+    with pytest.raises(ValueError, match="roll_deg"):
+        CropDataset(images, objects, (2,), CropConfig(roll_deg=10.0), 0, reader=object())
