@@ -1,5 +1,7 @@
 """Networks against the published counts, and the order of their cells."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -9,10 +11,13 @@ from pose_kd_ros.core.cells import cell_grid, cells_per_level  # noqa: E402
 from training.export import cost  # noqa: E402
 from training.models.network import (  # noqa: E402
     KeypointNetwork,
+    NetworkConfig,
     darknet53,
     darknet_tiny,
     darknet_tiny_h,
     darknet_tiny_h_slim,
+    deployed,
+    make_network,
 )
 
 
@@ -65,3 +70,61 @@ def test_cells_per_level_as_published(box, expected):
 def test_input_that_a_stride_does_not_divide_is_refused_with_both_numbers():
     with pytest.raises(ValueError, match=r"250x256.*stride 64"):
         cell_grid(256, 250, (64,))
+
+
+BRANCHES = NetworkConfig(width=16, depth=1, groups=4, classes=2, branches=3, aggregation="fau-slim")
+
+
+def voting(config: NetworkConfig) -> tuple[KeypointNetwork, torch.Tensor]:
+    """A network in eval mode whose votes are not a fresh one's near-zeros, and images for it."""
+    torch.manual_seed(0)
+    network = make_network(config).eval()
+    for name, parameter in network.named_parameters():
+        if name.endswith(("score.weight", "vote.weight")):
+            torch.nn.init.normal_(parameter)
+    return network, torch.randn(2, 3, 64, 128)
+
+
+def test_one_branch_has_the_weights_and_votes_that_it_always_had():
+    network, images = voting(NetworkConfig(width=16, depth=1, groups=4))
+    assert {name.split(".")[0] for name in network.state_dict()} == {"backbone", "pyramid", "head"}
+    votes = network(images, with_features=True)
+    assert type(votes) is tuple and len(votes) == 3 and len(votes[2]) == 4
+
+
+@pytest.mark.parametrize("aggregation", ["none", "mean", "one", "fau-slim"])
+def test_of_several_branches_the_first_is_deployed_bit_for_bit(aggregation):
+    network, images = voting(dataclasses.replace(BRANCHES, aggregation=aggregation))
+    alone = deployed(network)
+    assert alone.config == BRANCHES.plain
+    assert {n: v.shape for n, v in alone.state_dict().items()} == {
+        n: v.shape for n, v in KeypointNetwork(BRANCHES.plain).state_dict().items()
+    }
+    with torch.no_grad():
+        votes, expected = network(images, with_features=True), alone(images)
+        assert all(map(torch.equal, network(images), expected))
+    assert torch.equal(votes.logits, expected[0]) and torch.equal(votes.offsets, expected[1])
+    assert len(votes.others) == 2 and (votes.ensemble_logits is None) == (aggregation == "none")
+
+
+def test_votes_are_weighed_by_keypoint_and_logits_by_the_mean():
+    network, images = voting(BRANCHES)
+    with torch.no_grad():
+        votes = network(images, with_features=True)
+    logits, offsets = map(torch.stack, zip((votes.logits, votes.offsets), *votes.others))
+    weights = votes.weights
+    assert weights.min() >= 0 and weights.shape == (2, 3, 2, 8)
+    torch.testing.assert_close(weights.sum(1), torch.ones(2, 2, 8))
+    expected = torch.einsum("btck,tbncku->bncku", weights, offsets)
+    torch.testing.assert_close(votes.ensemble_offsets, expected, atol=1e-3, rtol=1e-4)
+    expected = torch.einsum("btc,tbnc->bnc", weights.mean(3), logits)
+    torch.testing.assert_close(votes.ensemble_logits, expected, atol=1e-3, rtol=1e-4)
+
+
+def test_branches_that_cannot_be_are_refused_by_field_found_and_wanted():
+    with pytest.raises(ValueError, match=r"NetworkConfig.branches: wanted >= 1, found 0"):
+        NetworkConfig(branches=0)
+    with pytest.raises(ValueError, match=r"NetworkConfig.aggregation: wanted 'none' .* found 'one'"):
+        NetworkConfig(aggregation="one")
+    with pytest.raises(ValueError, match=r"NetworkConfig.aggregation: wanted one of .*found 'fau'"):
+        NetworkConfig(branches=2, aggregation="fau")

@@ -39,6 +39,11 @@ class DenseConfig:
         """What a crop's side must be a multiple of."""
         return 8 if self.backbone == "resnet34" else 16
 
+    @property
+    def plain(self) -> DenseConfig:
+        """What is deployed: all of it, there are no branches."""
+        return self
+
 
 def dense_resnet34(**options) -> DenseConfig:
     """The papers' teacher: 29 M parameters, 109 GFLOP at 256x256."""

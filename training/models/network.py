@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import torch
 from torch import nn
 
 from pose_kd_ros.core.cells import ANCHOR_PER_STRIDE
 
-from .backbones import DarkNet53, DarkNetTiny
+from .aggregation import make_unit, weighted
+from .checks import check_least, check_named
 from .dense import DenseConfig, DenseNetwork
 from .heads import KeypointHead, Pyramid
+from .heatmap import HeatmapConfig, HeatmapNetwork
+from .light import make_backbone
+
+Network = TypeVar("Network", "KeypointNetwork", DenseNetwork, HeatmapNetwork)
+VoteAggregation = Literal["none", "mean", "one", "fau-slim"]
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """A keypoint network's shape. ``width`` is that of the pyramid and the head, ``depth`` a tower's
-    convolutions."""
+    """A keypoint network's shape. ``width`` is that of the pyramid and the heads, ``depth`` a tower's
+    convolutions.
+
+    Of several ``branches``, heads on one pyramid, the first is deployed; ``aggregation`` makes an ensemble.
+    """
 
     backbone: Literal["darknet53", "darknet-tiny", "darknet-tiny-h"] = "darknet-tiny-h"
     width: int = 64
@@ -27,7 +36,17 @@ class NetworkConfig:
     levels: int = 4
     classes: int = 1
     keypoints: int = 8
+    branches: int = 1
+    aggregation: VoteAggregation = "none"
     family: Literal["keypoint"] = "keypoint"
+
+    def __post_init__(self):
+        check_least(self, branches=1)
+        check_named(self, "aggregation", get_args(VoteAggregation))
+        if self.branches == 1 and self.aggregation != "none":
+            raise ValueError(
+                f"NetworkConfig.aggregation: wanted 'none' for 1 branch, found {self.aggregation!r}"
+            )
 
     @property
     def input_stride(self) -> int:
@@ -37,6 +56,11 @@ class NetworkConfig:
     @property
     def strides(self) -> tuple[int, ...]:
         return tuple(8 * 2**level for level in range(self.levels))
+
+    @property
+    def plain(self) -> NetworkConfig:
+        """The deployed branch alone."""
+        return replace(self, branches=1, aggregation="none")
 
 
 def darknet53(**options) -> NetworkConfig:
@@ -59,15 +83,37 @@ def darknet_tiny_h_slim(**options) -> NetworkConfig:
     return NetworkConfig("darknet-tiny-h", **{"width": 64, "depth": 3, "groups": 16, **options})
 
 
-def make_backbone(name: str) -> nn.Module:
-    if name == "darknet53":
-        return DarkNet53()
-    return DarkNetTiny(divisor={"darknet-tiny": 1, "darknet-tiny-h": 2}[name])
-
-
-def make_network(config: NetworkConfig | DenseConfig) -> nn.Module:
+def make_network(config: NetworkConfig | DenseConfig | HeatmapConfig) -> nn.Module:
     """The network of a configuration, with new weights: the one place that knows which class that is."""
-    return DenseNetwork(config) if config.family == "dense" else KeypointNetwork(config)
+    classes = {"keypoint": KeypointNetwork, "dense": DenseNetwork, "heatmap": HeatmapNetwork}
+    return classes[config.family](config)
+
+
+def deployed(network: Network) -> Network:
+    """What the robot gets of a network, which may have branches: a plain one on the CPU, in the same mode, with
+    the weights of what all share and of branch 0."""
+    plain, state = make_network(network.config.plain), network.state_dict()
+    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
+    return plain.train(network.training)
+
+
+class BranchVotes(NamedTuple):
+    """All that a keypoint network of T > 1 branches says in training; without aggregation no ensemble."""
+
+    logits: torch.Tensor
+    """(B, N, C), the deployed branch's."""
+    offsets: torch.Tensor
+    """(B, N, C, K, 2), the deployed branch's."""
+    levels: list[torch.Tensor]
+    """The pyramid's, (B, width, H / stride, W / stride) each."""
+    others: list[tuple[torch.Tensor, torch.Tensor]]
+    """Logits and offsets of the T - 1 other branches."""
+    ensemble_logits: torch.Tensor | None
+    """(B, N, C): by the mean of the weights over the keypoints."""
+    ensemble_offsets: torch.Tensor | None
+    """(B, N, C, K, 2): by each keypoint's weights."""
+    weights: torch.Tensor | None
+    """(B, T, C, K)"""
 
 
 class KeypointNetwork(nn.Module):
@@ -80,13 +126,35 @@ class KeypointNetwork(nn.Module):
         self.backbone = make_backbone(config.backbone)
         self.pyramid = Pyramid(self.backbone.widths, config.width, config.levels)
         anchors = tuple(float(ANCHOR_PER_STRIDE * stride) for stride in config.strides)
-        self.head = KeypointHead(
-            config.width, config.depth, config.groups, config.classes, config.keypoints, anchors
-        )
+        shape = config.classes, config.keypoints
+        heads = [
+            KeypointHead(config.width, config.depth, config.groups, *shape, anchors)
+            for _ in range(config.branches)
+        ]
+        self.head = heads[0]
+        self.others = nn.ModuleList(heads[1:])
+        self.unit = make_unit(config.aggregation, self.backbone.widths[-1], config.branches, *shape)
 
     def forward(self, images: torch.Tensor, with_features: bool = False):
         """images (B, 3, H, W), normalised -> logits (B, N, C), offsets (B, N, C, K, 2) in pixels from cell
-        centres; with_features: and the pyramid's levels, each (B, width, H / stride, W / stride)."""
-        levels = self.pyramid(self.backbone(images))
+        centres, of the deployed branch; with_features: and the pyramid's levels, each (B, width, H / stride,
+        W / stride), or with several branches ``BranchVotes``."""
+        features = self.backbone(images)
+        levels = self.pyramid(features)
         votes = self.head(levels)
-        return (*votes, levels) if with_features else votes
+        if not with_features:
+            return votes
+        if not self.others:
+            return *votes, levels
+        others = [head(levels) for head in self.others]
+        return BranchVotes(*votes, levels, others, *self._ensemble(features[-1], [votes, *others]))
+
+    def _ensemble(self, common: torch.Tensor, votes: list[tuple[torch.Tensor, torch.Tensor]]):
+        """The branches' logits and offsets by their weights, and these; ``common``: what the unit looks at,
+        the backbone's coarsest features."""
+        if self.unit is None:
+            return None, None, None
+        weights = self.unit(common)
+        logits, offsets = (torch.stack(outputs) for outputs in zip(*votes))
+        by_cell = weights[:, :, None]  # (B, T, 1, C, K), for every cell the same
+        return weighted(by_cell.mean(-1), logits), weighted(by_cell, offsets), weights

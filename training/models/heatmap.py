@@ -1,0 +1,166 @@
+"""The heatmap family: a map for each keypoint, by one branch or by several that learn from their ensemble.
+
+Branch 0 is the one that is deployed; the others and the unit that weighs them exist in training alone.
+Source: OKDHP (Li et al., ICCV 2021).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import nn
+
+from .aggregation import Aggregation, make_unit, weighted
+from .checks import check_least, check_named
+from .hourglass import HALVINGS, STRIDE, HourglassBackbone, HourglassBranch
+from .light import Decoder, make_backbone
+
+Light = Literal["resnet18", "mobilenetv2", "shufflenetv2", "darknet-tiny", "darknet-tiny-h"]
+Backbone = Literal["hourglass", Light]
+
+
+@dataclass(frozen=True)
+class HeatmapConfig:
+    """A heatmap network's shape: T = len(depths) branches on what they share."""
+
+    backbone: Backbone = "mobilenetv2"
+    shared: int = 1
+    """Hourglass stacks before the branches; light backbones are shared whole."""
+    depths: tuple[int, ...] = (1,)
+    """Of each branch: its hourglass stacks, or the convolution blocks of every doubling in its decoder."""
+    widths: tuple[int, ...] = (256,)
+    """Of each branch: channels of its stacks or of its decoder. What hourglasses share has the first's."""
+    aggregation: Aggregation = "none"
+    """What weighs the branches: nothing (peers), equal weights, ONE's gate, OKDHP's unit or our slim one."""
+    classes: int = 1
+    keypoints: int = 9
+    family: Literal["heatmap"] = "heatmap"
+
+    def __post_init__(self):
+        check_named(self, "backbone", get_args(Backbone))
+        check_named(self, "aggregation", get_args(Aggregation))
+        check_least(self, shared=0, classes=1, keypoints=1)
+        if len(self.depths) != len(self.widths) or not self.depths:
+            raise ValueError(
+                "HeatmapConfig.widths: wanted as many as depths, at least one, "
+                f"found {len(self.widths)} for {len(self.depths)}"
+            )
+        if min(self.depths) < 1:
+            raise ValueError(f"HeatmapConfig.depths: wanted >= 1 each, found {self.depths}")
+        if min(self.widths) < 2 or any(width % 2 for width in self.widths):
+            raise ValueError(f"HeatmapConfig.widths: wanted even numbers > 0, found {self.widths}")
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return (STRIDE,)
+
+    @property
+    def input_stride(self) -> int:
+        """What a crop's sides must be multiples of."""
+        if self.backbone == "hourglass":
+            return STRIDE * 2**HALVINGS
+        return 16 if self.backbone.startswith("darknet") else 32
+
+    @property
+    def plain(self) -> HeatmapConfig:
+        """The deployed branch alone."""
+        return replace(self, depths=self.depths[:1], widths=self.widths[:1], aggregation="none")
+
+
+def hourglass(stacks: int, **options) -> HeatmapConfig:
+    """Plain stacks, half of them (rounded down) where OKDHP shares them: 2, 4 or 8 in the paper."""
+    shared = stacks // 2
+    return HeatmapConfig("hourglass", **{"shared": shared, "depths": (stacks - shared,), **options})
+
+
+def okdhp_hourglass(stacks: int, unbalanced: bool = False, **options) -> HeatmapConfig:
+    """The paper's training networks: three branches, each completing ``stacks`` (2 -> 1+1, 4 -> 2+2, 8 ->
+    4+4); unbalanced: the deployed one does, the others are two and three times as deep (4 -> 2 + 2/4/6)."""
+    depth = stacks - stacks // 2
+    depths = (depth, 2 * depth, 3 * depth) if unbalanced else (depth,) * 3
+    return hourglass(stacks, **{"depths": depths, "widths": (256,) * 3, "aggregation": "fau", **options})
+
+
+def light(
+    backbone: Light,
+    branches: int = 1,
+    unbalanced: Literal["depth", "width"] | None = None,
+    width: int = 256,
+    **options,
+) -> HeatmapConfig:
+    """A light encoder under ``branches`` decoders; unbalanced: each is deeper by a block, or wider by half of
+    ``width``, than the one before."""
+    index = range(branches)
+    depths = tuple(1 + (i if unbalanced == "depth" else 0) for i in index)
+    widths = tuple(width + (i * width // 2 if unbalanced == "width" else 0) for i in index)
+    shape = {"depths": depths, "widths": widths, "aggregation": "fau-slim" if branches > 1 else "none"}
+    return HeatmapConfig(backbone, **{**shape, **options})
+
+
+class Maps(NamedTuple):
+    """All that a heatmap network says in training; h, w = H/4, W/4."""
+
+    final: torch.Tensor
+    """(T, B, C, K, h, w): each branch's last maps."""
+    intermediate: list[torch.Tensor]
+    """(B, C, K, h, w) each: the other maps that are supervised, the shared stacks' first."""
+    ensemble: torch.Tensor | None
+    """(B, C, K, h, w): the final maps by their weights."""
+    weights: torch.Tensor | None
+    """(B, T, C, K)"""
+
+
+class HeatmapNetwork(nn.Module):
+    """Maps of K keypoints of each of C classes: raw values, trained towards Gaussians with a peak of 1.
+
+    The aggregation unit looks at what all branches have in common: the stem's features at stride 4 of an
+    hourglass, the coarsest ones of a light encoder.
+    """
+
+    def __init__(self, config: HeatmapConfig):
+        super().__init__()
+        self.config = config
+        maps, shapes = config.classes * config.keypoints, zip(config.widths, config.depths)
+        if config.backbone == "hourglass":
+            inputs, pool = config.widths[0], 4
+            self.backbone = HourglassBackbone(inputs, config.shared, maps)
+            made = [HourglassBranch(inputs, width, depth, maps) for width, depth in shapes]
+        else:
+            self.backbone = make_backbone(config.backbone)
+            inputs, stride, pool = self.backbone.widths[-1], self.backbone.strides[-1], 1
+            made = [Decoder(inputs, stride, width, depth, maps) for width, depth in shapes]
+        self.branches = nn.ModuleList(made)
+        shape = len(config.depths), config.classes, config.keypoints
+        self.unit = make_unit(config.aggregation, inputs, *shape, pool=pool)
+
+    def forward(self, images: torch.Tensor, with_features: bool = False) -> torch.Tensor | Maps:
+        """images (B, 3, H, W), normalised -> the deployed branch's final maps (B, C, K, H/4, W/4);
+        with_features: all there is, as ``Maps``. Raises ValueError unless ``input_stride`` divides H and
+        W."""
+        common, features, shared = self._shared(images)
+        if not with_features:
+            return self._shaped(self.branches[0](features)[-1])
+        found = [[self._shaped(maps) for maps in branch(features)] for branch in self.branches]
+        final = torch.stack([maps[-1] for maps in found])
+        intermediate = [self._shaped(maps) for maps in shared] + [m for maps in found for m in maps[:-1]]
+        if self.unit is None:
+            return Maps(final, intermediate, None, None)
+        weights = self.unit(common)
+        return Maps(final, intermediate, weighted(weights, final), weights)
+
+    def _shared(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """The unit's input, the branches' input, and the maps on the way there."""
+        (height, width), stride = images.shape[2:], self.config.input_stride
+        if height % stride or width % stride:
+            raise ValueError(
+                f"{self.config.backbone}: wanted sides that {stride} divides, got {width}x{height}"
+            )
+        if self.config.backbone == "hourglass":
+            return self.backbone(images)
+        features = self.backbone(images)[-1]
+        return features, features, []
+
+    def _shaped(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.unflatten(1, (self.config.classes, self.config.keypoints))
