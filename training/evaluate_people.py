@@ -14,7 +14,7 @@ from pose_kd_ros.evaluation.bop import BopError, Faults
 from .data.coco import PERSON
 from .data.people import People, Person
 from .data.people_crops import STRIDE, input_size
-from .heatmap_decode import decode_heatmaps
+from .heatmap_decode import decode_peaks
 from .people_metrics import average_precision, pckh, person_score, suppressed
 from .step import MEAN, STD
 
@@ -88,9 +88,8 @@ def _decoded(
     pixels = np.stack([image for _, _, image in waiting]).astype(np.float32) / 255
     images = ((pixels - np.float32(MEAN)) / np.float32(STD)).transpose(0, 3, 1, 2)
     for (person, crop, _), maps in zip(waiting, mean_of_mirrored(maps_of, images, mirrored)):
-        points, scores, _ = decode_heatmaps(maps)
-        area = crop.width * crop.height / crop.scale**2
-        yield Found(person, crop.to_full((points + 0.5) * STRIDE - 0.5), scores, area)
+        peaks, area = decode_peaks(maps, STRIDE), crop.width * crop.height / crop.scale**2
+        yield Found(person, crop.to_full(peaks.points), peaks.scores, area)
 
 
 def mean_of_mirrored(maps_of: MapsOf, images: np.ndarray, mirrored: np.ndarray | None) -> np.ndarray:

@@ -11,13 +11,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pose_kd_ros.evaluation.bop import BopError, Faults
-from training.data.coco import read_coco
-from training.data.mpii import read_mpii
-from training.data.people import COCO, MPII, People, Person
-from training.data.people_crops import PeopleCropConfig, PeopleDataset, input_size
-from training.evaluate_people import evaluate_people, predictions
-from training.people_metrics import average_precision, pckh, person_score, similarity, suppressed
+from pose_kd_ros.evaluation.bop import BopError, Faults  # noqa: E402
+from training.data.coco import read_coco  # noqa: E402
+from training.data.mpii import read_mpii  # noqa: E402
+from training.data.people import COCO, MPII, People, Person  # noqa: E402
+from training.data.people_crops import PeopleCropConfig, PeopleDataset, input_size, placed  # noqa: E402
+from training.evaluate_people import evaluate_people, predictions  # noqa: E402
+from training.people_metrics import average_precision, pckh, person_score, similarity, suppressed  # noqa: E402
 
 STILL = {"flip": 0.0, "scale": 0.0, "rotated": 0.0}
 
@@ -198,6 +198,15 @@ def test_joints_move_with_the_pixels(dotted):
         lost += 15 - int(sample["visible"].sum())
         angles.add(round(float(np.arctan2(*(points[0] - points[15]))), 2))
     assert len(angles) > 10 and lost > 0
+
+
+def test_crops_turn_and_zoom_about_the_person(dotted):
+    (person,) = dotted.persons
+    ahead = person.center + (10, 0)
+    for mirrored in (False, True):
+        matrix = placed(person, 192, 256, 1.2, np.pi / 2, mirrored)[:2]
+        np.testing.assert_allclose(matrix @ [*person.center, 1], (95.5, 127.5))
+        np.testing.assert_allclose(matrix @ [*ahead, 1], (95.5, 127.5 + 10 * 1.2 * 192 / 200))
 
 
 def test_a_mirrored_crop_swaps_joints(dotted):
