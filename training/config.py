@@ -11,10 +11,17 @@ from typing import Literal
 
 import tyro
 
+from pose_kd_ros.core.object_model import ObjectModel
+
 from .data.augment import AugmentConfig
 from .data.crops import CropConfig
+from .data.objects import Keypoints, load_objects
+from .data.people_crops import input_size
+from .data.people_source import PeopleConfig
 from .losses.distill import DistillConfig
+from .losses.online import OnlineConfig
 from .models.dense import DenseConfig
+from .models.heatmap import HeatmapConfig
 from .models.network import NetworkConfig
 
 
@@ -34,11 +41,25 @@ class LossWeights:
     kd_code: float = 1.0
     """Of a dense teacher's codes (not tuned yet)."""
     kd_mask: float = 1.0
+    heatmap: float = 1.0
+    """Heatmap family: squared error of every supervised map."""
+    kd_map: float = 1.0
+    """Of a heatmap teacher's maps."""
+    ensemble: float = 1.0
+    """Several branches: the task's losses of their ensemble; as OKDHP."""
+    online: float = 2.0
+    """Several branches: what their maps learn from their teacher; as OKDHP."""
+    online_vote: float = 50.0
+    """The same for votes, in squared crop sizes, and for their cells' scores."""
+    online_score: float = 1.0
 
-    def taught(self, share: float) -> LossWeights:
-        """With so much of the teacher's terms."""
+    def taught(self, share: float, online: float = 1.0) -> LossWeights:
+        """With so much of the teacher's terms, and of what branches learn from each other."""
         names = [f.name for f in dataclasses.fields(self) if f.name.startswith("kd_")]
-        return dataclasses.replace(self, **{name: share * getattr(self, name) for name in names})
+        scaled = {name: share * getattr(self, name) for name in names}
+        names = ("online", "online_vote", "online_score")
+        scaled |= {name: online * getattr(self, name) for name in names}
+        return dataclasses.replace(self, **scaled)
 
 
 @dataclass(frozen=True)
@@ -60,11 +81,19 @@ class RunConfig:
     that image, named and counted."""
     runs: Path = Path("runs")
     """Folder that holds all runs."""
-    network: tyro.conf.AvoidSubcommands[NetworkConfig | DenseConfig] = field(default_factory=NetworkConfig)
+    keypoints: Keypoints = "corners"
+    """What an object's keypoints are: its box's corners, these and its centre, or network.keypoints points of
+    the mesh that are far from each other."""
+    network: tyro.conf.AvoidSubcommands[NetworkConfig | DenseConfig | HeatmapConfig] = field(
+        default_factory=NetworkConfig
+    )
     crops: CropConfig = field(default_factory=CropConfig)
+    people: tyro.conf.AvoidSubcommands[PeopleConfig | None] = None
+    """Learn people's joints from these files instead of objects from --data."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     weights: LossWeights = field(default_factory=LossWeights)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    online: OnlineConfig = field(default_factory=OnlineConfig)
     init: Path | None = None
     """Checkpoint (last.ckpt) of another run with the same network, whose weights this one starts from."""
     init_part: Literal["all", "backbone"] = "all"
@@ -84,6 +113,9 @@ class RunConfig:
     weight_decay: float = 1e-4
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises."""
+    schedule: Literal["cosine", "milestones"] = "cosine"
+    """After the rise: a cosine fall to zero, or a tenth from 0.6 of the steps on and a hundredth from 0.8
+    (OKDHP's recipe)."""
     clip: float = 1.0
     """Largest gradient norm."""
     seed: int = 0
@@ -118,12 +150,39 @@ class RunConfig:
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"RunConfig.{name}: wanted > 0, found {getattr(self, name)}")
+        self._check_online()
         if self.cache and not self.tile_px:
             raise ValueError("RunConfig.cache: keeps tiles; wanted tile_px > 0 with it, found 0")
+
+    def _check_online(self) -> None:
+        network, online = self.network, self.online
+        if online.teacher == "none":
+            return
+        if online.teacher == "ensemble" and getattr(network, "aggregation", "none") == "none":
+            raise ValueError("online.teacher ensemble: wanted a network.aggregation, found none")
+        if network.family == "keypoint" and (online.teacher, online.align) != ("ensemble", "transport"):
+            found = f"{online.teacher} and {online.align}"
+            raise ValueError(f"online: votes want teacher ensemble and align transport, found {found}")
+        if network.family == "keypoint" and self.distill.method != "none":
+            raise ValueError("online: votes have one teacher; wanted distill.method none beside it")
 
     @property
     def folder(self) -> Path:
         return self.runs / self.name
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Width and height of the network's input, pixels."""
+        if self.people:
+            return input_size(self.people.crops.size, self.people.crops.aspect)
+        return self.crops.size, self.crops.size
+
+    def load_objects(self, names: dict[int, str] | None = None) -> list[ObjectModel]:
+        """The run's objects, by id, none of people; ValueError as ``data.objects.load_objects``."""
+        if self.people:
+            return []
+        count = getattr(self.network, "keypoints", 8)
+        return load_objects(self.data, names, self.objects, self.keypoints, count)
 
 
 def to_json(config: RunConfig) -> str:
@@ -147,8 +206,10 @@ def _build(kind: typing.Any, data: typing.Any):
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         return kind(**{name: _build(hints.get(name), value) for name, value in data.items()})
+    if isinstance(data, dict) and "annotations" in data:
+        return _build(PeopleConfig, data)
     if isinstance(data, dict):  # a network: its family says which
-        families = {"keypoint": NetworkConfig, "dense": DenseConfig}
+        families = {"keypoint": NetworkConfig, "dense": DenseConfig, "heatmap": HeatmapConfig}
         return _build(families[data.get("family", "keypoint")], data)
     if kind is Path or (Path in typing.get_args(kind) and data is not None):
         return Path(data)

@@ -74,9 +74,9 @@ def choose(
     """Fit the score's weights and choose the lowest pose_score with at most ALARMS_PER_IMAGE false alarms, on
     the first half of the split's images; return both and the figures on the second half.
 
-    A dense bundle, which finds nothing by itself, is given the true boxes; its figures say so.
+    A dense or heatmap bundle, which finds nothing by itself, is given the true boxes; its figures say so.
     """
-    given = bundle.manifest.family == "dense"
+    given = bundle.manifest.looks_where_told
     estimator = make_estimator(bundle, load_network(bundle, threads=1), pose_score=0.0)
     fit, half, _ = measure(estimator, split, limit // 2, 0, on_fault, given)
     weights = fit_confidence(
@@ -116,13 +116,14 @@ def evaluate_command(
     locator: Path | None = None,
     given_boxes: bool = False,
 ) -> None:
-    """Measure, print, and write the figures. Raises ValueError for a dense bundle that nothing tells where to
-    look."""
+    """Measure, print, and write the figures. Raises ValueError for a bundle that does not search and that
+    nothing tells where to look."""
     finder = make_estimator(*_loaded(locator)) if locator else None
     estimator = make_estimator(*_loaded(bundle), finder)
     if isinstance(estimator, RegionalEstimator) and not (locator or given_boxes):
         raise ValueError(
-            f"{bundle}: of the dense family, which looks where it is told: give --locator BUNDLE"
+            f"{bundle}: of the {estimator.bundle.manifest.family} family, which looks where it is told: "
+            "give --locator BUNDLE"
         )
     groups, images, seconds = measure(estimator, split, limit, 0, on_fault, given_boxes)
     values = figures(groups, images, seconds) | add_recalls(groups)

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
+from pose_kd_ros.bundle.store import Bundle, open_bundle
 from pose_kd_ros.core.camera import Crop
-from pose_kd_ros.evaluation.bop import BopError, Faults
+from pose_kd_ros.evaluation.bop import BopError, Faults, OnFault
+from pose_kd_ros.pipeline.network import load_network
 
 from .data.coco import PERSON
 from .data.people import People, Person
 from .data.people_crops import STRIDE, input_size
+from .data.people_source import read_people
 from .heatmap_decode import decode_peaks
 from .people_metrics import average_precision, pckh, person_score, suppressed
+from .render.files import write_whole
 from .step import MEAN, STD
 
 MapsOf = Callable[[np.ndarray], np.ndarray]
+
+
+def maps_of_bundle(bundle: Bundle) -> MapsOf:
+    """The maps of the robot's own engine, one image at a time as the robot runs it."""
+    network = load_network(bundle)
+
+    def maps_of(images: np.ndarray) -> np.ndarray:
+        return np.concatenate([network(image[None])["heatmaps"][:, 0] for image in images])
+
+    return maps_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,3 +156,45 @@ def _result(found: Found, points: np.ndarray, score: float) -> dict:
         "keypoints": keypoints,
         "score": float(score),
     }
+
+
+def evaluate_people_command(
+    folder: Path,
+    kind: str,
+    annotations: Path,
+    images: Path,
+    heads: Path | None,
+    detections: Path | None,
+    suppress: float | None,
+    flip_test: bool,
+    out: Path | None,
+    on_fault: OnFault,
+) -> None:
+    """Measure, print, and write the figures. Raises ValueError for a bundle of other joints."""
+    bundle, faults = open_bundle(folder), Faults(on_fault)
+    people = read_people(kind, annotations, images, heads, faults, detections)
+    wanted, spec = list(people.skeleton.keypoints), bundle.manifest.people
+    if spec is None or spec.keypoints != wanted:
+        found = "objects" if spec is None else f"{len(spec.keypoints)} joints"
+        raise ValueError(f"{folder}: shows {found}, wanted {kind}'s {len(wanted)} joints")
+    size, aspect = bundle.manifest.input.size, bundle.manifest.input.aspect
+    network = tqdm_each(maps_of_bundle(bundle), len(people.persons) * (1 + flip_test))
+    figures = evaluate_people(network, people, size, aspect, flip_test, 1, suppress, faults)
+    for name, value in figures.items():
+        print(f"{name:28s} {value:g}" if isinstance(value, float) else f"{name:28s} {value}")
+    if faults.kinds:
+        print(f"{annotations}: {faults.summary(len(people.persons) + faults.images)}", flush=True)
+    if out:
+        write_whole(out, json.dumps(figures, indent=1) + "\n")
+
+
+def tqdm_each(maps_of: MapsOf, total: int) -> MapsOf:
+    """The same, with a bar."""
+    bar = tqdm(total=total, unit="img")
+
+    def counted(images: np.ndarray) -> np.ndarray:
+        maps = maps_of(images)
+        bar.update(len(images))
+        return maps
+
+    return counted

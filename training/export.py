@@ -7,7 +7,7 @@ import json
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from pose_kd_ros.bundle.manifest import (
     Manifest,
     NetworkSpec,
     ObjectSpec,
+    PeopleSpec,
     TrainingSpec,
     surface_file,
 )
@@ -34,16 +35,19 @@ from pose_kd_ros.pipeline.network import OnnxNetwork
 
 from . import checkpoint
 from .config import RunConfig, load_config
-from .data.objects import load_objects
+from .data.people import MARGIN
 from .data.surface import load_surface
-from .evaluate import choose
+from .evaluate import choose, rounded
+from .evaluate_people import evaluate_people, maps_of_bundle
 from .models.dense import DenseNetwork
-from .models.network import KeypointNetwork, make_network
+from .models.heatmap import HeatmapNetwork
+from .models.network import KeypointNetwork, deployed, make_network
 from .render.files import write_whole
 from .step import MEAN, STD
 from .teacher import EVALUATION, check_surfaces
 
-OUTPUTS = {"keypoint": ["scores", "offsets"], "dense": ["mask", "codes"]}
+OUTPUTS = {"keypoint": ["scores", "offsets"], "dense": ["mask", "codes"], "heatmap": ["heatmaps"]}
+JOINT_SCORE = 0.2  # joints below it are not drawn, and are worth nothing in COCO's scores of people either
 PARITY = (
     2e-3  # largest deviation between torch and ONNX Runtime: absolute for probabilities, pixels for offsets
 )
@@ -51,22 +55,28 @@ GOLDEN = GoldenSpec("golden.npz", seed=0, height=256, width=256, tolerance=0.05)
 
 
 class Deployed(nn.Module):
-    """The network as the robot runs it: probabilities instead of logits."""
+    """The network as the robot runs it: of several branches the deployed one, probabilities instead of
+    logits."""
 
-    def __init__(self, network: KeypointNetwork | DenseNetwork):
+    def __init__(self, network: KeypointNetwork | DenseNetwork | HeatmapNetwork):
         super().__init__()
-        self.network = network
-        self.dense = network.config.family == "dense"
+        self.network = network if network.config.family == "dense" else deployed(network)
+        self.family = network.config.family
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, others = self.network(image)
-        return logits.sigmoid(), others.sigmoid() if self.dense else others
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = self.network(image)
+        if self.family == "heatmap":
+            return (outputs,)
+        logits, others = outputs
+        return logits.sigmoid(), others.sigmoid() if self.family == "dense" else others
 
 
-def cost(network: nn.Module, size: int) -> tuple[int, float]:
-    """Return (parameters, GFLOP at size x size, a multiply-add counted as 2)."""
+def cost(network: nn.Module, size: tuple[int, int], with_features: bool = False) -> tuple[int, float]:
+    """Return (parameters, GFLOP for an input of ``size``, width and height, a multiply-add counted as 2);
+    with_features: of all that training runs of it."""
+    inputs = torch.zeros(1, 3, *size[::-1])
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, 3, size, size))
+        network(inputs, with_features=True) if with_features else network(inputs)
     return sum(p.numel() for p in network.parameters()), counter.get_total_flops() / 1e9
 
 
@@ -152,14 +162,15 @@ def export(
     """Write the run's last checkpoint as a bundle at ``folder``; raises ValueError if there is none, or on no
     parity."""
     deployed, step = trained_network(config)
-    size, stride, family = config.crops.size, config.network.input_stride, config.network.family
-    parameters, gflop = cost(deployed, size)
+    width, height = config.input_size
+    stride, family = config.network.input_stride, config.network.family
+    parameters, gflop = cost(deployed, (width, height))
     with tempfile.TemporaryDirectory() as work:
         exported, golden = Path(work, "network.onnx"), Path(work, GOLDEN.file)
-        write_onnx(deployed, exported, size, stride, OUTPUTS[family])
+        write_onnx(deployed, exported, max(width, height), stride, OUTPUTS[family])
         without_traces(exported)
         engine = OnnxNetwork(exported)
-        for shape in ((size, size), (2 * stride, 3 * stride)):
+        for shape in ((height, width), (2 * stride, 3 * stride)):
             check_parity(deployed, engine, *shape)
         np.savez_compressed(golden, **engine(golden_input(GOLDEN.seed, GOLDEN.height, GOLDEN.width)))
         files = {exported.name: exported, golden.name: golden}
@@ -169,17 +180,20 @@ def export(
             schema=SCHEMA,
             name=Path(folder).name,
             family=family,
-            input=InputSpec(size, search_size, stride, config.crops.margin, "rgb", list(MEAN), list(STD)),
+            input=input_spec(config, search_size),
             network=NetworkSpec(
                 exported.name, OUTPUTS[family], list(config.network.strides), parameters, round(gflop, 4)
             ),
-            objects=object_specs(config.data, names, origin, config.objects),
+            objects=[] if config.people else object_specs(config, names, origin),
+            people=people_spec(config),
             decode=decode,
             golden=GOLDEN,
             training=TrainingSpec(
-                describe_data(config.data / config.split, config.faults),
+                describe_people(config)
+                if config.people
+                else describe_data(config.data / config.split, config.faults),
                 config.name,
-                config.distill.method,
+                how_taught(config),
                 step,
                 config.seed,
                 commit(),
@@ -192,10 +206,38 @@ def export(
         return write_bundle(folder, manifest, files)
 
 
+def how_taught(config: RunConfig) -> str:
+    """The method in words: of a teacher's distillation, or of branches that teach each other."""
+    online = config.online
+    if online.teacher == "none":
+        return config.distill.method
+    by = f"ensemble ({config.network.aggregation})" if online.teacher == "ensemble" else "peers"
+    return f"online, {by}, {'released form' if online.released else online.align}"
+
+
+def input_spec(config: RunConfig, search_size: int) -> InputSpec:
+    (width, height), margin = config.input_size, MARGIN if config.people else config.crops.margin
+    stride, aspect = config.network.input_stride, width / height
+    return InputSpec(height, search_size, stride, margin, "rgb", list(MEAN), list(STD), aspect)
+
+
+def people_spec(config: RunConfig) -> PeopleSpec | None:
+    """The skeleton of a run on people."""
+    if not config.people:
+        return None
+    skeleton = config.people.skeleton
+    pairs = ([list(pair) for pair in pairs] for pairs in (skeleton.links, skeleton.flip))
+    return PeopleSpec(list(skeleton.keypoints), *pairs)
+
+
+def describe_people(config: RunConfig) -> str:
+    return f"{config.people.kind}: {len(config.people.load(False, Faults(config.faults)).persons)} people"
+
+
 def surfaces(config: RunConfig, folder: Path) -> dict[str, Path]:
     """Write each object's surface by its codes to ``folder``; the files by their names in the bundle."""
     models, files = config.data / "models", {}
-    for model in load_objects(config.data, only=config.objects):
+    for model in config.load_objects():
         path = folder / surface_file(model.id)
         np.savez_compressed(path, points=load_surface(models, model.id).points)
         files[path.name] = path
@@ -216,12 +258,10 @@ def describe_data(split: Path, on_fault: OnFault = "refuse") -> str:
     return ", ".join([f"{text} rendered with seed {content.get('seed')}", *sources])
 
 
-def object_specs(
-    data: Path, names: dict[int, str], origin: str, only: Sequence[int] = ()
-) -> list[ObjectSpec]:
-    """The manifest's records of a data set's objects, or of those with the ids ``only``."""
-    infos = load_models_info(Path(data) / "models" / "models_info.json")
-    return [_object_spec(model, infos[model.id], origin) for model in load_objects(data, names, only)]
+def object_specs(config: RunConfig, names: dict[int, str], origin: str) -> list[ObjectSpec]:
+    """The manifest's records of a run's objects."""
+    infos = load_models_info(config.data / "models" / "models_info.json")
+    return [_object_spec(model, infos[model.id], origin) for model in config.load_objects(names)]
 
 
 def _object_spec(model: ObjectModel, info, origin: str) -> ObjectSpec:
@@ -253,14 +293,38 @@ def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, va
     (``evaluate.choose``).
     """
     config = load_config(run)
+    if config.people:
+        return export_people(config, out, val_images)
     stride = config.network.input_stride
     search_size = -(-search_size // stride) * stride  # up to what the coarsest level divides
-    if config.network.family == "dense":  # which does not search
+    family = config.network.family
+    if family != "keypoint":  # which alone searches
         search_size = config.crops.size
-    decode = DecodeSpec(0.5 if config.network.family == "dense" else 0.3, 0.0, [])
+    decode = DecodeSpec({"keypoint": 0.3, "dense": 0.5, "heatmap": 0.1}[family], 0.0, [])
     bundle = export(config, out, names, search_size, decode)
     if val_images and config.val_split:
         decode, metrics = choose(bundle, config.data / config.val_split, val_images, config.faults)
         bundle = export(config, out, names, search_size, decode, metrics)
         note_evaluation(run, bundle.manifest.training.steps, metrics)
     return f"{bundle.folder}: {bundle.manifest.network.gflop} GFLOP, {bundle.manifest.training.metrics}"
+
+
+def export_people(config: RunConfig, out: Path, val_people: int) -> str:
+    """Export a run on people, measure it on the first ``val_people`` of those it has to measure on, if any,
+    and export it again with the figures; returns a line to print."""
+    decode = DecodeSpec(JOINT_SCORE, 0.0, [])
+    bundle = export(config, out, {}, config.input_size[1], decode)
+    if val_people and config.people.val_annotations:
+        people = config.people.load(True, Faults(config.faults))
+        people = replace(people, persons=people.persons[:val_people])
+        found = evaluate_people(maps_of_bundle(bundle), people, *measured_at(config), batch=1)
+        metrics = rounded({name: value for name, value in found.items() if isinstance(value, (int, float))})
+        bundle = export(config, out, {}, config.input_size[1], decode, metrics)
+        note_evaluation(config.folder, bundle.manifest.training.steps, metrics)
+    return f"{bundle.folder}: {bundle.manifest.network.gflop} GFLOP, {bundle.manifest.training.metrics}"
+
+
+def measured_at(config: RunConfig) -> tuple[int, float]:
+    """Height of the input and its aspect."""
+    width, height = config.input_size
+    return height, width / height

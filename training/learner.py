@@ -24,7 +24,7 @@ from .render.files import write_whole
 from .step import losses
 from .teacher import (
     Distillation,
-    Outputs,
+    Taught,
     Teacher,
     Told,
     check_like,
@@ -32,6 +32,7 @@ from .teacher import (
     check_teacher,
     load_teacher,
     surfaces_of,
+    teaching,
 )
 
 OWN = {"name", "network", "weights", "distill", "init", "init_part"} | {
@@ -40,14 +41,20 @@ OWN = {"name", "network", "weights", "distill", "init", "init_part"} | {
     "weight_decay",
     "warmup",
     "clip",
+    "schedule",
+    "online",
 }  # fields in which runs side by side may differ; the cells of their networks may not, the targets are theirs
 
+MILESTONES = (0.6, 0.8)  # epochs 90 and 120 of 150
 
-def one_cycle(config: RunConfig, step: int) -> float:
-    """Learning rate at ``step``: a linear rise to ``lr`` over the warm-up, then a cosine fall to zero."""
+
+def learning_rate(config: RunConfig, step: int) -> float:
+    """At ``step``: a linear rise to ``lr`` over the warm-up, then as ``schedule`` says."""
     rise = max(1.0, config.warmup * config.steps)
     if step < rise:
         return config.lr * (step + 1) / rise
+    if config.schedule == "milestones":
+        return config.lr * 0.1 ** sum(step >= share * config.steps for share in MILESTONES)
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, config.steps - rise)))
 
 
@@ -92,22 +99,23 @@ class Learner:
         self.surfaces = surfaces_of(self.config)
         self.logger = TensorBoardLogger(self.config.runs, name=self.config.name, version="")
 
-    def learn(self, step: int, images: torch.Tensor, batch: dict[str, torch.Tensor], told: Told) -> Outputs:
-        """One step of the optimizer on a batch whose images are prepared; returns what the network said. A
-        step that will be logged is timed."""
+    def learn(self, step: int, images: torch.Tensor, batch: dict[str, torch.Tensor], told: Told) -> Taught:
+        """One step of the optimizer on a batch whose images are prepared; returns what the network would
+        teach. A step that will be logged is timed."""
         if (step + 1) % self.config.log_every:
             return self._learn(step, images, batch, told)
         with self.cost.sample(self.fabric.device, [self.network], [self.optimizer]):
             return self._learn(step, images, batch, told)
 
-    def _learn(self, step: int, images: torch.Tensor, batch: dict[str, torch.Tensor], told: Told) -> Outputs:
+    def _learn(self, step: int, images: torch.Tensor, batch: dict[str, torch.Tensor], told: Told) -> Taught:
         config = self.config
         for group in self.optimizer.param_groups:
-            group["lr"] = one_cycle(config, step)
+            group["lr"] = learning_rate(config, step)
         share = config.distill.share(step / config.steps) if self.distillation else 0.0
+        weights = config.weights.taught(share, config.online.share(step, config.steps))
         taught = (self.distillation, told[self.teacher]) if share else ()
         outputs = self.network(images, with_features=True)
-        terms = losses(outputs, batch, self.network, config.weights.taught(share), *taught)
+        terms = losses(outputs, batch, self.network, weights, *taught, online=config.online)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(terms["total"])
         # Asking in every step whether the norm is finite would wait for the device in every step.
@@ -116,8 +124,7 @@ class Learner:
         )
         self.optimizer.step()
         self.terms = {name: term.detach() for name, term in terms.items()} | {"norm": norm}
-        logits, offsets, levels = outputs
-        return logits.detach(), offsets.detach(), [level.detach() for level in levels]
+        return teaching(outputs)
 
     @torch.no_grad()
     def judged(self, images: torch.Tensor, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -125,7 +132,7 @@ class Learner:
         self.network.eval()
         outputs = self.network(images, with_features=True)
         self.network.train()
-        return losses(outputs, batch, self.network, self.config.weights)
+        return losses(outputs, batch, self.network, self.config.weights, online=self.config.online)
 
     def report(self, step: int) -> dict[str, float]:
         """Log the last step's named terms and return them."""

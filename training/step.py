@@ -13,13 +13,20 @@ from pose_kd_ros.core.cells import cell_grid
 from .config import LossWeights
 from .losses.dense import dense_losses, meant_maps, remember
 from .losses.distill_dense import code_terms
+from .losses.heatmap import gaussian_maps, map_loss, of_class
+from .losses.online import OnlineConfig, gradient_ratio, map_terms, online_terms
+from .losses.online_votes import branch_vote_terms
 from .losses.task import keypoint_losses
-from .teacher import Distillation, Outputs
+from .models.heatmap import Maps
+from .models.network import BranchVotes
+from .teacher import Distillation, Outputs, Taught
 
 MEAN, STD = (
     (0.485, 0.456, 0.406),
     (0.229, 0.224, 0.225),
 )  # of RGB in [0, 1]; the bundle's manifest carries them
+
+ALONE = OnlineConfig()
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
@@ -45,14 +52,16 @@ def _centers(height: int, width: int, strides: tuple[int, ...], device: torch.de
     return torch.tensor(cell_grid(height, width, strides)[0], dtype=torch.float32, device=device)
 
 
-def keypoint_terms(outputs, batch, network, distillation, told) -> dict[str, torch.Tensor]:
+def keypoint_terms(outputs, batch, network, weights, distillation, told, online) -> dict[str, torch.Tensor]:
     size = tuple(batch["image"].shape[-2:])
     centers = _centers(*size, network.config.strides, batch["image"].device)
+    if isinstance(outputs, BranchVotes):
+        return branch_vote_terms(outputs, centers, batch, size, weights, online)
     taught, choice = distillation.terms(outputs, told, centers, batch, size) if distillation else ({}, None)
     return keypoint_losses(*outputs[:2], centers, batch, choice) | taught
 
 
-def dense_terms(outputs, batch, network, distillation, told) -> dict[str, torch.Tensor]:
+def dense_terms(outputs, batch, network, weights, distillation, told, online) -> dict[str, torch.Tensor]:
     taught, choice = {}, None
     if distillation:
         choice = meant_maps(told[1], batch, network.bit_error)
@@ -63,22 +72,44 @@ def dense_terms(outputs, batch, network, distillation, told) -> dict[str, torch.
     return terms | taught
 
 
+def heatmap_terms(outputs: Maps, batch, network, weights, distillation, told, online):
+    visible, own = batch["visible"], batch["class_index"]
+    final = of_class(outputs.final, own)
+    supervised = final
+    if outputs.intermediate:
+        supervised = torch.cat([final, of_class(torch.stack(outputs.intermediate), own)])
+    target = gaussian_maps(batch["points"], final.shape[-2:], network.config.strides[0])
+    terms = {"heatmap": map_loss(supervised, target, visible)}
+    ensemble = None if outputs.ensemble is None else of_class(outputs.ensemble, own)
+    if ensemble is not None:
+        terms["ensemble"] = map_loss(ensemble, target, visible)
+    terms |= online_terms(final, supervised, ensemble, visible, online)
+    if online.teacher == "ensemble":
+        scale = weights.heatmap, weights.online
+        terms["online_ratio"] = gradient_ratio(final[0], ensemble, target, visible, online, scale)
+    if distillation:
+        terms |= map_terms(of_class(told, own), supervised, visible, distillation.config)
+    return terms
+
+
 def losses(
     outputs: Outputs,
     batch: dict[str, torch.Tensor],
     network: nn.Module,
     weights: LossWeights,
     distillation: Distillation | None = None,
-    told: Outputs | None = None,
+    told: Taught | None = None,
+    online: OnlineConfig = ALONE,
 ) -> dict[str, torch.Tensor]:
     """Return the named loss terms of a network's outputs for a batch (see ``data.targets``) and the weighted
     sum, ``total``, of those that have a weight.
 
-    told: the teacher's outputs for the same images, for ``distillation``. With gradients on, the running
-    errors of a dense network's bits move.
+    told: what the teacher says of the same images, for ``distillation``. online: what branches learn from
+    each other. With gradients on, the running errors of a dense network's bits move.
     """
-    of_family = dense_terms if network.config.family == "dense" else keypoint_terms
-    terms = of_family(outputs, batch, network, distillation, told)
+    families = {"keypoint": keypoint_terms, "dense": dense_terms, "heatmap": heatmap_terms}
+    of_family = families[network.config.family]
+    terms = of_family(outputs, batch, network, weights, distillation, told, online)
     weighted = {name: getattr(weights, name) for name in terms if hasattr(weights, name)}
     terms["total"] = sum(weight * terms[name] for name, weight in weighted.items())
     return terms

@@ -96,7 +96,7 @@ def measured(row: Row, test: list[Path], val_images: int) -> list[dict]:
     """Export the run, which fits its score on half of ``val_images``; its figures on each split."""
     bundle = row.run.folder / "bundle"
     export_run(row.run.folder, bundle, {}, 320, val_images)
-    given = row.run.network.family == "dense" and row.locator is None
+    given = row.run.network.family != "keypoint" and row.locator is None
     estimator = loaded(bundle, loaded(row.locator / "bundle") if row.locator else None)
     network = estimator.bundle.manifest.network
     about = {

@@ -19,7 +19,6 @@ from pose_kd_ros.core.object_model import ObjectModel
 
 from . import checkpoint
 from .config import RunConfig, load_config
-from .data.objects import load_objects
 from .data.surface import fingerprints
 from .losses.distill import (
     DistillConfig,
@@ -31,9 +30,13 @@ from .losses.distill import (
 )
 from .losses.features import FeatureDistillation
 from .losses.task import drawn_votes
-from .models.network import NetworkConfig, make_network
+from .models.heatmap import Maps
+from .models.network import BranchVotes, NetworkConfig, make_network
 
-Outputs = tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]  # a network's, with features
+Outputs = tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]] | Maps  # a network's, with features
+Taught = (
+    tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]] | torch.Tensor
+)  # what ``teaching`` makes of them
 EVALUATION = "evaluation.json"  # in the run's folder; written by export
 
 
@@ -54,7 +57,7 @@ def surfaces_of(run: RunConfig) -> dict[int, str]:
     """Fingerprints of the surface codes that a dense run learns; none of the keypoint family."""
     if run.network.family != "dense":
         return {}
-    return fingerprints(run.data / "models", load_objects(run.data, only=run.objects))
+    return fingerprints(run.data / "models", run.load_objects())
 
 
 def check_surfaces(where: Path, learnt: dict[int, str], run: RunConfig) -> None:
@@ -98,9 +101,10 @@ def check_like(teacher: RunConfig, student: RunConfig) -> None:
     """Raise ValueError unless the teacher looks at the student's crops, with the student's cells, for the
     student's objects."""
     folder = student.distill.teacher
-    if teacher.crops.size != student.crops.size:
+    if teacher.input_size != student.input_size:
+        ours, theirs = (f"{width}x{height}" for width, height in (student.input_size, teacher.input_size))
         raise ValueError(
-            f"{folder}: teacher of {teacher.crops.size} px crops, the student's have {student.crops.size}; "
+            f"{folder}: teacher of {theirs} px crops, the student's have {ours}; "
             "train one of them with the other's --crops.size"
         )
     families = teacher.network.family, student.network.family
@@ -109,7 +113,7 @@ def check_like(teacher: RunConfig, student: RunConfig) -> None:
     if families[0] == "keypoint" and teacher.network.levels < student.network.levels:
         found, wanted = teacher.network.levels, student.network.levels
         raise ValueError(f"{folder}: teacher with {found} levels, the student has {wanted}")
-    ours, theirs = (load_objects(run.data, only=run.objects) for run in (student, teacher))
+    ours, theirs = (run.load_objects() for run in (student, teacher))
     if not (len(ours) == len(theirs) and all(_same(a, b) for a, b in zip(ours, theirs))):
         raise ValueError(
             f"{folder}: teacher for the objects of {teacher.data / 'models'}, not those of "
@@ -140,13 +144,24 @@ class Teacher:
     """Of the codes that a dense one has learnt, see ``surfaces_of``."""
 
     @torch.no_grad()
-    def __call__(self, images: torch.Tensor) -> Outputs:
+    def __call__(self, images: torch.Tensor) -> Taught:
         learning = self.network.training
         self.network.eval()
         with self.autocast():
             outputs = self.network(images, with_features=True)
         self.network.train(learning)
-        return outputs
+        return teaching(outputs)
+
+
+def teaching(outputs: Outputs) -> Taught:
+    """What a network teaches of what it says, detached: its ensemble where it has one. Of the heatmap family
+    maps (B, C, K, h, w); else logits, offsets or codes, and feature levels."""
+    if isinstance(outputs, Maps):
+        return (outputs.final[0] if outputs.ensemble is None else outputs.ensemble).detach()
+    logits, offsets, levels = outputs[:3]
+    if isinstance(outputs, BranchVotes) and outputs.ensemble_logits is not None:
+        logits, offsets = outputs.ensemble_logits, outputs.ensemble_offsets
+    return logits.detach(), offsets.detach(), [level.detach() for level in levels]
 
 
 class Told(dict):
@@ -157,7 +172,7 @@ class Told(dict):
         super().__init__()
         self.teachers, self.images = teachers, images
 
-    def __missing__(self, folder: Path) -> Outputs:
+    def __missing__(self, folder: Path) -> Taught:
         self[folder] = self.teachers[folder](self.images)
         return self[folder]
 
@@ -172,16 +187,18 @@ class Distillation:
     @classmethod
     def of(cls, config: DistillConfig, teacher: NetworkConfig, student: NetworkConfig) -> Distillation:
         """With new convolutions for FKD where they are wanted; ValueError where they would be of a dense
-        network, whose features FKD does not compare."""
+        or a heatmap network, whose features FKD does not compare."""
         if not config.wants_features:
             return cls(config)
-        if student.family == "dense":
-            raise ValueError(f"distill.method {config.method}: of the dense family there are naive and adlp")
+        if student.family != "keypoint":
+            raise ValueError(
+                f"distill.method {config.method}: of the {student.family} family there are naive and adlp"
+            )
         levels = min(student.levels, teacher.levels)
         return cls(config, FeatureDistillation(student.width, teacher.width, levels))
 
     def terms(
-        self, student: Outputs, teacher: Outputs, centers, batch, size: tuple[int, int]
+        self, student: Outputs, teacher: Taught, centers, batch, size: tuple[int, int]
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """Return the named terms of the method and, where it compares votes, the representative (I,) of each
         instance that the teacher means, -1 where it sees none.

@@ -19,7 +19,7 @@ from pose_kd_ros.evaluation.bop import Faults
 from .config import RunConfig
 from .data.augment import augmented, make_augmentation
 from .data.crops import CropDataset
-from .data.objects import load_objects
+from .data.people_crops import PeopleDataset
 from .data.splits import load_split
 from .data.surface import code_reader
 from .learner import Learner, check_shareable, make_learners
@@ -162,19 +162,38 @@ def train_together(configs: list[RunConfig]) -> list[Path]:
     return [each.folder / "last.ckpt" for each in configs]
 
 
-def make_dataset(config: RunConfig, split: str) -> CropDataset | None:
+def make_dataset(config: RunConfig, split: str) -> CropDataset | PeopleDataset | None:
     """The split as crops; None for an empty name."""
+    if config.people:
+        return make_people(config, split == config.val_split)
     if not split:
         return None
-    objects = load_objects(config.data, only=config.objects)
+    objects = config.load_objects()
     if len(objects) != config.network.classes:
         raise ValueError(
             f"{config.data}: {len(objects)} objects, but network.classes is {config.network.classes}"
         )
     faults, tile_px = Faults(config.faults), config.tile_px if split == config.split else 0
-    reader = code_reader(config.data / "models", objects) if config.network.family == "dense" else None
+    family = config.network.family
+    reader = code_reader(config.data / "models", objects) if family == "dense" else None
     images = load_split(config.data / split, objects, faults, tile_px, config.seed, config.cache, reader)
-    return CropDataset(images, objects, config.network.strides, config.crops, config.seed, faults, reader)
+    how = config.network.strides, config.crops, config.seed, faults, reader, family
+    return CropDataset(images, objects, *how)
+
+
+def make_people(config: RunConfig, val: bool) -> PeopleDataset | None:
+    """People to learn from or to watch as crops; None where there are none to watch."""
+    if val and config.people.val_annotations is None:
+        return None
+    faults = Faults(config.faults)
+    people = config.people.load(val, faults)
+    count = len(people.skeleton.keypoints)
+    if (config.network.keypoints, config.network.classes) != (count, 1):
+        found = f"{config.network.keypoints} and {config.network.classes}"
+        raise ValueError(f"network.keypoints, network.classes: people want {count} and 1, found {found}")
+    if faults.kinds:
+        print(f"{people.annotations}: {faults.summary(len(people.persons) + faults.images)}", flush=True)
+    return PeopleDataset(people, config.people.crops, config.seed, faults)
 
 
 @torch.no_grad()

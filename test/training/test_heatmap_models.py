@@ -47,7 +47,7 @@ def images(config: HeatmapConfig, batch: int = 2) -> torch.Tensor:
 
 @pytest.mark.parametrize("stacks, millions, gmac", [(2, 6.73, 8.99), (4, 13.02, 15.36), (8, 25.60, 28.09)])
 def test_hourglasses_count_as_published(stacks, millions, gmac):
-    parameters, gflop = cost(HeatmapNetwork(hourglass(stacks, keypoints=16)).eval(), 256)
+    parameters, gflop = cost(HeatmapNetwork(hourglass(stacks, keypoints=16)).eval(), (256, 256))
     assert parameters / 1e6 == pytest.approx(millions, abs=0.01)
     assert gflop / 2 == pytest.approx(gmac, rel=0.005)
 

@@ -31,7 +31,7 @@ from training.models.network import (  # noqa: E402
     ],
 )
 def test_parameters_within_3_and_flops_within_5_percent_of_the_published(config, parameters, gflop):
-    found = cost(KeypointNetwork(config).eval(), 256)
+    found = cost(KeypointNetwork(config).eval(), (256, 256))
     assert found[0] == pytest.approx(parameters, rel=0.03)
     assert found[1] == pytest.approx(gflop, rel=0.05)
 

@@ -59,4 +59,4 @@ def test_dense_codes_refuse_it(tiny_data):
     objects = load_objects(tiny_data)
     images = BopDataset(tiny_data / "train", Faults()).images
     with pytest.raises(ValueError, match="roll_deg"):
-        CropDataset(images, objects, (2,), CropConfig(roll_deg=10.0), 0, reader=object())
+        CropDataset(images, objects, (2,), CropConfig(roll_deg=10.0), 0, reader=object(), family="dense")

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from training import checkpoint, table  # noqa: E402
-from training.__main__ import Table  # noqa: E402
+from training.commands import Table  # noqa: E402
 from training.export import note_evaluation  # noqa: E402
 from training.models.dense import DenseConfig  # noqa: E402
 from training.models.network import NetworkConfig  # noqa: E402

@@ -20,7 +20,7 @@ from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training import checkpoint  # noqa: E402
 from training.config import RunConfig, check_same, load_config, to_json  # noqa: E402
 from training.export import export_run  # noqa: E402
-from training.learner import one_cycle  # noqa: E402
+from training.learner import learning_rate  # noqa: E402
 from training.models.network import NetworkConfig  # noqa: E402
 from training.train import train  # noqa: E402
 
@@ -206,7 +206,7 @@ def test_a_setting_that_came_later_had_its_default(tmp_path):
 
 def test_learning_rate_rises_and_falls():
     config = RunConfig("x", steps=100, lr=1.0, warmup=0.1)
-    rates = [one_cycle(config, step) for step in range(100)]
+    rates = [learning_rate(config, step) for step in range(100)]
     assert (
         rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0) and rates[9] == pytest.approx(1.0)
     )

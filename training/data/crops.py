@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from pose_kd_ros.core.object_model import ObjectModel, representatives
 from pose_kd_ros.evaluation.bop import BopError, BopImage, Faults
 
 from .dense_targets import collate_dense, make_dense_targets
+from .heatmap_targets import collate_points, make_points
 from .surface import CodeReader
 from .targets import MAX_TIED, Instance, collate, make_targets
 from .tiles import Tile, TileInstance, model_box, nearest, read_tile, rolled
@@ -71,8 +73,8 @@ class CropDataset(Dataset):
 
     images: BOP images, read when they are needed, or tiles of them that are in memory already
     (``data.tiles``). faults: what to do with an image that cannot be read: raise BopError, or show the next
-    one of the epoch that can be, so that a sample depends on the seed, its number and the data alone. reader:
-    for the dense family, whose targets are surface codes.
+    one of the epoch that can be, so that a sample depends on the seed, its number and the data alone. family:
+    what the targets are for. reader: of the dense family's surface codes.
     """
 
     def __init__(
@@ -84,15 +86,16 @@ class CropDataset(Dataset):
         seed: int,
         faults: Faults | None = None,
         reader: CodeReader | None = None,
+        family: Literal["keypoint", "dense", "heatmap"] = "keypoint",
     ):
         if not images:
             raise ValueError("no images: the data set's split is empty")
         self.images, self.models, self.strides, self.config, self.seed = images, models, strides, config, seed
         self.class_of = {model.id: index for index, model in enumerate(models)}
-        self.faults, self.reader = faults or Faults(), reader
-        if reader is not None and config.roll_deg:
+        self.faults, self.reader, self.family = faults or Faults(), reader, family
+        if family == "dense" and config.roll_deg:
             raise ValueError("crops.roll_deg: of the dense family's codes there is none; wanted 0")
-        self.collate = collate if reader is None else collate_dense
+        self.collate = {"keypoint": collate, "dense": collate_dense, "heatmap": collate_points}[family]
 
     @lru_cache(maxsize=2)  # noqa: B019 - a data set lives as long as its worker
     def _order(self, epoch: int) -> np.ndarray:
@@ -115,14 +118,19 @@ class CropDataset(Dataset):
         return np.roll(self._order(epoch), -position)
 
     def sample(self, tile: Tile, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Return ``image`` (3, size, size) uint8 RGB and the targets of ``make_targets`` or, of the dense
-        family, of ``make_dense_targets``, for one random crop."""
+        """Return ``image`` (3, size, size) uint8 RGB and the family's targets for one random crop:
+        ``make_targets``, ``make_dense_targets`` or ``make_points``."""
         if self.config.roll_deg:
             angle = np.radians(rng.uniform(-1, 1) * self.config.roll_deg)
             tile = rolled(tile, angle, {model.id: model for model in self.models})
         known = [i for i in tile.instances if i.object_id in self.class_of]
-        crop = self._choose(tile, known, rng)
-        made = self._votes(tile, known, crop, rng) if self.reader is None else self._codes(tile, known, crop)
+        crop, about = self._choose(tile, known, rng)
+        if self.family == "keypoint":
+            made = self._votes(tile, known, crop, rng)
+        elif self.family == "dense":
+            made = self._codes(tile, known, crop)
+        else:
+            made = self._points(tile, about, crop, rng)
         return {"image": torch.from_numpy(crop.apply(tile.pixels).transpose(2, 0, 1).copy()), **made}
 
     def _votes(self, tile: Tile, known: list[TileInstance], crop: Crop, rng) -> dict[str, torch.Tensor]:
@@ -163,17 +171,28 @@ class CropDataset(Dataset):
             classes, [self._used(i) for i in known], tied, number[seen.labels], seen.codes
         )
 
+    def _points(self, tile: Tile, about: TileInstance | None, crop: Crop, rng) -> dict[str, torch.Tensor]:
+        index = self.class_of[about.object_id] if about else int(rng.integers(len(self.models)))
+        pose = about.T_camera_object if about else None
+        K, size = crop.camera(tile.K), (crop.height, crop.width)
+        return make_points(index, self.models[index], pose, K, size)
+
     def _used(self, instance: TileInstance) -> bool:
         return instance.visib_fract >= self.config.min_visibility
 
-    def _choose(self, tile: Tile, known: list[TileInstance], rng: np.random.Generator) -> Crop:
+    def _choose(
+        self, tile: Tile, known: list[TileInstance], rng: np.random.Generator
+    ) -> tuple[Crop, TileInstance | None]:
+        """The crop, and the object it is about; None where it is about none. Heatmaps always look at one if
+        there is one."""
         visible = [i for i in known if self._used(i)]
+        searches = self.family != "heatmap"
         if (
-            tile.wide is True
-            or not visible
-            or (tile.wide is None and rng.random() < self.config.search_share)
+            not visible
+            or (searches and tile.wide is True)
+            or (searches and tile.wide is None and rng.random() < self.config.search_share)
         ):
-            return anywhere(tile, self.config, rng)
+            return anywhere(tile, self.config, rng), None
         chosen = visible[rng.integers(len(visible))]
         model = self.models[self.class_of[chosen.object_id]]
-        return around_object(model_box(chosen.T_camera_object, model, tile.K), self.config, rng)
+        return around_object(model_box(chosen.T_camera_object, model, tile.K), self.config, rng), chosen

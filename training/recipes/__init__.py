@@ -1,6 +1,7 @@
 """Named runs: functions that return a RunConfig."""
 
 from .cube import student_cube_none, student_cube_small, teacher_cube
+from .heatmap import student_lmo_heatmap, student_lmo_okdhp
 from .lmo import (
     student_lmo_adlp,
     student_lmo_dense_adlp,
@@ -9,6 +10,7 @@ from .lmo import (
     teacher_lmo,
     teacher_lmo_dense,
 )
+from .people import people_recipes
 
 RECIPES = {
     recipe.__name__: recipe
@@ -22,5 +24,7 @@ RECIPES = {
         student_lmo_dense_none,
         student_lmo_dense_adlp,
         teacher_lmo_dense,
+        student_lmo_heatmap,
+        student_lmo_okdhp,
     )
-}
+} | people_recipes()

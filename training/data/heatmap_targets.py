@@ -1,0 +1,40 @@
+"""Targets of the heatmap family: where the keypoints of the object that a crop is about are."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pose_kd_ros.core.camera import project_pinhole
+from pose_kd_ros.core.object_model import ObjectModel, canonical
+from pose_kd_ros.core.pose import transform
+
+NOWHERE = -1e4  # pixels: a keypoint whose map is to be empty
+
+
+def make_points(
+    class_index: int, model: ObjectModel, pose: np.ndarray | None, K: np.ndarray, size: tuple[int, int]
+) -> dict[str, torch.Tensor]:
+    """Return ``points`` (K, 2), pixels of the crop, of the object's keypoints in its canonical pose;
+    ``visible`` (K,), 1 for those in the crop (height, width), behind something or not; ``class_index`` ().
+
+    pose: T_camera_object, or None where the object is not in the crop: then its maps are to be empty.
+    """
+    count = len(model.keypoints)
+    points, visible = np.full((count, 2), NOWHERE), np.ones(count, bool)
+    if pose is not None:
+        points = project_pinhole(K, transform(canonical(pose, model), model.keypoints))
+        height, width = size
+        with np.errstate(invalid="ignore"):
+            visible = ((points > -0.5) & (points < (width - 0.5, height - 0.5))).all(1)
+        points = np.where(visible[:, None], points, NOWHERE)
+    return {
+        "points": torch.from_numpy(points.astype(np.float32)),
+        "visible": torch.from_numpy(visible.astype(np.float32)),
+        "class_index": torch.tensor(class_index),
+    }
+
+
+def collate_points(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Stack everything: image (B, 3, H, W), points (B, K, 2), visible (B, K), class_index (B,)."""
+    return {name: torch.stack([s[name] for s in samples]) for name in samples[0]}

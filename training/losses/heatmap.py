@@ -1,0 +1,40 @@
+"""Task loss of the heatmap family: every supervised map against a unit-peak Gaussian about its keypoint."""
+
+from __future__ import annotations
+
+import torch
+
+from training.parallel import at_least_one, shared_mean
+
+SIGMA = 2.0  # of the targets, map pixels: what both papers' lineages use at 64 x 64
+
+
+def gaussian_maps(points: torch.Tensor, shape: tuple[int, int], stride: int) -> torch.Tensor:
+    """Targets (B, K, h, w): peaks of 1 at points (B, K, 2), crop pixels, where they are, between map pixels
+    too (integer centres cost half of the poses, see docs/online_distillation.md).
+
+    Convention: with stride 4 the crop's pixel 5.5 is the map's pixel 1.
+    """
+    centers = ((points.float() + 0.5) / stride - 0.5).unsqueeze(-1)
+    across, along = (
+        torch.exp(-((torch.arange(n, device=points.device) - centers[:, :, axis]) ** 2) / (2 * SIGMA**2))
+        for axis, n in ((0, shape[1]), (1, shape[0]))
+    )
+    return along.unsqueeze(-1) * across.unsqueeze(-2)
+
+
+def of_class(maps: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
+    """The maps (..., B, K, h, w) of each crop's object, of all classes' (..., B, C, K, h, w)."""
+    image = torch.arange(len(class_index), device=maps.device)
+    return maps[..., image, class_index, :, :, :].float()
+
+
+def over_visible(values: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Mean of values (..., B, K) over the visible keypoints (B, K), summed over what leads; 0 without any."""
+    return (values * visible).sum() / at_least_one(shared_mean(visible.sum(), values))
+
+
+def map_loss(maps: torch.Tensor, target: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Mean squared error per pixel of maps (..., B, K, h, w), mean over visible keypoints, summed over what
+    leads."""
+    return over_visible((maps - target).square().mean((-1, -2)), visible)

@@ -1,0 +1,170 @@
+"""Online distillation: the branches of one network learn from their ensemble, or from each other.
+
+Source: Li et al., Online Knowledge Distillation for Efficient Pose Estimation, ICCV 2021 (OKDHP). Who teaches
+is one choice, how the maps are compared another: a spatially softmaxed heatmap is a distribution over places,
+so that optimal transport (``transport``) compares it, too.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from .distill import DistillConfig
+from .heatmap import over_visible
+from .transport import sinkhorn_divergence
+
+STRONGEST = 32  # places of each map that are transported: at temperature 0.1 they hold nearly all of its mass
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """Who teaches the branches of a network with several, and how."""
+
+    teacher: Literal["none", "ensemble", "peers"] = "none"
+    """ensemble: what the network's aggregation makes of all branches. peers: each learns from each other one
+    (deep mutual learning)."""
+    align: Literal["kl", "l2", "transport"] = "kl"
+    """kl: pixel-wise, between the maps' spatial softmaxes. l2: squared difference. transport: optimal
+    transport of the softmaxes; of the keypoint family, whose votes are aligned, the only one."""
+    temperature: float = 0.1
+    """Of the softmax: at 0.1 94 % of a unit peak's mass lie under it, at 1 only 5 %."""
+    ramp: float = 0.6
+    """Share of the steps in which the weight rises to its full value, as exp(-5 (1 - share)^2)."""
+    ramp_every: int = 1
+    """The weight rises every so many steps: 1 for each, an epoch's steps for each epoch."""
+    eps: float = 1e-4
+    """transport: blur in squared crop sizes."""
+    max_sweeps: int = 40
+    """transport: most sweeps of the solver."""
+    released: bool = False
+    """kl as in the released code: temperature 1, the ensemble not detached, invisible keypoints too, and all
+    divided once more by batch and keypoints."""
+
+    def __post_init__(self):
+        if self.temperature <= 0 or self.ramp_every < 1 or not 0 <= self.ramp <= 1:
+            raise ValueError(
+                "online: wanted temperature > 0, ramp_every >= 1, ramp in 0..1; found "
+                f"{self.temperature}, {self.ramp_every}, {self.ramp}"
+            )
+        if self.released and (self.teacher, self.align) != ("ensemble", "kl"):
+            raise ValueError(
+                f"online.released: is teacher ensemble and align kl; found {self.teacher}, {self.align}"
+            )
+
+    def share(self, step: int, steps: int) -> float:
+        """What the weight is multiplied by at a step. Convention: of 150 epochs and a ramp of 0.6, epoch 45
+        has exp(-1.25) = 0.29, and from epoch 90 on it is 1."""
+        end = self.ramp * steps
+        step -= step % self.ramp_every
+        return 1.0 if step >= end else math.exp(-5 * (1 - step / end) ** 2)
+
+
+def spatial_log_softmax(maps: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Logarithms (..., h * w) of maps (..., h, w) as distributions over places."""
+    return torch.log_softmax(maps.float().flatten(-2) / temperature, -1)
+
+
+def pixel_kl(teacher: torch.Tensor, student: torch.Tensor, temperature: float) -> torch.Tensor:
+    """KL(teacher || student) (..., B, K) of maps (..., B, K, h, w), in 32 bits, times temperature^2, so that
+    gradients keep their size (Hinton et al. 2015)."""
+    p, q = (spatial_log_softmax(maps, temperature) for maps in (teacher, student))
+    return temperature**2 * (p.exp() * (p - q)).sum(-1)
+
+
+def map_transport(
+    teacher: torch.Tensor, student: torch.Tensor, config: OnlineConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the transport divergence (..., B, K) of maps (..., B, K, h, w) and the share of unsolved
+    problems.
+
+    Both maps' strongest places, in map sizes, with their share of the softmax as mass; the gradient comes
+    through the student's masses.
+    """
+    lead, (height, width) = student.shape[:-2], student.shape[-2:]
+    clouds = [cloud(maps.expand_as(student), config.temperature) for maps in (student, teacher)]
+    scale = max(height, width)
+    (x, a), (y, b) = (
+        (torch.stack([place % width, place // width], -1) / scale, mass) for place, mass in clouds
+    )
+    values, solved = sinkhorn_divergence(x, a, y, b.detach(), config.eps, None, config.max_sweeps)
+    return values.view(lead), (~solved).float().mean()
+
+
+def cloud(maps: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Places (P, S) and masses (P, S), sum 1, of the strongest pixels of maps (..., h, w)."""
+    flat = maps.float().flatten(-2).flatten(0, -2)
+    values, place = flat.topk(min(STRONGEST, flat.shape[-1]), -1)
+    return place, torch.softmax(values / temperature, -1)
+
+
+def distance(
+    teacher: torch.Tensor, student: torch.Tensor, visible: torch.Tensor, config: OnlineConfig
+) -> dict[str, torch.Tensor]:
+    """The term ``online``, summed over what leads, of a teacher's maps (..., B, K, h, w), detached here
+    unless the released form is wanted; visible (B, K)."""
+    if config.released:
+        values = pixel_kl(teacher, student, 1.0)
+        keypoints = values.shape[-2] * values.shape[-1]
+        return {"online": over_visible(values, torch.ones_like(visible)) / keypoints}
+    teacher = teacher.detach()
+    if config.align == "transport":
+        values, unsolved = map_transport(teacher, student, config)
+        return {"online": over_visible(values, visible), "online_unsolved": unsolved}
+    if config.align == "l2":
+        return {"online": over_visible((student - teacher).square().mean((-1, -2)), visible)}
+    return {"online": over_visible(pixel_kl(teacher, student, config.temperature), visible)}
+
+
+def map_terms(
+    teacher: torch.Tensor, student: torch.Tensor, visible: torch.Tensor, config: DistillConfig
+) -> dict[str, torch.Tensor]:
+    """The named terms of a frozen teacher's maps (B, K, h, w) for a student's (..., B, K, h, w): their
+    squared difference (naive, which with weights of 1/2 is FPD), or their transport (adlp)."""
+    align = "l2" if config.method == "naive" else "transport"
+    how = OnlineConfig(align=align, eps=config.eps, max_sweeps=config.max_sweeps)
+    terms = distance(teacher, student, visible, how)
+    return {name.replace("online", "kd" if "_" in name else "kd_map"): term for name, term in terms.items()}
+
+
+def online_terms(
+    final: torch.Tensor,
+    supervised: torch.Tensor,
+    ensemble: torch.Tensor | None,
+    visible: torch.Tensor,
+    config: OnlineConfig,
+) -> dict[str, torch.Tensor]:
+    """The named terms of what teaches each other.
+
+    final (T, B, K, h, w): the branches' last maps. supervised (M, B, K, h, w): all maps that are taught, the
+    intermediate ones too. ensemble (B, K, h, w).
+    """
+    if config.teacher == "none":
+        return {}
+    if config.teacher == "ensemble":
+        return distance(ensemble, supervised, visible, config)
+    if len(final) == 1:
+        return {"online": final.sum() * 0.0}
+    each = [distance(final.roll(-turn, 0), final, visible, config) for turn in range(1, len(final))]
+    return {name: sum(terms[name] for terms in each) / len(each) for name in each[0]}
+
+
+def gradient_ratio(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    target: torch.Tensor,
+    visible: torch.Tensor,
+    config: OnlineConfig,
+    weights: tuple[float, float],
+) -> torch.Tensor:
+    """Norm of the weighted alignment's gradient at one map over that of its error against the truth: how much
+    the teacher has to say. student, teacher, target (B, K, h, w); weights: of the two terms."""
+    with torch.enable_grad():
+        leaf = student.detach().requires_grad_()
+        taught = weights[1] * distance(teacher.detach(), leaf, visible, config)["online"]
+        error = weights[0] * over_visible((leaf - target).square().mean((-1, -2)), visible)
+        norms = [torch.autograd.grad(term, leaf)[0].norm() for term in (taught, error)]
+    return norms[0] / norms[1].clamp(min=1e-20)
