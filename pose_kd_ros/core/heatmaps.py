@@ -1,8 +1,8 @@
 """Keypoint heatmaps: where a map peaks between its pixels, how high, and how far that may be off.
 
-Convention: pixel (i, j) of a map of stride s stands for the pixel u = (j + 0.5) s - 0.5, v = (i + 0.5) s - 0.5
-of the crop. At stride 4 a unit-peak Gaussian of 2 map pixels about u = 10.3, v = 7 of the map decodes to
-(42.7, 29.5) of the crop with score 1 (less what falls between pixels) and covariance (2 * 4)^2 I = 64 I.
+Convention: pixel (i, j) of a map of stride s stands for the crop's pixel u = (j + 0.5) s - 0.5,
+v = (i + 0.5) s - 0.5. At stride 4 a unit-peak Gaussian of 2 map pixels about u = 10.3, v = 7 of the map
+decodes to (42.7, 29.5) of the crop with score 1, less what falls between pixels, and covariance 8^2 I.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Peaks:
 
 
 def decode_peaks(maps, stride: float = 1.0) -> Peaks:
-    """Return the peaks of maps (K, h, w), h and w at least 3, in pixels of the crop they are ``stride`` apart.
+    """Return the peaks of maps (K, h, w), h and w at least 3, in the pixels that they are ``stride`` apart.
 
     The parabola is fitted to the logarithm of the 3 x 3 values about the largest one, which is exact for a
-    Gaussian, also at a border; its curvature is the inverse covariance. A plateau has its middle pixel and the
-    largest covariance. Values that are not finite count as 0; a map with nothing above 0 shows no keypoint.
+    Gaussian, also at a border; its curvature is the inverse covariance. A plateau's covariance is the largest.
+    Values that are not finite count as 0; a map with nothing above 0 shows no keypoint.
     """
     maps = np.asarray(maps)
     if maps.ndim != 3 or min(maps.shape[1:]) < 3:

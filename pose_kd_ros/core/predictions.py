@@ -44,8 +44,8 @@ class Correspondences:
 
     image: (M, 2) pixels. object: (M, 3) metres. weight: (M,) >= 0. score: the instance's confidence, 0 to 1.
     cell: (M,) integers, equal for the rows that one local prediction voted for; by default each its own.
-    covariance: (M, 2, 2) pixels^2, positive definite, known up to a factor that all rows share; None: all rows
-    are equally sure, in every direction.
+    covariance: (M, 2, 2) pixels^2, positive definite, known up to a factor that all rows share; None: all
+    rows are equally sure, in every direction.
     """
 
     object_id: int
@@ -71,7 +71,7 @@ class Correspondences:
         if c.shape != shape:
             raise ValueError(f"Correspondences.covariance: wanted {shape}, found {c.shape}")
         if not (np.isfinite(c).all() and (np.linalg.eigvalsh(c) > 0).all()):
-            raise ValueError("Correspondences.covariance: wanted finite, positive definite ones, found others")
+            raise ValueError("Correspondences.covariance: wanted finite, positive definite, found others")
 
     def select(self, index) -> Correspondences:
         """The same for a subset of rows (boolean mask, indices or slice)."""
@@ -82,8 +82,8 @@ class Correspondences:
     def whitening(self, usable) -> np.ndarray | None:
         """Matrices (M, 2, 2) that make all residuals equally sure; None where they are so already.
 
-        usable: (M,) bool, rows that count. Convention: residuals stay pixels, those of the usable row of median
-        size. Of rows with the covariances 1 I, 4 I and 16 I a residual (2, 0) becomes (4, 0), (2, 0), (1, 0).
+        usable: (M,) bool, rows that count. Convention: residuals stay pixels, those of the usable row of
+        median size. Of rows with covariances 1 I, 4 I, 16 I a residual (2, 0) becomes (4, 0), (2, 0), (1, 0).
         """
         if self.covariance is None or not usable.any():
             return None

@@ -25,8 +25,8 @@ MOST_INDEPENDENT = 64  # points: neighbouring pixels of a dense map err alike (a
 class RefinedPose:
     """pose: ``T_camera_object`` (4, 4). covariance: (6, 6) by this file's convention. inliers: (M,) bool.
 
-    sigma_px: one vote's noise, one component, pixels of the full image, from the median residual; of votes with
-    covariances that of one of median size.
+    sigma_px: one vote's noise, one component, pixels of the full image, from the median residual; of votes
+    with covariances that of one of median size.
     """
 
     pose: np.ndarray
