@@ -153,9 +153,11 @@ class PeopleSpec:
 
 @dataclass(frozen=True)
 class DecodeSpec:
-    """What held-out renders decided. cell_score: a cell, pixel or keypoint counts above it. pose_score: a pose
-    is kept above it.
-    calibration: weights of the score's terms (``pipeline.confidence``), or empty."""
+    """What held-out renders decided. cell_score: a cell, pixel or keypoint counts above it.
+
+    pose_score: a pose is kept above it. calibration: weights of the score's terms (``pipeline.confidence``),
+    or empty.
+    """
 
     cell_score: float
     pose_score: float

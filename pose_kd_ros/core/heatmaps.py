@@ -42,7 +42,7 @@ def decode_peaks(maps, stride: float = 1.0) -> Peaks:
     """Return the peaks of maps (K, h, w), h and w at least 3, in the pixels that they are ``stride`` apart.
 
     The parabola is fitted to the logarithm of the 3 x 3 values about the largest one, which is exact for a
-    Gaussian, also at a border; its curvature is the inverse covariance. A plateau's covariance is the largest.
+    Gaussian, at a border too; its curvature is the inverse covariance. A plateau's covariance is the largest.
     Values that are not finite count as 0; a map with nothing above 0 shows no keypoint.
     """
     maps = np.asarray(maps)
