@@ -14,7 +14,7 @@ from launch import LaunchDescription
 
 ARGUMENTS = {  # name: (default, description)
     "bundle": ("cube", "Folder of a bundle, or the name of an installed one."),
-    "locator": ("", "Keypoint bundle that finds the objects for a dense bundle; folder or name."),
+    "locator": ("", "Keypoint bundle that finds the objects for a dense or heatmap bundle; folder or name."),
     "image": (
         "image",
         "Topic of the images (sensor_msgs/Image; with image_transport compressed: its base name).",
@@ -78,7 +78,11 @@ def generate_launch_description():
         executable="overlay_node",
         name="overlay_node",
         parameters=[argument("params_file"), sim_time],
-        remappings=[*topics, ("detections", "pose_node/detections"), ("~/overlay", "pose_node/overlay")],
+        remappings=[
+            *topics,
+            *((name, f"pose_node/{name}") for name in ("detections", "keypoints", "objects")),
+            ("~/overlay", "pose_node/overlay"),
+        ],
         condition=IfCondition(argument("overlay")),
         **common,
     )

@@ -1,4 +1,5 @@
-"""The manifest's schema, strict both ways: unknown keys, missing keys and wrong types are refused by name."""
+"""The manifest's schema, strict both ways: unknown keys, missing keys without a default and wrong types are
+refused by name."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import numpy as np
 from ..core.object_model import ObjectModel, expand_symmetries
 
 SCHEMA = 1
-FAMILIES = ("keypoint", "dense")
+FAMILIES = ("keypoint", "dense", "heatmap")
 
 
 class BundleError(ValueError):
@@ -23,8 +24,9 @@ class BundleError(ValueError):
 class InputSpec:
     """What the network eats: (1, 3, H, W) float32, (pixel / 255 - mean) / std, sides divisible by ``stride``.
 
-    size: side of a crop, pixels. search_size: longer side of the whole frame in a search. margin: a crop's
-    side over the object's box, as in training.
+    size: height of a crop, pixels. search_size: longer side of the whole frame in a search. margin: a crop's
+    sides over the object's box, as in training. aspect: a crop's width over its height; the box is enlarged
+    to it. Convention: size 256 with aspect 0.75 is a crop 192 wide and 256 high.
     """
 
     size: int
@@ -34,6 +36,12 @@ class InputSpec:
     channels: str
     mean: list[float]
     std: list[float]
+    aspect: float = 1.0
+
+    @property
+    def width(self) -> int:
+        """Width of a crop, pixels."""
+        return round(self.size * self.aspect)
 
     def __post_init__(self):
         if self.channels not in ("rgb", "bgr"):
@@ -45,6 +53,12 @@ class InputSpec:
                 raise BundleError(
                     f"input.{name}: found {getattr(self, name)}, wanted a multiple of {self.stride}"
                 )
+        width = self.size * self.aspect
+        if width <= 0 or self.width % self.stride or abs(width - self.width) > 1e-6 * self.size:
+            raise BundleError(
+                f"input.aspect: found {self.aspect:g}, which makes a width of {width:g}, "
+                f"wanted a multiple of {self.stride}"
+            )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise BundleError(
                 f"input.mean, input.std: wanted 3 numbers each, std > 0, found {self.mean}, {self.std}"
@@ -57,7 +71,8 @@ class NetworkSpec:
 
     Outputs of the keypoint family: ``scores`` (1, N, C) in [0, 1]; ``offsets`` (1, N, C, K, 2), pixels from
     the cell's centre; cells as in ``core.cells.cell_grid`` for ``strides``. Of the dense family: ``mask``
-    (1, C, h, w) and ``codes`` (1, 16, h, w) in [0, 1], at every ``strides[0]``-th pixel.
+    (1, C, h, w) and ``codes`` (1, 16, h, w) in [0, 1]; of the heatmap family: ``heatmaps`` (1, C, K, h, w),
+    a peak of height 1 at each keypoint; both at every ``strides[0]``-th pixel.
     """
 
     file: str
@@ -108,9 +123,41 @@ class ObjectSpec:
 
 
 @dataclass(frozen=True)
+class PeopleSpec:
+    """What a bundle for people shows in place of objects: a skeleton.
+
+    keypoints: K names, in the order of the maps. links: pairs of indices that a drawing joins. flip: pairs
+    (left, right) of indices that change places in a mirror. Convention: a face of nose, left_eye, right_eye
+    has links [[0, 1], [0, 2]] and flip [[1, 2]].
+    """
+
+    keypoints: list[str]
+    links: list[list[int]]
+    flip: list[list[int]]
+
+    def __post_init__(self):
+        count = len(self.keypoints)
+        if not count or len(set(self.keypoints)) != count:
+            found = f"found {self.keypoints}"
+            raise BundleError(f"people.keypoints: wanted at least one name, no two equal, {found}")
+        for name in ("links", "flip"):
+            for pair in getattr(self, name):
+                if len(set(pair)) != 2 or len(pair) != 2 or not 0 <= min(pair) <= max(pair) < count:
+                    raise BundleError(
+                        f"people.{name}: wanted pairs of different indices below {count}, found {pair}"
+                    )
+        flipped = [index for pair in self.flip for index in pair]
+        if len(set(flipped)) != len(flipped):
+            raise BundleError(f"people.flip: wanted every keypoint in one pair at most, found {self.flip}")
+
+
+@dataclass(frozen=True)
 class DecodeSpec:
-    """What held-out renders decided. cell_score: a cell votes above it. pose_score: a pose is kept above it.
-    calibration: weights of the score's terms (``pipeline.confidence``), or empty."""
+    """What held-out renders decided. cell_score: a cell, pixel or keypoint counts above it.
+
+    pose_score: a pose is kept above it. calibration: weights of the score's terms (``pipeline.confidence``),
+    or empty.
+    """
 
     cell_score: float
     pose_score: float
@@ -150,7 +197,8 @@ class TrainingSpec:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole contract. files: SHA-256 (hex) of every other file in the bundle."""
+    """The whole contract. files: SHA-256 (hex) of every other file in the bundle. people: in place of
+    objects."""
 
     schema: int
     name: str
@@ -162,6 +210,12 @@ class Manifest:
     golden: GoldenSpec
     training: TrainingSpec
     files: dict[str, str]
+    people: PeopleSpec | None = None
+
+    @property
+    def looks_where_told(self) -> bool:
+        """Whether its network knows a crop about one object alone: it does not search the whole frame."""
+        return self.family in ("dense", "heatmap")
 
     def __post_init__(self):
         if self.schema != SCHEMA:
@@ -170,10 +224,7 @@ class Manifest:
             )
         if self.family not in FAMILIES:
             raise BundleError(f"family: found {self.family!r}, this package runs {FAMILIES}")
-        if not self.objects or len({o.id for o in self.objects}) != len(self.objects):
-            raise BundleError(
-                f"objects: wanted at least one, ids unique, found ids {[o.id for o in self.objects]}"
-            )
+        self._check_content()
         for stride in self.network.strides:
             if self.input.stride % stride:
                 raise BundleError(
@@ -184,6 +235,18 @@ class Manifest:
             if name not in self.files:
                 raise BundleError(f"files: no hash for {name!r}")
 
+    def _check_content(self) -> None:
+        ids = [o.id for o in self.objects]
+        if self.people is None and (not ids or len(set(ids)) != len(ids)):
+            raise BundleError(f"objects: wanted at least one, ids unique, found ids {ids}")
+        if self.people is not None and ids:
+            raise BundleError(f"objects: wanted none in a bundle with people, found ids {ids}")
+        if self.people is not None and self.family != "heatmap":
+            raise BundleError(f"people: wanted a bundle of the heatmap family, found {self.family!r}")
+        if self.looks_where_told and len(self.network.strides) != 1:
+            found = f"of the {self.family} family, found {self.network.strides}"
+            raise BundleError(f"network.strides: wanted one {found}")
+
 
 def surface_file(object_id: int) -> str:
     """Name of the file with an object's surface by codes, in a dense bundle: ``points`` (65536, 3) metres."""
@@ -191,8 +254,13 @@ def surface_file(object_id: int) -> str:
 
 
 def parse(data: object, kind: typing.Any = Manifest, where: str = "manifest") -> typing.Any:
-    """Return ``data`` (decoded JSON) as ``kind``, or raise BundleError naming the field and both types."""
+    """Return ``data`` (decoded JSON) as ``kind``, or raise BundleError naming the field and both types.
+
+    A record's keys may be absent where its fields have defaults.
+    """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if type(None) in args:
+        return None if data is None else parse(data, args[0], where)
     if dataclasses.is_dataclass(kind):
         return _parse_record(data, kind, where)
     if origin is list:
@@ -212,11 +280,16 @@ def parse(data: object, kind: typing.Any = Manifest, where: str = "manifest") ->
 def _parse_record(data: object, kind: type, where: str):
     _expect(isinstance(data, dict), where, "an object", data)
     hints = typing.get_type_hints(kind)
-    missing = [n for n in hints if n not in data]
+    needed = [f.name for f in dataclasses.fields(kind) if _has_no_default(f)]
+    missing = [n for n in needed if n not in data]
     unknown = [n for n in data if n not in hints]
     if missing or unknown:
         raise BundleError(f"{where}: missing keys {missing}, unknown keys {unknown}")
-    return kind(**{name: parse(data[name], hint, f"{where}.{name}") for name, hint in hints.items()})
+    return kind(**{name: parse(value, hints[name], f"{where}.{name}") for name, value in data.items()})
+
+
+def _has_no_default(of: dataclasses.Field) -> bool:
+    return of.default is dataclasses.MISSING and of.default_factory is dataclasses.MISSING
 
 
 def _expect(condition: bool, where: str, wanted: str, found: object) -> None:

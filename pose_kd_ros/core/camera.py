@@ -139,18 +139,23 @@ class Crop:
             raise ValueError(f"crop: input size {self.width}x{self.height} must be positive")
 
     @classmethod
-    def around(cls, box_xyxy, size: int, margin: float = 1.5, stride: int = 1) -> Crop:
-        """The square about a box (x0, y0, x1, y1), ``margin`` times its longer side, as size x size input.
+    def around(cls, box_xyxy, size: int, margin: float = 1.5, stride: int = 1, aspect: float = 1.0) -> Crop:
+        """The rectangle about a box (x0, y0, x1, y1), ``size`` pixels high and ``aspect`` times as wide.
 
-        It keeps its size where it leaves the image. ``size`` must be a multiple of the network's ``stride``.
+        The box is enlarged to the aspect, then by ``margin``: at aspect 1 the square of its longer side. It
+        keeps its size where it leaves the image. Both sides must be multiples of the network's ``stride``.
         """
         x0, y0, x1, y1 = (float(v) for v in box_xyxy)
         if not (np.isfinite([x0, y0, x1, y1]).all() and x1 > x0 and y1 > y0):
             raise ValueError(f"crop: box wants x0 < x1 and y0 < y1, found {(x0, y0, x1, y1)}")
-        if size % stride:
-            raise ValueError(f"crop: input size {size} is not a multiple of the stride {stride}")
-        side = max(x1 - x0, y1 - y0) * margin
-        return cls((x0 + x1 - side) / 2 + 0.5, (y0 + y1 - side) / 2 + 0.5, size / side, size, size)
+        width = round(size * aspect)
+        if size % stride or width % stride:
+            found = f"{width}x{size}" if width != size else f"{size}"
+            raise ValueError(f"crop: input size {found} is not a multiple of the stride {stride}")
+        ratio = width / size
+        high = max((x1 - x0) / ratio, y1 - y0) * margin
+        left, top = (x0 + x1 - high * ratio) / 2 + 0.5, (y0 + y1 - high) / 2 + 0.5
+        return cls(left, top, size / high, width, size)
 
     @classmethod
     def whole(cls, width: int, height: int, max_size: int | None = None, stride: int = 1) -> Crop:

@@ -37,11 +37,14 @@ def solve_pnp(correspondences: Correspondences, K, threshold_px: float = 5.0, hy
     large have 1/s of the noise, so give threshold / s. hypotheses: triples tried. The same input gives the
     same result. Votes that are not finite or weigh nothing are left out. A pose has inliers at 4 or more
     points of the object, all ahead of the camera, within FARTHEST object extents. It is a start: refine it.
+    Errors of votes with covariances are whitened (``Correspondences.whitening``).
     """
     image, points, K = (np.asarray(a, float) for a in (correspondences.image, correspondences.object, K))
     usable = finite_rows(image, points, correspondences.weight) & (correspondences.weight > 0)
     if usable.sum() < 4:
         return None
+    whitening = correspondences.whitening(usable)
+    whitening = None if whitening is None else whitening[usable]
     image, points = image[usable], points[usable]
     weight, cell = correspondences.weight[usable].astype(float), correspondences.cell[usable]
     random = np.random.default_rng(seed)
@@ -50,9 +53,10 @@ def solve_pnp(correspondences: Correspondences, K, threshold_px: float = 5.0, hy
     votes = random.permutation(len(image))[:SCORED]
     if not len(poses):
         return None
-    scores = vote_scores(poses, image[votes], points[votes], weight[votes], K, threshold_px)
+    scored = None if whitening is None else whitening[votes]
+    scores = vote_scores(poses, image[votes], points[votes], weight[votes], K, threshold_px, scored)
     pose = poses[int(np.argmax(scores))]
-    close = squared_errors(pose[None], image, points, K)[0] < threshold_px**2
+    close = squared_errors(pose[None], image, points, K, whitening)[0] < threshold_px**2
     if len(distinct(points[close])[0]) < 4:
         return None
     inliers = np.zeros(len(usable), bool)
@@ -60,17 +64,24 @@ def solve_pnp(correspondences: Correspondences, K, threshold_px: float = 5.0, hy
     return PnPResult(pose, inliers, float(weight[close].sum() / weight.sum()))
 
 
-def squared_errors(poses, image, points, K) -> np.ndarray:
-    """Squared reprojection errors (H, M) in pixels of poses (H, 4, 4); infinite behind the camera."""
+def squared_errors(poses, image, points, K, whitening=None) -> np.ndarray:
+    """Squared reprojection errors (H, M) in pixels of poses (H, 4, 4); infinite behind the camera.
+
+    whitening: (M, 2, 2), see ``Correspondences.whitening``; None leaves the errors as they are.
+    """
     seen = K @ (poses[:, :3, :3] @ points.T + poses[:, :3, 3:])
     with np.errstate(all="ignore"):
-        errors = (seen[:, 0] / seen[:, 2] - image[:, 0]) ** 2 + (seen[:, 1] / seen[:, 2] - image[:, 1]) ** 2
+        u, v = seen[:, 0] / seen[:, 2] - image[:, 0], seen[:, 1] / seen[:, 2] - image[:, 1]
+        if whitening is not None:
+            u, v = (row[:, 0] * u + row[:, 1] * v for row in (whitening[:, 0], whitening[:, 1]))
+        errors = u**2 + v**2
     return np.where(seen[:, 2] > 0, errors, np.inf)
 
 
-def vote_scores(poses, image, points, weight, K, threshold_px) -> np.ndarray:
+def vote_scores(poses, image, points, weight, K, threshold_px, whitening=None) -> np.ndarray:
     """Scores (H,): a vote counts its weight at no error, less with its square, nothing past the threshold."""
-    return np.maximum(0, 1 - squared_errors(poses, image, points, K) / threshold_px**2) @ weight
+    errors = squared_errors(poses, image, points, K, whitening)
+    return np.maximum(0, 1 - errors / threshold_px**2) @ weight
 
 
 def _unit_rays(image, K) -> np.ndarray:

@@ -44,6 +44,8 @@ class Correspondences:
 
     image: (M, 2) pixels. object: (M, 3) metres. weight: (M,) >= 0. score: the instance's confidence, 0 to 1.
     cell: (M,) integers, equal for the rows that one local prediction voted for; by default each its own.
+    covariance: (M, 2, 2) pixels^2, positive definite, known up to a factor that all rows share; None: all
+    rows are equally sure, in every direction.
     """
 
     object_id: int
@@ -52,6 +54,7 @@ class Correspondences:
     weight: np.ndarray
     score: float
     cell: np.ndarray | None = None
+    covariance: np.ndarray | None = None
 
     def __post_init__(self):
         m = len(self.image)
@@ -60,6 +63,33 @@ class Correspondences:
         for name, shape in (("image", (m, 2)), ("object", (m, 3)), ("weight", (m,)), ("cell", (m,))):
             if getattr(self, name).shape != shape:
                 raise ValueError(f"Correspondences.{name}: wanted {shape}, found {getattr(self, name).shape}")
+        if self.covariance is not None:
+            self._check_covariance((m, 2, 2))
+
+    def _check_covariance(self, shape: tuple[int, ...]) -> None:
+        c = self.covariance
+        if c.shape != shape:
+            raise ValueError(f"Correspondences.covariance: wanted {shape}, found {c.shape}")
+        if not (np.isfinite(c).all() and (np.linalg.eigvalsh(c) > 0).all()):
+            raise ValueError("Correspondences.covariance: wanted finite, positive definite, found others")
+
+    def select(self, index) -> Correspondences:
+        """The same for a subset of rows (boolean mask, indices or slice)."""
+        covariance = None if self.covariance is None else self.covariance[index]
+        return Correspondences(self.object_id, self.image[index], self.object[index], self.weight[index],
+                               self.score, self.cell[index], covariance)
+
+    def whitening(self, usable) -> np.ndarray | None:
+        """Matrices (M, 2, 2) that make all residuals equally sure; None where they are so already.
+
+        usable: (M,) bool, rows that count. Convention: residuals stay pixels, those of the usable row of
+        median size. Of rows with covariances 1 I, 4 I, 16 I a residual (2, 0) becomes (4, 0), (2, 0), (1, 0).
+        """
+        if self.covariance is None or not usable.any():
+            return None
+        variance, axes = np.linalg.eigh(self.covariance)
+        median = np.median(np.sqrt(variance.prod(1))[usable])
+        return np.einsum("mij,mj,mkj->mik", axes, np.sqrt(median / variance), axes)
 
 
 def finite_rows(image, points, weight) -> np.ndarray:

@@ -25,7 +25,8 @@ MOST_INDEPENDENT = 64  # points: neighbouring pixels of a dense map err alike (a
 class RefinedPose:
     """pose: ``T_camera_object`` (4, 4). covariance: (6, 6) by this file's convention. inliers: (M,) bool.
 
-    sigma_px: one vote's noise, one component, pixels of the full image, from the median residual.
+    sigma_px: one vote's noise, one component, pixels of the full image, from the median residual; of votes
+    with covariances that of one of median size.
     """
 
     pose: np.ndarray
@@ -40,22 +41,26 @@ def refine_pose(pose, correspondences: Correspondences, K, threshold_px: float =
 
     K: (3, 3). threshold_px: votes farther away are left out, chosen anew in each step. Gauss-Newton on votes
     reweighted by Geman and McClure's loss, whose width is three times the noise (see ``noise``). Of a dense
-    map's many pixels a few lead the way, and two last steps are all's.
+    map's many pixels a few lead the way, and two last steps are all's. Votes with covariances are whitened
+    (``Correspondences.whitening``), and each is an observation of its own.
     """
     image, points, K = (np.asarray(a, float) for a in (correspondences.image, correspondences.object, K))
     finite = finite_rows(image, points, correspondences.weight)
     weight, pose = np.where(finite, correspondences.weight, 0.0), np.array(pose, float)
     image = np.where(finite[:, None], image, 0.0)
+    whitening = correspondences.whitening(weight > 0)
     points, place = distinct(np.where(finite[:, None], points, 0.0))
     if len(points) > 2 * FEW and (rough := refine_pose(pose, _thinned(correspondences), K, threshold_px)):
         pose, iterations = rough.pose, 2
     change = np.ones(6)
     for step in range(iterations + 1):
         pixels, jacobian = projection(pose, points, K)
-        residual = pixels[place] - image
+        residual, of = pixels[place] - image, place
+        if whitening is not None:
+            residual, jacobian, of = *_whitened(whitening, residual, jacobian[place]), np.arange(len(place))
         active = (np.einsum("ij,ij->i", residual, residual) < threshold_px**2) & (weight > 0)
-        votes = Votes(residual[active], weight[active], place[active], jacobian)
-        if np.count_nonzero(np.bincount(votes.place)) < 4:
+        votes = Votes(residual[active], weight[active], of[active], jacobian)
+        if np.count_nonzero(np.bincount(place[active])) < 4:
             return None
         if step == iterations or np.abs(change).max() < CONVERGED:
             break
@@ -71,11 +76,13 @@ def refine_pose(pose, correspondences: Correspondences, K, threshold_px: float =
 
 def _thinned(correspondences: Correspondences) -> Correspondences:
     """About FEW of the rows, evenly."""
-    rows = slice(None, None, len(correspondences.image) // FEW)
-    c = correspondences
-    return Correspondences(
-        c.object_id, c.image[rows], c.object[rows], c.weight[rows], c.score, c.cell[rows]
-    )
+    return correspondences.select(slice(None, None, len(correspondences.image) // FEW))
+
+
+def _whitened(whitening, residual, jacobian) -> tuple[np.ndarray, np.ndarray]:
+    """Residuals (M, 2) and jacobians (M, 2, 6) in the units of ``Correspondences.whitening`` (M, 2, 2)."""
+    with np.errstate(invalid="ignore"):  # behind the camera residuals are infinite
+        return np.einsum("mij,mj->mi", whitening, residual), whitening @ jacobian
 
 
 @dataclass(frozen=True)

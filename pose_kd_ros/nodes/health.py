@@ -97,9 +97,9 @@ class Health:
 
 
 def status_message(
-    stamp: float, counts: dict[str, int], latency_ms: float, stages_ms: dict[str, float], tracks: list[dict]
+    stamp: float, counts: dict[str, int], latency_ms: float, stages_ms: dict[str, float], outcome: dict
 ) -> String:
-    """One frame's ~/status as JSON."""
+    """One frame's ~/status as JSON; outcome: what was found in it."""
     stages = {name: round(value, 3) for name, value in stages_ms.items()}
     return String(
         data=json.dumps(
@@ -108,7 +108,7 @@ def status_message(
                 **counts,
                 "latency_ms": round(latency_ms, 3),
                 "stages_ms": stages,
-                "tracks": tracks,
+                **outcome,
             }
         )
     )

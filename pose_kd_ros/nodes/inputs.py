@@ -88,9 +88,11 @@ class Inputs:
     def _on_regions(self, message: Detection2DArray) -> None:
         self._regions = message
 
-    def read(self, arrival: Arrival) -> tuple:
-        """Return the RGB image and its Camera. Raises UnusableMessage."""
+    def read(self, arrival: Arrival, wants_camera: bool = True) -> tuple:
+        """Return the RGB image and its Camera, None where it is not wanted. Raises UnusableMessage."""
         image = self._decode(arrival.message)
+        if not wants_camera:
+            return image, None
         try:
             camera: Camera = self._cameras.camera_for(
                 arrival.message.header.frame_id, image.shape[1], image.shape[0]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header, String
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
+from ..pipeline.follow import Followed
+from ..pipeline.people import Observed, PeopleEstimator
+from .keypoints import to_cloud, to_skeleton
 from .messages import (
     FrameNames,
     MarkerBoard,
@@ -15,6 +19,7 @@ from .messages import (
     to_label_info,
     to_object_table,
     to_tf,
+    track_rows,
 )
 from .parameters import Settings
 
@@ -30,8 +35,8 @@ class Outputs:
     They publish while the node is active and drop what is given to them otherwise.
     """
 
-    def __init__(self, node):
-        self._node = node
+    def __init__(self, node, estimator):
+        self._node, self._estimator, self._models = node, estimator, estimator.objects
         self.detections = node.create_lifecycle_publisher(Detection3DArray, "~/detections", RELIABLE)
         self.tf = node.create_lifecycle_publisher(TFMessage, "/tf", TF)
         self.markers = node.create_lifecycle_publisher(MarkerArray, "~/markers", RELIABLE)
@@ -40,19 +45,20 @@ class Outputs:
         self.label_info = node.create_lifecycle_publisher(LabelInfo, "~/label_info", LATCHED)
         self._names, self._board = FrameNames(), MarkerBoard()
 
-    def announce(self, bundle, models, settings: Settings, threshold: float) -> None:
+    def announce(self, settings: Settings) -> None:
         """Publish the class table, latched."""
         header = Header(stamp=self._node.get_clock().now().to_msg())
-        self.objects.publish(to_object_table(bundle, models, settings.tf_prefix))
-        self.label_info.publish(to_label_info(models, threshold, header))
+        self.objects.publish(to_object_table(self._estimator.bundle, self._models, settings.tf_prefix))
+        self.label_info.publish(to_label_info(self._models, self._estimator.pose_score, header))
 
-    def publish(self, tracks, models, header: Header, settings: Settings) -> None:
+    def publish(self, followed: Followed, header: Header, settings: Settings) -> None:
         """Publish a frame's tracks under the image's header: those measured in it, on wish the predicted ones
         too.
 
         Convention: a lost object is absent from detections, its markers are deleted and its frame is no
         longer sent.
         """
+        tracks, models = followed.tracks, self._models
         shown = [
             t
             for t in tracks
@@ -65,6 +71,10 @@ class Outputs:
         self.markers.publish(self._board.update(shown, models, header))
         self._names.keep([t for t in tracks if t.state != "lost"])
 
+    def summary(self, followed: Followed) -> dict:
+        """What ~/status says of a frame's outcome."""
+        return {"tracks": track_rows(followed.tracks, self._models)}
+
     def clear(self) -> None:
         """Delete all markers and forget the frame names."""
         self.markers.publish(self._board.clear(Header(stamp=self._node.get_clock().now().to_msg())))
@@ -74,3 +84,38 @@ class Outputs:
         """Take the publishers down."""
         for publisher in (self.detections, self.tf, self.markers, self.status, self.objects, self.label_info):
             self._node.destroy_lifecycle_publisher(publisher)
+
+
+class PeopleOutputs:
+    """The publishers of a bundle for people, in the place of ``Outputs``: keypoints, and no poses."""
+
+    def __init__(self, node, estimator: PeopleEstimator):
+        self._node, self._estimator = node, estimator
+        self.keypoints = node.create_lifecycle_publisher(PointCloud2, "~/keypoints", RELIABLE)
+        self.status = node.create_lifecycle_publisher(String, "~/status", RELIABLE)
+        self.objects = node.create_lifecycle_publisher(String, "~/objects", LATCHED)
+
+    def announce(self, settings: Settings) -> None:
+        """Publish the keypoints' names and links, latched."""
+        self.objects.publish(to_skeleton(self._estimator.bundle))
+
+    def publish(self, observed: Observed, header: Header, settings: Settings) -> None:
+        """Publish a frame's keypoints under the image's header; an empty cloud says that none were seen."""
+        self.keypoints.publish(to_cloud(observed.people, self._estimator.cell_score, header))
+
+    def summary(self, observed: Observed) -> dict:
+        """What ~/status says of a frame's outcome."""
+        return {"people": len(observed.people)}
+
+    def clear(self) -> None:
+        """Nothing of theirs stays."""
+
+    def destroy(self) -> None:
+        """Take the publishers down."""
+        for publisher in (self.keypoints, self.status, self.objects):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+
+def make_outputs(node, estimator) -> Outputs | PeopleOutputs:
+    """Return the publishers for what an estimator finds."""
+    return (PeopleOutputs if isinstance(estimator, PeopleEstimator) else Outputs)(node, estimator)

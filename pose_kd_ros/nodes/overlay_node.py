@@ -1,29 +1,34 @@
-"""Draws detections into the images they were found in.
+"""Draws detections, or people's keypoints, into the images they were found in.
 
     ros2 launch pose_kd_ros pose.launch.py overlay:=true ...
 
-Images (topic image) wait for detections (topic detections) of the same stamp; frames that the pose node
-dropped are never drawn. Publishes ~/overlay, rgb8, best effort.
+Images (topic image) wait for detections (topic detections) or keypoints (topic keypoints) of the same stamp;
+frames that the pose node dropped are never drawn. Which keypoints there are, and which to join, comes on
+topic objects. Publishes ~/overlay, rgb8, best effort.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 
 import numpy as np
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import String
 from vision_msgs.msg import Detection3D, Detection3DArray
 
 from ..core.camera import Camera
 from ..core.object_model import box_corners
 from ..core.pose import from_quaternion, inverse, make_pose, transform
-from ..pipeline.draw import draw_pose
+from ..pipeline.draw import draw_pose, draw_skeleton
 from .cameras import CameraLatch
 from .conversions import UnusableMessage, array_to_image, image_to_rgb
 from .entry import spin
+from .keypoints import from_cloud
+from .outputs import LATCHED
 from .parameters import CHOICES, UnusableParameter
 
 KEPT = 30  # images that wait for their detections: one second, about 28 MB at 640x480
@@ -78,33 +83,42 @@ class OverlayNode(Node):
             raise UnusableParameter(f"reliability: found {found!r}, wanted one of {wanted}")
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy[found.upper()])
         self._matcher, self._cameras = StampMatcher(), CameraLatch()
+        self._skeleton: dict = {"keypoints": [], "links": []}
         self._overlay = self.create_publisher(Image, "~/overlay", qos_profile_sensor_data)
         self.create_subscription(Image, "image", self._on_image, qos)
         self.create_subscription(CameraInfo, "camera_info", self._cameras.put, qos)
-        self.create_subscription(Detection3DArray, "detections", self._on_detections, 10)
+        self.create_subscription(Detection3DArray, "detections", self._on_found, 10)
+        self.create_subscription(PointCloud2, "keypoints", self._on_found, 10)
+        self.create_subscription(String, "objects", self._on_objects, LATCHED)
 
     def _on_image(self, image: Image) -> None:
-        detections = self._matcher.put(0, _key(image), image)
-        if detections is not None:
-            self._draw(image, detections)
+        found = self._matcher.put(0, _key(image), image)
+        if found is not None:
+            self._draw(image, found)
 
-    def _on_detections(self, detections: Detection3DArray) -> None:
-        image = self._matcher.put(1, _key(detections), detections)
+    def _on_found(self, found: Detection3DArray | PointCloud2) -> None:
+        image = self._matcher.put(1, _key(found), found)
         if image is not None:
-            self._draw(image, detections)
+            self._draw(image, found)
 
-    def _draw(self, image: Image, detections: Detection3DArray) -> None:
+    def _on_objects(self, table: String) -> None:
+        self._skeleton = json.loads(table.data).get("people", self._skeleton)
+
+    def _draw(self, image: Image, found: Detection3DArray | PointCloud2) -> None:
         if not self._overlay.get_subscription_count():
             return
         try:
-            camera = self._cameras.camera_for(image.header.frame_id, image.width, image.height)
             picture = np.array(image_to_rgb(image))
+            if isinstance(found, PointCloud2):
+                draw_people(picture, from_cloud(found), self._skeleton)
+            else:
+                camera = self._cameras.camera_for(image.header.frame_id, image.width, image.height)
+                for detection in found.detections:
+                    if detection.results:
+                        self._draw_one(picture, camera, detection)
         except UnusableMessage as error:
             self.get_logger().warning(f"nothing drawn: {error}", throttle_duration_sec=5.0)
             return
-        for detection in detections.detections:
-            if detection.results:
-                self._draw_one(picture, camera, detection)
         self._overlay.publish(array_to_image(picture, "rgb8", image.header))
 
     def _draw_one(self, picture: np.ndarray, camera: Camera, detection: Detection3D) -> None:
@@ -125,6 +139,19 @@ def draw_detection(image: np.ndarray, camera: Camera, detection: Detection3D) ->
     corners = transform(inverse(pose) @ center, box_corners((0, 0, 0), (size.x, size.y, size.z)))
     label = f"{result.hypothesis.class_id} {detection.id}  {result.hypothesis.score:.2f}"
     draw_pose(image, camera, pose, corners, label)
+
+
+def draw_people(image: np.ndarray, seen: np.ndarray, skeleton: dict) -> None:
+    """Draw the keypoints (N,) of the type ``keypoints.POINT`` into an RGB image (H, W, 3) uint8, in place.
+
+    skeleton: what ``keypoints.to_skeleton`` says of them; keypoints that it does not know are left out.
+    """
+    count = len(skeleton["keypoints"])
+    for person in np.unique(seen["person"]):
+        own = seen[(seen["person"] == person) & (seen["keypoint"] < count)]
+        points = np.full((count, 2), np.nan)
+        points[own["keypoint"]] = np.stack([own["u"], own["v"]], -1)
+        draw_skeleton(image, points, skeleton["links"])
 
 
 def to_matrix(pose) -> np.ndarray:

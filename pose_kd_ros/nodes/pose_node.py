@@ -1,4 +1,4 @@
-"""Camera frames in, 6D object poses out: detections, TF, markers, status.
+"""Camera frames in, 6D object poses out: detections, TF, markers, status. Of a bundle for people: keypoints.
 
     ros2 run pose_kd_ros pose_node --ros-args -p bundle:=cube -r image:=/camera/image_raw -r
     camera_info:=/camera/camera_info
@@ -23,11 +23,12 @@ from std_srvs.srv import Trigger
 
 from ..pipeline.estimator import Estimator
 from ..pipeline.follow import JUMP_S
+from ..pipeline.people import PeopleEstimator
 from ..pipeline.regional import RegionalEstimator
 from . import health, parameters
 from .entry import spin
 from .loading import load_estimator
-from .outputs import Outputs
+from .outputs import Outputs, PeopleOutputs, make_outputs
 from .processing import Processing
 
 SUCCESS, FAILURE, ERROR = (
@@ -42,8 +43,8 @@ class PoseNode(LifecycleNode):
 
     def __init__(self, **kwargs):
         super().__init__("pose_node", **kwargs)
-        self._estimator: Estimator | RegionalEstimator | None = None
-        self._outputs: Outputs | None = None
+        self._estimator: Estimator | RegionalEstimator | PeopleEstimator | None = None
+        self._outputs: Outputs | PeopleOutputs | None = None
         self.processing: Processing | None = None
         self._fault = ""  # why the node is not in the state that was asked of it
         parameters.declare(self)
@@ -112,8 +113,8 @@ class PoseNode(LifecycleNode):
 
     def _load(self) -> None:
         estimator = load_estimator(parameters.read(self))
-        self._estimator, self._outputs = estimator, Outputs(self)
-        names = ", ".join(model.name for model in estimator.order)
+        self._estimator, self._outputs = estimator, make_outputs(self, estimator)
+        names = ", ".join(model.name for model in estimator.bundle.objects) or "people"
         self.get_logger().info(
             f"bundle {estimator.bundle.manifest.name!r} ({names}): files verified, golden sample replayed"
         )

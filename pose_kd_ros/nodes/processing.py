@@ -8,6 +8,7 @@ import time
 from ..core.track import Tracker
 from ..pipeline.estimator import Estimator
 from ..pipeline.follow import Follower
+from ..pipeline.people import Observer, PeopleEstimator
 from ..pipeline.regional import RegionalEstimator
 from ..pipeline.solve import Stopwatch
 from . import parameters
@@ -15,8 +16,7 @@ from .conversions import UnusableMessage, to_seconds
 from .health import Health, status_message
 from .inputs import Arrival, Inputs
 from .latest import Latest, Worker
-from .messages import track_rows
-from .outputs import Outputs
+from .outputs import Outputs, PeopleOutputs
 from .parameters import Settings
 
 SAY_AGAIN_S = 5.0  # a standing problem is logged this often
@@ -30,18 +30,21 @@ class Processing:
     worker.error must be looked at by the node: a worker that raised does nothing any more.
     """
 
-    def __init__(self, node, estimator: Estimator | RegionalEstimator, outputs: Outputs):
-        self._node, self._outputs, self._bundle = node, outputs, estimator.bundle
+    def __init__(
+        self,
+        node,
+        estimator: Estimator | RegionalEstimator | PeopleEstimator,
+        outputs: Outputs | PeopleOutputs,
+    ):
+        self._node, self._outputs = node, outputs
         self._settings = parameters.read(node)
         self._follower = make_follower(estimator, self._settings)
-        self._models = self._follower.estimator.objects
-        self._ids = {model.name: model.id for model in self._models.values()}
         self._busy = threading.Lock()  # held while a frame is worked on
         self._since: float | None = None  # when the worker began the frame it is in, time.monotonic
         self._said: dict[str, float] = {}
         self._silent = False
         self.health, self.latest = Health(), Latest()
-        self._announce()
+        self._outputs.announce(self._settings)
         self.inputs = Inputs(node, self._settings, self.latest, self.health)
         try:
             self.worker = Worker(self.latest, self._work)
@@ -79,11 +82,6 @@ class Processing:
         seconds = 0.0 if since is None else time.monotonic() - since
         return f"stuck: one frame has been worked on for {seconds:.0f} s" if seconds > STUCK_S else ""
 
-    def _announce(self) -> None:
-        self._outputs.announce(
-            self._bundle, self._models, self._settings, self._follower.estimator.pose_score
-        )
-
     def _forget(self, why: str) -> None:
         self._node.get_logger().info(f"{why}: all tracks are forgotten")
         self._follower.reset()
@@ -105,24 +103,23 @@ class Processing:
         watch, header = Stopwatch(), arrival.message.header
         self._apply(parameters.read(self._node))
         self._check_order(arrival.stamp)
-        image, camera = self.inputs.read(arrival)
-        regions = self.inputs.regions_for(arrival.stamp, self._ids)
+        image, camera = self.inputs.read(arrival, self._follower.wants_camera)
+        regions = self.inputs.regions_for(arrival.stamp, self._follower.classes)
         watch.lap("read")
         followed = self._follower.process(arrival.stamp, image, camera, regions)
         watch.lap("process")
-        self._outputs.publish(followed.tracks, self._models, header, self._settings)
+        self._outputs.publish(followed, header, self._settings)
         watch.lap("publish")
         own = {"wait": waited_ms, "read": watch.stages_ms["read"], "publish": watch.stages_ms["publish"]}
-        self._report(arrival, followed.tracks, {**own, **followed.stages_ms})
+        self._report(arrival, self._outputs.summary(followed), {**own, **followed.stages_ms})
 
-    def _report(self, arrival: Arrival, tracks, stages_ms: dict[str, float]) -> None:
+    def _report(self, arrival: Arrival, outcome: dict, stages_ms: dict[str, float]) -> None:
         """``total`` is from the message's arrival in this process; the latency from the image's stamp."""
         stages_ms["total"] = 1e3 * (time.perf_counter() - arrival.at)
         latency_ms = 1e3 * (to_seconds(self._node.get_clock().now().to_msg()) - arrival.stamp)
         self.health.done(latency_ms, stages_ms)
         counts = self.health.counts(self.latest.dropped)
-        rows = track_rows(tracks, self._models)
-        self._outputs.status.publish(status_message(arrival.stamp, counts, latency_ms, stages_ms, rows))
+        self._outputs.status.publish(status_message(arrival.stamp, counts, latency_ms, stages_ms, outcome))
 
     def _check_order(self, stamp: float) -> None:
         """A stamp far back is a bag that loops: begin anew. One that does not advance is of no use."""
@@ -141,7 +138,7 @@ class Processing:
         if settings != self._settings:
             self._settings = settings
             configure_follower(self._follower, settings)
-            self._announce()  # the class table holds the frames' prefix and the threshold
+            self._outputs.announce(settings)  # the class table holds the frames' prefix and the threshold
 
     def _say(self, error: UnusableMessage) -> None:
         """Log a standing problem now and then, each reason by itself."""
@@ -151,21 +148,26 @@ class Processing:
             self._node.get_logger().warning(f"frames are not used: {error}")
 
 
-def make_follower(estimator: Estimator | RegionalEstimator, settings: Settings) -> Follower:
+def make_follower(
+    estimator: Estimator | RegionalEstimator | PeopleEstimator, settings: Settings
+) -> Follower | Observer:
     """Return the pipeline, set up as the parameters say."""
-    tracker = Tracker(estimator.objects, ttl=settings.track_ttl)
-    follower = Follower(estimator, tracker, search=not settings.use_regions)
+    if isinstance(estimator, PeopleEstimator):
+        follower = Observer(estimator)
+    else:
+        tracker = Tracker(estimator.objects, ttl=settings.track_ttl)
+        follower = Follower(estimator, tracker, search=not settings.use_regions)
     configure_follower(follower, settings)
     return follower
 
 
-def configure_follower(follower: Follower, settings: Settings) -> None:
+def configure_follower(follower: Follower | Observer, settings: Settings) -> None:
     """Set what may change between two frames."""
-    decode = follower.estimator.bundle.manifest.decode
-    follower.search_period, follower.max_instances = settings.search_period, settings.max_instances
-    follower.estimator.cell_score = (
-        settings.cell_threshold if settings.cell_threshold >= 0 else decode.cell_score
-    )
-    follower.estimator.pose_score = (
-        settings.score_threshold if settings.score_threshold >= 0 else decode.pose_score
-    )
+    estimator, decode = follower.estimator, follower.estimator.bundle.manifest.decode
+    follower.max_instances = settings.max_instances
+    estimator.cell_score = settings.cell_threshold if settings.cell_threshold >= 0 else decode.cell_score
+    if isinstance(follower, Follower):
+        follower.search_period = settings.search_period
+        estimator.pose_score = (
+            settings.score_threshold if settings.score_threshold >= 0 else decode.pose_score
+        )

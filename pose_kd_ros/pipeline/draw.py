@@ -1,4 +1,5 @@
-"""Poses drawn into a picture: the object's box, its axes, and a label. No ROS, no window."""
+"""Poses drawn into a picture: the object's box, its axes, and a label; skeletons of people. No ROS, no
+window."""
 
 from __future__ import annotations
 
@@ -32,6 +33,21 @@ def draw_pose(image: np.ndarray, camera: Camera, pose, corners, label: str = "",
         draw_line(image, camera, pose, np.zeros(3), axis * length, rgb, 2)
     if label:
         draw_label(image, camera, pose, corners, label, color)
+
+
+def draw_skeleton(image: np.ndarray, points, links, color=BOX_RGB) -> None:
+    """Draw one person into an RGB image (H, W, 3) uint8, in place.
+
+    points: (K, 2) raw pixels, NaN for keypoints that are not seen. links: pairs of indices to join.
+    """
+    points = np.asarray(points, float)
+    seen = np.isfinite(points).all(1) & (np.abs(points) < 1e4).all(1)
+    thickness = max(1, image.shape[0] // 300)
+    for a, b in links:
+        if seen[a] and seen[b]:
+            cv2.line(image, _pixel(points[a]), _pixel(points[b]), color, thickness, cv2.LINE_AA)
+    for point in points[seen]:
+        cv2.circle(image, _pixel(point), 2 * thickness, AXES_RGB[1], -1, cv2.LINE_AA)
 
 
 def draw_line(image, camera: Camera, pose, start, end, color, thickness: int = 1) -> None:

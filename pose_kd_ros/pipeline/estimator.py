@@ -13,7 +13,7 @@ from ..core.predictions import Correspondences, LocalPredictions
 from .confidence import highest_confidence
 from .decode import decode_cells, group_cells, voted_boxes
 from .network import Network
-from .preprocess import network_input
+from .preprocess import crop_about, network_input
 from .region import Region, overlap
 from .solve import SAME_OBJECT, Estimates, ObjectPose, Stopwatch, check_size, solve, suppress, with_track
 
@@ -107,7 +107,7 @@ class Estimator:
 
     def _look_at(self, image, camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
         """The best pose in a zoomed crop that overlaps the region's box; none if nothing does."""
-        crop = Crop.around(region.box, self.spec.size, self.spec.margin, self.spec.stride)
+        crop = crop_about(region.box, self.spec)
         groups = [g for g in self._groups_in(image, crop, watch) if self._worth_solving(g, crop, region)]
         poses = [p for p in self._solved(groups, crop, camera, watch) if overlap(p.box, region.box) > NEAR]
         best = max(poses, key=lambda p: p.score * (0.5 + overlap(p.box, region.box)), default=None)

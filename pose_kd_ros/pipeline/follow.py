@@ -25,6 +25,13 @@ class Followed:
     stages_ms: dict[str, float]
 
 
+def order_of(stamp: float, last: float) -> str:
+    """Where a frame stands against the last: "next", "late" (unusable) or "jumped" back (reset first)."""
+    if stamp > last:
+        return "next"
+    return "jumped" if stamp < last - JUMP_S else "late"
+
+
 class Follower:
     """Estimator and tracker in a loop: each track says where to look for its object in the next frame.
 
@@ -33,6 +40,8 @@ class Follower:
     objects to the given regions.
     max_instances: so many objects are looked at, and as many poses taken, in one frame.
     """
+
+    wants_camera = True
 
     def __init__(
         self,
@@ -46,6 +55,11 @@ class Follower:
         self.search_period, self.max_instances, self.search = search_period, max_instances, search
         self.reset()
 
+    @property
+    def classes(self) -> dict[str, int]:
+        """Object ids by class name, as given regions may name them."""
+        return {model.name: model.id for model in self.estimator.objects.values()}
+
     def reset(self) -> None:
         """Forget all tracks."""
         self.tracker.reset()
@@ -53,10 +67,8 @@ class Follower:
         self._measured = False
 
     def order(self, stamp: float) -> str:
-        """Where a frame stands against the last: "next", "late" (unusable) or "jumped" back (reset first)."""
-        if stamp > self._stamp:
-            return "next"
-        return "jumped" if stamp < self._stamp - JUMP_S else "late"
+        """Where a frame stands against the last, see ``order_of``."""
+        return order_of(stamp, self._stamp)
 
     def process(
         self, stamp: float, image: np.ndarray, camera: Camera, regions: Sequence[Region] = ()

@@ -24,6 +24,11 @@ def to_rgb(image: np.ndarray, encoding: str = "rgb8") -> np.ndarray:
     return cv2.cvtColor(image, codes[encoding])
 
 
+def crop_about(box, spec: InputSpec) -> Crop:
+    """The crop about a box (x0, y0, x1, y1) that a bundle's network is shown."""
+    return Crop.around(box, spec.size, spec.margin, spec.stride, spec.aspect)
+
+
 def network_input(image: np.ndarray, crop: Crop, spec: InputSpec) -> np.ndarray:
     """Cut ``crop`` out of an RGB image (H, W, 3) uint8 and normalise it: (1, 3, h, w) float32, ready for the
     network."""

@@ -1,5 +1,5 @@
-"""The dense family: it does not search. It looks where it is told to, and every pixel there says which point
-of the surface it sees.
+"""The families that do not search but look where they are told to. Dense: every pixel there says which point
+of the surface it sees. Heatmap: a map for each keypoint peaks where it is.
 
 Where to look comes from a keypoint bundle (the locator), from the node's regions topic, or from a track.
 """
@@ -7,17 +7,19 @@ Where to look comes from a keypoint bundle (the locator), from the node's region
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ..bundle.manifest import BundleError
 from ..bundle.store import Bundle
 from ..core.camera import Camera, Crop
+from ..core.heatmaps import decode_peaks
 from ..core.predictions import Correspondences
 from ..core.surface import BITS, SurfaceCodes, codes_of
 from .estimator import NEAR, Estimator
 from .network import Network
-from .preprocess import network_input
+from .preprocess import crop_about, network_input
 from .region import Region, overlap
 from .solve import SAME_OBJECT, Estimates, ObjectPose, Stopwatch, check_size, solve, suppress, with_track
 
@@ -28,15 +30,15 @@ UNSURE = 0.1  # a bit this close to a half says nothing, and ends what the pixel
 MOST_PIXELS = (
     2000  # correspondences that are solved; more cost time and change the pose by less than its noise
 )
-PIXEL_ERROR = 0.015  # inlier threshold over the crop's side
+ERROR = {"dense": 0.015, "heatmap": 0.02}  # inlier threshold over the crop's height
 
 
 class RegionalEstimator:
-    """A dense bundle, made to run; the same interface as ``Estimator``, and no state between frames either.
+    """A dense or heatmap bundle, made to run; the same interface as ``Estimator``, no state between frames.
 
     locator: the estimator of a keypoint bundle that searches for it; without one, only regions are looked
-    at. cell_score: the mask's threshold instead of the bundle's. Raises BundleError where the locator knows
-    none of the objects.
+    at. cell_score: the threshold of the mask, or of a keypoint's peak, instead of the bundle's. Raises
+    BundleError where the locator knows none of the objects.
     """
 
     def __init__(
@@ -48,11 +50,12 @@ class RegionalEstimator:
         cell_score: float | None = None,
         pose_score: float | None = None,
     ):
-        decode = bundle.manifest.decode
+        decode, self.family = bundle.manifest.decode, bundle.manifest.family
         self.bundle, self.network, self.spec = bundle, network, bundle.manifest.input
         self.stride = bundle.manifest.network.strides[0]
         self.order, self.objects = bundle.objects, {model.id: model for model in bundle.objects}
-        self.surfaces = {model.id: bundle.surface(model.id) for model in bundle.objects}
+        coded = bundle.objects if self.family == "dense" else ()
+        self.surfaces = {model.id: bundle.surface(model.id) for model in coded}
         self.locator = locator
         self.cell_score = decode.cell_score if cell_score is None else cell_score
         self.pose_score = decode.pose_score if pose_score is None else pose_score
@@ -100,38 +103,42 @@ class RegionalEstimator:
 
     def _look_at(self, image, camera: Camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
         """The pose in a zoomed crop, if its box overlaps the region's."""
-        crop = Crop.around(region.box, self.spec.size, self.spec.margin, self.spec.stride)
+        crop = crop_about(region.box, self.spec)
         pixels = network_input(image, crop, self.spec)
         watch.lap("preprocess")
         outputs = self.network(pixels)
         watch.lap("network")
-        index = self._class_of(region, outputs["mask"][0])
+        index = self._class_of(region, outputs)
         if index is None:
             return []
-        model = self.order[index]
-        correspondences = decode_codes(
-            outputs["mask"][0, index],
-            outputs["codes"][0],
-            self.surfaces[model.id],
-            self.stride,
-            self.cell_score,
-            model.id,
-        )
+        model, correspondences = self.order[index], self._decode(outputs, index)
         correspondences = in_full_image(correspondences, crop, camera)
         watch.lap("decode")
-        threshold = PIXEL_ERROR * self.spec.size / crop.scale
+        threshold = ERROR[self.family] * self.spec.size / crop.scale
         pose = solve(correspondences, model, camera, threshold, self.bundle.manifest.decode.calibration)
         watch.lap("pnp")
         if pose is None or overlap(pose.box, region.box) <= NEAR:
             return []
         return [with_track(pose, region.track_id)]
 
-    def _class_of(self, region: Region, masks: np.ndarray) -> int | None:
-        """Index of the region's object, or of the one that most of the crop is; None if it is not ours."""
+    def _class_of(self, region: Region, outputs: dict[str, np.ndarray]) -> int | None:
+        """Index of the region's object, or of the one that the crop shows most of: by the mask's area, by the
+        mean height of its keypoints' peaks. None if it is not ours."""
         ids = [model.id for model in self.order]
-        if region.object_id is None:
-            return int(masks.sum((1, 2)).argmax())
-        return ids.index(region.object_id) if region.object_id in ids else None
+        if region.object_id is not None:
+            return ids.index(region.object_id) if region.object_id in ids else None
+        if self.family == "dense":
+            return int(outputs["mask"][0].sum((1, 2)).argmax())
+        return int(np.clip(outputs["heatmaps"][0].max((2, 3)), 0, 1).mean(1).argmax())
+
+    def _decode(self, outputs: dict[str, np.ndarray], index: int) -> Correspondences:
+        """What the crop shows of the object at ``index``, in pixels of the crop."""
+        model = self.order[index]
+        if self.family == "dense":
+            mask, codes, surface = outputs["mask"][0, index], outputs["codes"][0], self.surfaces[model.id]
+            return decode_codes(mask, codes, surface, self.stride, self.cell_score, model.id)
+        maps = outputs["heatmaps"][0, index]
+        return decode_maps(maps, model.keypoints, self.stride, self.cell_score, model.id)
 
 
 def decode_codes(
@@ -157,14 +164,25 @@ def decode_codes(
     return Correspondences(object_id, pixels, points, weight, score)
 
 
-def in_full_image(correspondences: Correspondences, crop: Crop, camera: Camera) -> Correspondences:
-    """The same in undistorted pixels of the full image."""
-    image = camera.undistort(crop.to_full(correspondences.image))
+def decode_maps(
+    maps: np.ndarray, keypoints: np.ndarray, stride: int, threshold: float, object_id: int
+) -> Correspondences:
+    """Return where the keypoints (K, 3) of one object are seen, those whose maps (K, h, w) peak above
+    ``threshold``, pixels of the crop; weighted by the peaks' height. score: its mean over all keypoints."""
+    peaks = decode_peaks(maps, stride)
+    kept = peaks.scores > threshold
     return Correspondences(
-        correspondences.object_id,
-        image,
-        correspondences.object,
-        correspondences.weight,
-        correspondences.score,
-        correspondences.cell,
+        object_id,
+        peaks.points[kept],
+        keypoints[kept],
+        peaks.scores[kept],
+        float(peaks.scores.mean()),
+        covariance=peaks.covariance[kept],
     )
+
+
+def in_full_image(correspondences: Correspondences, crop: Crop, camera: Camera) -> Correspondences:
+    """The same in undistorted pixels of the full image; how a lens bends the covariances is left out."""
+    image, covariance = camera.undistort(crop.to_full(correspondences.image)), correspondences.covariance
+    covariance = None if covariance is None else covariance / crop.scale**2
+    return replace(correspondences, image=image, covariance=covariance)

@@ -14,6 +14,7 @@ from pose_kd_ros.bundle.manifest import (
     Manifest,
     NetworkSpec,
     ObjectSpec,
+    PeopleSpec,
     TrainingSpec,
 )
 from pose_kd_ros.bundle.store import golden_input, open_bundle, write_bundle
@@ -118,6 +119,68 @@ def edited(bundle, change):
 def test_a_wrong_field_is_named(bundle, change, message):
     with pytest.raises(BundleError, match=message):
         open_bundle(edited(bundle, change))
+
+
+PEOPLE = PeopleSpec(["nose", "left_eye", "right_eye"], [[0, 1], [0, 2]], [[1, 2]])
+
+
+def people_manifest(**changes):
+    tall = InputSpec(256, 256, 32, 1.25, "rgb", [0.5] * 3, [0.25] * 3, 0.75)
+    network = NetworkSpec("network.onnx", ["heatmaps"], [4], 1, 0.1)
+    values = {"family": "heatmap", "input": tall, "network": network, "objects": [], "people": PEOPLE}
+    return manifest(**{**values, **changes})
+
+
+def test_keys_with_defaults_may_be_absent(bundle):
+    def without(m):
+        del m["people"], m["input"]["aspect"], m["training"]["metrics"]
+
+    assert open_bundle(edited(bundle, without)).manifest == bundle.manifest
+
+
+def test_a_bundle_for_people_is_read_as_it_was_written(bundle, tmp_path):
+    files = {"network.onnx": tmp_path / "n", "golden.npz": tmp_path / "g.npz"}
+    again = open_bundle(write_bundle(tmp_path / "people", people_manifest(), files).folder)
+    assert again.manifest.people == PEOPLE and again.manifest.input.width == 192 and again.objects == ()
+    with pytest.raises(
+        BundleError, match=r"manifest\.people: missing keys \['flip'\], unknown keys \['left'\]"
+    ):
+        open_bundle(edited(again, lambda m: m["people"].update(left=m["people"].pop("flip"))))
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: people_manifest(people=None), r"objects: wanted at least one, ids unique, found ids \[\]"),
+        (lambda: people_manifest(objects=manifest().objects), r"objects: wanted none .* found ids \[1\]"),
+        (
+            lambda: people_manifest(family="keypoint"),
+            "people: wanted a bundle of the heatmap family, .*keypoint",
+        ),
+        (
+            lambda: people_manifest(network=NetworkSpec("network.onnx", ["heatmaps"], [4, 8], 1, 0.1)),
+            r"network\.strides: wanted one of the heatmap family, found \[4, 8\]",
+        ),
+        (lambda: PeopleSpec(["nose", "nose"], [], []), r"people\.keypoints: wanted .* no two equal"),
+        (
+            lambda: PeopleSpec(["nose", "ear"], [[0, 2]], []),
+            r"people\.links: wanted .* below 2, found \[0, 2\]",
+        ),
+        (lambda: PeopleSpec(["nose", "ear"], [[0]], []), r"people\.links: wanted pairs .* found \[0\]"),
+        (
+            lambda: PeopleSpec(["a", "b", "c"], [], [[0, 1], [1, 2]]),
+            r"people\.flip: wanted every keypoint in one",
+        ),
+        (
+            lambda: InputSpec(256, 256, 32, 1.5, "rgb", [0.5] * 3, [0.2] * 3, 0.7),
+            r"input\.aspect: found 0\.7, which makes a width of 179\.2, wanted a multiple of 32",
+        ),
+        (lambda: InputSpec(256, 256, 32, 1.5, "rgb", [0.5] * 3, [0.2] * 3, -1.0), r"input\.aspect: found -1"),
+    ],
+)
+def test_what_contradicts_itself_is_named(make, message):
+    with pytest.raises(BundleError, match=message):
+        make()
 
 
 def test_a_link_out_of_the_bundle_is_refused(bundle, tmp_path):

@@ -131,6 +131,16 @@ def test_around_centres_the_box():
         Crop.around((300, 100, 200, 180), 256)
 
 
+def test_around_enlarges_the_box_to_the_aspect():
+    tall = Crop.around((200, 100, 260, 220), 256, margin=1.25, stride=32, aspect=0.75)
+    assert (tall.width, tall.height) == (192, 256)
+    np.testing.assert_allclose(tall.to_full([[-0.5, -0.5], [191.5, 255.5]]), [[173.75, 85], [286.25, 235]])
+    wide = Crop.around((200, 100, 320, 160), 256, margin=1.0, aspect=0.75)
+    np.testing.assert_allclose(wide.to_full([[-0.5, -0.5], [191.5, 255.5]]), [[200, 50], [320, 210]])
+    with pytest.raises(ValueError, match="200x256 is not a multiple of the stride 64"):
+        Crop.around((200, 100, 260, 220), 256, stride=64, aspect=200 / 256)
+
+
 def test_whole():
     assert Crop.whole(640, 480, stride=32) == Crop(0, 0, 1, 640, 480)
     assert Crop.whole(640, 480, max_size=320, stride=64) == Crop(0, 0, 0.5, 320, 256)

@@ -18,6 +18,7 @@ from pose_kd_ros.bundle.manifest import (
     Manifest,
     NetworkSpec,
     ObjectSpec,
+    PeopleSpec,
     TrainingSpec,
     surface_file,
 )
@@ -154,6 +155,67 @@ discs (float[1, 3, H, W] image) => (float[1, 2, h, w] mask, float[1, 16, h, w] c
 """
 
 
+HEATMAP_MODEL = """
+<ir_version: 8, opset_import: ["" : 17]>
+discs (float[1, 3, H, W] image) => (float[1, CLASSES, POINTS, h, w] heatmaps)
+<float half = {0.5}, int64[4] from_ = {0, 0, 0, 0}, int64[4] to_ = {1, CLASSES, 100000, 100000},
+ int64[2] plane = {2, 3}, float tiny = {0.000001}, float pi = {3.14159265}, float zero = {0.0},
+ float one = {1.0}, float first = {1.5}, float stride = {4.0}, float width = {-128.0}, int64[1] two = {2},
+ int64[1] three = {3}, int64[1] four = {4}, int64[4] as_u = {1, 1, 1, -1}, int64[4] as_v = {1, 1, -1, 1},
+ int64[5] as_maps_u = {1, 1, 1, 1, -1}, int64[5] as_maps_v = {1, 1, 1, -1, 1},
+ int64[5] as_disc = {1, -1, 1, 1, 1}>
+{
+    colors = Slice(image, from_, to_)
+    lit = Greater(colors, half)
+    mask = Cast<to = 1>(lit)
+    area_ = ReduceSum<keepdims = 1>(mask, plane)
+    area = Add(area_, tiny)
+    shape = Shape(image)
+    h_ = Slice(shape, two, three)
+    w_ = Slice(shape, three, four)
+    h_f = Cast<to = 1>(h_)
+    w_f = Cast<to = 1>(w_)
+    hh = Squeeze(h_f)
+    ww = Squeeze(w_f)
+    u_row = Range(zero, ww, one)
+    v_row = Range(zero, hh, one)
+    u = Reshape(u_row, as_u)
+    v = Reshape(v_row, as_v)
+    mu = Mul(mask, u)
+    mv = Mul(mask, v)
+    su = ReduceSum<keepdims = 1>(mu, plane)
+    sv = ReduceSum<keepdims = 1>(mv, plane)
+    cu_ = Div(su, area)
+    cv_ = Div(sv, area)
+    rr = Div(area, pi)
+    radius_ = Sqrt(rr)
+    cu = Reshape(cu_, as_disc)
+    cv = Reshape(cv_, as_disc)
+    radius = Reshape(radius_, as_disc)
+    spread_u = Mul(radius, pattern_u)
+    spread_v = Mul(radius, pattern_v)
+    at_u = Add(cu, spread_u)
+    at_v = Add(cv, spread_v)
+    map_u_ = Range(first, ww, stride)
+    map_v_ = Range(first, hh, stride)
+    map_u = Reshape(map_u_, as_maps_u)
+    map_v = Reshape(map_v_, as_maps_v)
+    off_u = Sub(map_u, at_u)
+    off_v = Sub(map_v, at_v)
+    uu = Mul(off_u, off_u)
+    vv = Mul(off_v, off_v)
+    far = Add(uu, vv)
+    power = Div(far, width)
+    peaks = Exp(power)
+    shown_ = Clip(area_, zero, one)
+    shown = Reshape(shown_, as_disc)
+    heatmaps = Mul(peaks, shown)
+}
+"""
+PEOPLE = PeopleSpec(["nose", "left_hand", "right_hand"], [[0, 1], [0, 2]], [[1, 2]])
+BODY = np.array([[0.0, 0.0], [0.5, 0.25], [-0.5, 0.25]])  # from the disc's centre, in disc radii
+
+
 def ball_surface() -> SurfaceCodes:
     points = np.random.default_rng(0).standard_normal((1 << BITS, 3))
     points *= RADIUS / np.linalg.norm(points, axis=1, keepdims=True)
@@ -194,6 +256,16 @@ def write_dense_network(path: Path, surface: SurfaceCodes) -> None:
     onnx.save(model, path)
 
 
+def write_heatmap_network(path: Path, classes: int, places: np.ndarray) -> None:
+    """``places`` (K, 2) of the keypoints from the disc's centre, in disc radii; classes: 1, red, or 2."""
+    text = HEATMAP_MODEL.replace("CLASSES", str(classes)).replace("POINTS", str(len(places)))
+    model = onnx.parser.parse_model(text)
+    for name, values in zip(("pattern_u", "pattern_v"), places.T.astype(np.float32)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values.reshape(1, 1, -1, 1, 1), name))
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
 def ball(number: int, name: str) -> ObjectSpec:
     return ObjectSpec(
         id=number,
@@ -210,8 +282,8 @@ def ball(number: int, name: str) -> ObjectSpec:
 
 
 def write_disc_bundle(folder: Path, family: str = "keypoint") -> Path:
-    """Write the bundle of red_ball (1) and green_ball (2), of the keypoint or the dense family; return its
-    folder."""
+    """Write the bundle of red_ball (1) and green_ball (2), of the keypoint, dense or heatmap family, or of
+    "people", whose bodies are red discs; return its folder."""
     sources = folder.parent / f"{folder.name}_sources"
     sources.mkdir(parents=True)
     files = {name: sources / name for name in ("network.onnx", "golden.npz")}
@@ -222,21 +294,27 @@ def write_disc_bundle(folder: Path, family: str = "keypoint") -> Path:
             path = sources / surface_file(number)
             np.savez(path, points=surface.points)
             files[path.name] = path
+    elif family in ("heatmap", "people"):
+        outputs, stride = ["heatmaps"], 4
+        classes, places = (1, BODY) if family == "people" else (2, pattern())
+        write_heatmap_network(files["network.onnx"], classes, places)
     else:
         outputs, stride = ["scores", "offsets"], STRIDE
         write_network(files["network.onnx"])
     golden = OnnxNetwork(files["network.onnx"], threads=1)(golden_input(1, 64, 64))
     np.savez(files["golden.npz"], **golden)
+    people = family == "people"
     manifest = Manifest(
         SCHEMA,
         "discs",
-        family,
-        InputSpec(128, 320, STRIDE, 1.5, "rgb", [0.0] * 3, [1.0] * 3),
+        "heatmap" if people else family,
+        InputSpec(128, 320, STRIDE, 1.5, "rgb", [0.0] * 3, [1.0] * 3, 0.75 if people else 1.0),
         NetworkSpec("network.onnx", outputs, [stride], 16, 0.001),
-        [ball(1, "red_ball"), ball(2, "green_ball")],
+        [] if people else [ball(1, "red_ball"), ball(2, "green_ball")],
         DecodeSpec(0.3, 0.3, []),
         GoldenSpec("golden.npz", 1, 64, 64, 1e-3),
         TrainingSpec("by hand", "none", "none", 0, 0, "none", "none", "none"),
         dict.fromkeys(files, ""),
+        PEOPLE if people else None,
     )
     return write_bundle(folder, manifest, files).folder

@@ -12,7 +12,13 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
-from vision_msgs.msg import Detection2D, Detection2DArray, Detection3DArray, LabelInfo
+from vision_msgs.msg import (
+    Detection2D,
+    Detection2DArray,
+    Detection3DArray,
+    LabelInfo,
+    ObjectHypothesisWithPose,
+)
 from visualization_msgs.msg import MarkerArray
 
 from pose_kd_ros.nodes.conversions import array_to_image, to_seconds
@@ -74,6 +80,8 @@ class Camera:
 class Rig:
     """The node under test, a camera, and lists of what arrived."""
 
+    answers = ("/tf", "/pose_node/detections", "/pose_node/markers", "/pose_node/status")
+
     def __init__(self, ros, autostart=True, camera=True, **parameters):
         self.ros = ros
         values = [
@@ -113,9 +121,8 @@ class Rig:
         return self
 
     def _heard_of(self, node):
-        topics = ("/tf", "/pose_node/detections", "/pose_node/markers", "/pose_node/status")
         return all(
-            node.count_subscribers(topic) and self.listener.count_publishers(topic) for topic in topics
+            node.count_subscribers(topic) and self.listener.count_publishers(topic) for topic in self.answers
         )
 
     def show(self, array, encoding="rgb8", step=0.04, info=True, **changes):
@@ -134,10 +141,20 @@ class Rig:
 
     def give_region(self, u, v, side):
         """A box to look in, at the time of the last frame."""
-        box = Detection2D()
-        box.bbox.center.position.x, box.bbox.center.position.y = float(u), float(v)
-        box.bbox.size_x = box.bbox.size_y = float(side)
-        message = Detection2DArray(detections=[box])
+        self.give_regions((u, v, side))
+
+    def give_regions(self, *squares, name=None):
+        """Boxes (u, v, side) to look in, of the class ``name`` if there is one."""
+        boxes = []
+        for u, v, side in squares:
+            box = Detection2D()
+            box.bbox.center.position.x, box.bbox.center.position.y = float(u), float(v)
+            box.bbox.size_x = box.bbox.size_y = float(side)
+            if name:
+                box.results = [ObjectHypothesisWithPose()]
+                box.results[0].hypothesis.class_id = name
+            boxes.append(box)
+        message = Detection2DArray(detections=boxes)
         message.header.stamp = to_time(self.stamp)
         assert self.ros.until(self.camera.regions.get_subscription_count, 10)
         self.camera.regions.publish(message)
