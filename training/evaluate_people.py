@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from pose_kd_ros.bundle.store import Bundle, open_bundle
 from pose_kd_ros.core.camera import Crop
+from pose_kd_ros.core.heatmaps import decode_peaks
 from pose_kd_ros.evaluation.bop import BopError, Faults, OnFault
 from pose_kd_ros.pipeline.network import load_network
 
@@ -20,7 +21,6 @@ from .data.coco import PERSON
 from .data.people import People, Person
 from .data.people_crops import STRIDE, input_size
 from .data.people_source import read_people
-from .heatmap_decode import decode_peaks
 from .people_metrics import average_precision, pckh, person_score, suppressed
 from .render.files import write_whole
 from .step import MEAN, STD

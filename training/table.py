@@ -30,6 +30,7 @@ from .evaluate import measure, rounded
 from .export import commit, export_run
 from .learner import cost_so_far
 from .models.dense import DenseConfig
+from .models.heatmap import HeatmapConfig
 from .models.network import NetworkConfig
 from .plan import Row, groups
 from .render.files import write_whole
@@ -164,7 +165,13 @@ def mean_row(rows: list[dict]) -> dict:
     return about | named | figures | spread | {"seeds": len(rows)}
 
 
-def described(network: NetworkConfig | DenseConfig) -> str:
+def described(network: NetworkConfig | DenseConfig | HeatmapConfig) -> str:
+    """The deployed network in words; of a heatmap network in training also its branches."""
+    if network.family == "heatmap":
+        stacks = f"{network.shared + network.depths[0]} stacks, " if network.backbone == "hourglass" else ""
+        count = len(network.depths)
+        branches = f", {count} branches" if count > 1 else ""
+        return f"{network.backbone}, {stacks}width {network.widths[0]}{branches}"
     depth = f", depth {network.depth}" if network.family == "keypoint" else ""
     return f"{network.backbone}, width {network.width}{depth}"
 

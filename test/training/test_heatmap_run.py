@@ -229,7 +229,7 @@ def test_the_bundle_is_the_deployed_branch_and_no_more(trained, tiny_data, tmp_p
     parameters, gflop = cost(plain, (64, 64))
     assert manifest.network.parameters == parameters
     assert manifest.network.gflop == pytest.approx(gflop, abs=1e-4)
-    assert cost(make_network(BRANCHES), (64, 64), True)[1] > 1.2 * gflop  # training costs more
+    assert cost(make_network(BRANCHES), (64, 64), True)[1] > 1.1 * gflop  # training costs more
 
     changes = {"name": "plain", "network": PLAIN, "online": OnlineConfig(), "steps": 1}
     alone = settings(tiny_data, tmp_path / "runs", **changes)

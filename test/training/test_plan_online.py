@@ -1,0 +1,80 @@
+"""The table of online distillation: which runs, in which order, and that they differ in the method alone."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from training.commands import Online  # noqa: E402
+from training.plan import groups  # noqa: E402
+from training.plan_online import FIRST, online_plan  # noqa: E402
+from training.table import make_table, write  # noqa: E402
+
+
+def rows_of(**options):
+    command = Online((Path("test"),), Path("out"), size=64, width=16, backbones=("darknet-tiny-h",))
+    votes = command.config("student_lmo_none") if options.pop("with_votes", True) else None
+    return online_plan(command.config("student_lmo_heatmap"), 3, 0.0, command.backbones, votes, **options)
+
+
+def test_what_counts_most_comes_first():
+    rows = rows_of()
+    assert [row.method for row in rows[:5]] == [way.name for way in FIRST]
+    assert rows[0].method == "plain" and rows[-1].method == "fpd" and "8 stacks" in rows[-2].method
+    names = [row.run.name for row in rows]
+    assert len(set(names)) == len(names)
+    assert [row.run.seed for row in rows if row.method == "okdhp"] == [0, 1, 2]
+    for row in rows:
+        teacher = row.run.distill.teacher
+        assert teacher is None or teacher.name in names[: row.place]  # it is there when it is wanted
+
+
+def test_rows_of_a_stage_differ_in_the_method_alone():
+    for group in groups(rows_of(), 5):
+        first = group[0].run
+        for row in group:
+            assert row.run.network.plain == first.network.plain or "hourglass" in row.run.name
+            same = ("data", "crops", "augment", "steps", "batch_size", "lr", "seed", "precision")
+            assert all(getattr(row.run, name) == getattr(first, name) for name in same)
+
+
+def test_equal_compute_costs_what_the_branches_cost():
+    rows = {row.method: row for row in rows_of()}
+    times = rows["plain, equal compute"].run.steps / rows["plain"].run.steps
+    assert 1.1 < times < 3
+    assert rows["plain, equal compute"].run.network == rows["plain"].run.network
+
+
+def test_locator_is_for_those_that_do_not_search():
+    rows = rows_of(locator=Path("runs/finder"))
+    assert {row.locator for row in rows if row.run.network.family == "keypoint"} == {None}
+    assert {row.locator for row in rows if row.run.network.family == "heatmap"} == {Path("runs/finder")}
+
+
+def test_the_table_says_what_was_not_run(tiny_data, tmp_path):
+    command = Online(
+        (tiny_data / "val",),
+        tmp_path / "rows.json",
+        data=tiny_data,
+        objects=(1,),
+        size=64,
+        width=16,
+        tile_px=0,
+        steps=2,
+        batch_size=2,
+        backbones=("darknet-tiny-h",),
+        runs=tmp_path / "runs",
+        precision="32-true",
+        workers=0,
+    )
+    student = dataclasses.replace(command.config("student_lmo_heatmap"), accelerator="cpu")
+    rows = online_plan(student, 1, 0.0, command.backbones, None, None, False)[:2]
+    assert make_table(rows[:1], tmp_path / "one.json", list(command.test), 2, 0)
+    write(rows, tmp_path / "both.json", list(command.test))
+    done, left = json.loads((tmp_path / "both.json").read_text())
+    assert done["method"] == "plain" and done["given_boxes"] == 1.0 and done["status"] == "measured"
+    assert left["method"] == "mean of branches" and left["status"] == "not run"
+    assert done["network"] == "darknet-tiny-h, width 16" and left["network"].endswith("3 branches")
