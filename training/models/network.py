@@ -90,8 +90,8 @@ def make_network(config: NetworkConfig | DenseConfig | HeatmapConfig) -> nn.Modu
 
 
 def deployed(network: Network) -> Network:
-    """What the robot gets of a network, which may have branches: a plain one on the CPU, in the same mode, with
-    the weights of what all share and of branch 0."""
+    """What the robot gets of a network, which may have branches: a plain one on the CPU, in the same mode,
+    with the weights of what all share and of branch 0."""
     plain, state = make_network(network.config.plain), network.state_dict()
     plain.load_state_dict({name: state[name] for name in plain.state_dict()})
     return plain.train(network.training)
