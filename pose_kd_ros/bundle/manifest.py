@@ -67,7 +67,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """The network file, the meaning of its outputs, and its cost at ``size`` x ``size``.
+    """The network file, the meaning of its outputs, and its cost for one zoomed crop.
 
     Outputs of the keypoint family: ``scores`` (1, N, C) in [0, 1]; ``offsets`` (1, N, C, K, 2), pixels from
     the cell's centre; cells as in ``core.cells.cell_grid`` for ``strides``. Of the dense family: ``mask``

@@ -1,4 +1,5 @@
-"""A dense bundle in the node: with a keypoint bundle as locator, with given regions, with neither."""
+"""Dense and heatmap bundles in the node: with a keypoint bundle as locator, with given regions, with
+neither."""
 
 import numpy as np
 import pytest
@@ -16,7 +17,11 @@ DISC = (150, 110, 30)
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
     root = tmp_path_factory.mktemp("bundles")
-    return {family: str(write_disc_bundle(root / family, family)) for family in ("keypoint", "dense")}
+    families = ("keypoint", "dense", "heatmap")
+    return {family: str(write_disc_bundle(root / family, family)) for family in families}
+
+
+regional = pytest.mark.parametrize("family", ["dense", "heatmap"])
 
 
 def check_pose(rig):
@@ -28,8 +33,9 @@ def check_pose(rig):
     assert rotation_angle(from_quaternion([q.x, q.y, q.z, q.w]), turn) < 0.1
 
 
-def test_the_locator_finds_and_the_dense_bundle_measures(ros, bundles):
-    rig = Rig(ros, bundle=bundles["dense"], locator=bundles["keypoint"], threads=1).connect()
+@regional
+def test_the_locator_finds_and_the_other_bundle_measures(ros, bundles, family):
+    rig = Rig(ros, bundle=bundles[family], locator=bundles["keypoint"], threads=1).connect()
     status = rig.show(picture((*DISC, RED)))
     assert [(t["class"], t["state"]) for t in status["tracks"]] == [("red_ball", "new")]
     check_pose(rig)
@@ -40,17 +46,20 @@ def test_the_locator_finds_and_the_dense_bundle_measures(ros, bundles):
     assert rig.show(picture((*DISC, GREEN)), step=2.0)["tracks"][-1]["class"] == "green_ball"
 
 
-def test_given_regions_need_no_locator(ros, bundles):
-    rig = Rig(ros, bundle=bundles["dense"], use_regions=True, threads=1).connect()
+@regional
+def test_given_regions_need_no_locator(ros, bundles, family):
+    rig = Rig(ros, bundle=bundles[family], use_regions=True, threads=1).connect()
     rig.give_region(150, 110, 80)
     assert rig.show(picture((*DISC, RED)))["tracks"][0]["class"] == "red_ball"
     check_pose(rig)
 
 
-def test_a_dense_bundle_that_nothing_tells_where_to_look_is_refused(ros, bundles):
-    rig = Rig(ros, bundle=bundles["dense"], threads=1)
+@regional
+def test_a_bundle_that_nothing_tells_where_to_look_is_refused(ros, bundles, family):
+    rig = Rig(ros, bundle=bundles[family], threads=1)
     message = rig.diagnosis()[1]
-    assert rig.state == "unconfigured" and "locator" in message and "use_regions" in message
+    assert rig.state == "unconfigured" and f"of the {family} family" in message
+    assert "locator" in message and "use_regions" in message
 
 
 def test_a_locator_that_is_not_there_is_named_as_such(ros, bundles):

@@ -7,12 +7,13 @@ import pytest
 
 from pose_kd_ros.bundle.manifest import BundleError, InputSpec, NetworkSpec, PeopleSpec
 from pose_kd_ros.bundle.store import Bundle
+from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.core.metrics import mssd
 from pose_kd_ros.core.pose import transform
 from pose_kd_ros.pipeline.families import make_estimator
 from pose_kd_ros.pipeline.people import Observer, PeopleEstimator, mirrored_order
 from pose_kd_ros.pipeline.region import Region, projected_box
-from pose_kd_ros.pipeline.regional import RegionalEstimator, decode_maps
+from pose_kd_ros.pipeline.regional import RegionalEstimator, decode_maps, in_full_image
 from test.bundle.test_bundle import manifest, people_manifest
 from test.pipeline.test_estimator import BENT, FISHEYE, MODEL, PINHOLE, POSE, SECOND, Oracle, estimator
 
@@ -99,6 +100,9 @@ def test_what_passes_to_pnp_are_the_confident_keypoints():
     np.testing.assert_array_equal(found.object, MODEL.keypoints[3:])
     np.testing.assert_allclose(found.covariance, np.tile(64 * np.eye(2), (5, 1, 1)), rtol=1e-6, atol=1e-6)
     assert found.score == pytest.approx(0.45, abs=0.02)  # of all keypoints
+    full = in_full_image(found, Crop(100, 50, 2.0, 128, 128), PINHOLE)
+    np.testing.assert_allclose(full.covariance, found.covariance / 4)
+    np.testing.assert_allclose(full.image, (found.image + 0.5) / 2 + (99.5, 49.5))
 
 
 class Disc:
