@@ -106,6 +106,13 @@ def test_covariance_tells_the_error_of_cells_that_err_apart():
     assert 5 < mean_surprise(lambda random, pose: votes(random, [pose] * 9, noise=2.0)) < 11
 
 
+def test_whitening_by_hand():
+    covariance = np.array([1.0, 4.0, 16.0])[:, None, None] * np.eye(2)
+    c = Correspondences(1, np.zeros((3, 2)), CORNERS[:3], np.ones(3), 1.0, None, covariance)
+    found = c.whitening(np.ones(3, bool)) @ [2, 0]
+    np.testing.assert_allclose(found, [[4, 0], [2, 0], [1, 0]], atol=1e-12)
+
+
 def test_known_covariances_lead_nearer_to_the_truth():
     errors = {True: [], False: []}
     for seed in range(60):
