@@ -169,7 +169,8 @@ def fill_table(rows: list[Row], command: Table | Online, shard: Shard, together:
     if shard.count > 1:
         out, in_all = shard.of(out), sum(row.listed for row in rows)
         rows = cut(rows, (shard.index, shard.count), *side)
-    if not make_table(rows, out, list(command.test), command.val_images, command.minutes, *side, in_all):
+    how = command.val_images, command.minutes, *side, in_all, command.real
+    if not make_table(rows, out, list(command.test), *how):
         raise SystemExit(130)
 
 

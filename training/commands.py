@@ -119,6 +119,8 @@ class Table:
     """BOP splits to measure every row on."""
     out: Path
     """JSON file of the rows; written after each, "not run" for those not reached."""
+    real: str = "real"
+    """What rows of real images call their split: a part of a test set that is looked at is not the set."""
     teacher: Literal["teacher_lmo", "teacher_cube"] = "teacher_lmo"
     """Recipe of the teacher."""
     student: Literal["student_lmo_none", "student_cube_none"] = "student_lmo_none"
@@ -195,6 +197,8 @@ class Online:
     """BOP splits to measure every row on."""
     out: Path
     """JSON file of the rows; written after each, "not run" for those not reached."""
+    real: str = "real"
+    """What rows of real images call their split: a part of a test set that is looked at is not the set."""
     locator: Path | None = None
     """Run of the keypoint family, exported to RUN/bundle, that finds the objects; without one the true boxes
     are given, and the rows say so."""

@@ -118,8 +118,11 @@ def evaluate_command(
 ) -> None:
     """Measure, print, and write the figures. Raises ValueError for a bundle that does not search and that
     nothing tells where to look."""
+    opened, network = _loaded(bundle)
+    if opened.manifest.people:
+        raise ValueError(f"{bundle}: shows people, wanted objects; see python -m training evaluate-people")
     finder = make_estimator(*_loaded(locator)) if locator else None
-    estimator = make_estimator(*_loaded(bundle), finder)
+    estimator = make_estimator(opened, network, finder)
     if isinstance(estimator, RegionalEstimator) and not (locator or given_boxes):
         raise ValueError(
             f"{bundle}: of the {estimator.bundle.manifest.family} family, which looks where it is told: "

@@ -48,12 +48,13 @@ def make_table(
     side_by_side: int = 1,
     together: bool = False,
     in_all: int = 0,
+    real: str = "real",
 ) -> bool:
     """Do what is left to do of the rows for so many ``minutes`` and write ``out`` after each group that
     trains side by side; returns whether all are there.
 
-    test: BOP splits to measure on, each a row of its own. together: teachers are trained along. in_all: see
-    ``write``.
+    test: BOP splits to measure on, each a row of its own. together: teachers are trained along. in_all, real:
+    see ``write``.
     """
     parts = groups(rows, side_by_side, together)
     with time_limit(minutes):
@@ -61,10 +62,10 @@ def make_table(
             for index, group in enumerate(parts):
                 print(f"[{index + 1}/{len(parts)}] {', '.join(row.run.name for row in group)}", flush=True)
                 do(group, test, val_images)
-                write(rows, out, test, in_all)
+                write(rows, out, test, in_all, real)
         except (Stopped, KeyboardInterrupt) as reason:
             print(f"stopped: {reason or 'Ctrl-C'}; the same command goes on", flush=True)
-            write(rows, out, test, in_all)
+            write(rows, out, test, in_all, real)
             return False
     return True
 
@@ -129,14 +130,14 @@ def hardware() -> str:
     return f"{platform.machine()} CPU, {os.cpu_count()} cores"
 
 
-def write(rows: list[Row], out: Path, test: list[Path], in_all: int = 0) -> None:
+def write(rows: list[Row], out: Path, test: list[Path], in_all: int = 0, real: str = "real") -> None:
     """The whole table, with what is there so far; with ``in_all``, a shard of so many rows, which keeps their
-    places."""
+    places. real: what rows of real images call their split."""
     content, places = [], []
     for row in (row for row in rows if row.listed):
         path = row.run.folder / FIGURES
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else [None] * len(test)
-        content += [as_row(row, split, values) for split, values in zip(test, found)]
+        content += [as_row(row, split, values, real) for split, values in zip(test, found)]
         places += [(row.place, index) for index in range(len(test))]
     shard = {"rows_in_all": in_all * len(test), "rows": list(zip(places, content))}
     keep(out, shard if in_all else with_means(content))
@@ -176,7 +177,7 @@ def described(network: NetworkConfig | DenseConfig | HeatmapConfig) -> str:
     return f"{network.backbone}, width {network.width}{depth}"
 
 
-def as_row(row: Row, split: Path, values: dict | None) -> dict:
+def as_row(row: Row, split: Path, values: dict | None, real: str) -> dict:
     """A row of docs/results: the common keys, then the figures."""
     run = row.run
     synthetic = (split / "render.json").exists()
@@ -186,7 +187,7 @@ def as_row(row: Row, split: Path, values: dict | None) -> dict:
         "network": described(run.network),
         "family": run.network.family,
         "dataset": f"{split.parent.name}/{split.name}",
-        "split": "synthetic" if synthetic else "real",
+        "split": "synthetic" if synthetic else real,
         "seed": run.seed,
         "steps": run.steps,
         "status": "not run" if values is None else "measured",
