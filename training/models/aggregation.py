@@ -32,7 +32,7 @@ class Mean(nn.Module):
 
 
 class OneGate(nn.Module):
-    """One weight a branch, for all keypoints alike: ONE's, without its batch norm, so that one sample will do."""
+    """One weight a branch, for all keypoints alike: ONE's, less its batch norm, so that one sample does."""
 
     def __init__(self, inputs: int, branches: int, classes: int, keypoints: int):
         super().__init__()
