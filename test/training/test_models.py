@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 
 from pose_kd_ros.core.cells import cell_grid, cells_per_level  # noqa: E402
 from training.export import cost  # noqa: E402
+from training.models.dense import dense_tiny_h  # noqa: E402
 from training.models.network import (  # noqa: E402
     KeypointNetwork,
     NetworkConfig,
@@ -105,6 +106,14 @@ def test_of_several_branches_the_first_is_deployed_bit_for_bit(aggregation):
         assert all(map(torch.equal, network(images), expected))
     assert torch.equal(votes.logits, expected[0]) and torch.equal(votes.offsets, expected[1])
     assert len(votes.others) == 2 and (votes.ensemble_logits is None) == (aggregation == "none")
+
+
+@pytest.mark.parametrize("config", [NetworkConfig(width=16, depth=1, groups=4), dense_tiny_h()])
+def test_what_has_no_branches_is_deployed_whole(config):
+    network = make_network(config).train()
+    alone, state = deployed(network), network.state_dict()
+    assert alone.config == config and alone.training and list(alone.state_dict()) == list(state)
+    assert all(torch.equal(value, state[name]) for name, value in alone.state_dict().items())
 
 
 def test_votes_are_weighed_by_keypoint_and_logits_by_the_mean():

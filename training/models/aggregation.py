@@ -32,8 +32,7 @@ class Mean(nn.Module):
 
 
 class OneGate(nn.Module):
-    """One weight a branch, for all keypoints alike: ONE's, without its batch norm, which a batch of 1 cannot
-    have."""
+    """One weight a branch, for all keypoints alike: ONE's, less its batch norm, so that one sample does."""
 
     def __init__(self, inputs: int, branches: int, classes: int, keypoints: int):
         super().__init__()
@@ -46,9 +45,8 @@ class OneGate(nn.Module):
 
 
 class FeatureAggregation(nn.Module):
-    """The paper's Feature Aggregation Unit: 3x3, 5x5 and 7x7 convolutions and an average pooling look at the
-    features, their sum is pooled to one vector, and a head for each branch reads its keypoints' weights off
-    it.
+    """The paper's Feature Aggregation Unit: 3x3, 5x5 and 7x7 convolutions and an average pooling see the
+    features, their sum is averaged to one vector, off which each branch's head reads its keypoints' weights.
 
     ``width`` is that of the paths; a 1x1 at the entrance fits other inputs to it. As published, 256 on the
     hourglass's 256 channels, it costs 22.3 GMAC (20.8 * 2**30) at 64x64, more than a network of four stacks.
@@ -101,8 +99,9 @@ def make_unit(
 
 
 def weighted(weights: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-    """weights (B, T, ...), outputs (T, B, ..., *map) -> their weighted sum over the branches, (B, ..., *map),
-    in the wider of both precisions: element-wise, since a product of matrices would be cast down under
-    autocast."""
+    """weights (B, T, ...), outputs (T, B, ..., *map) -> their weighted sum over the branches, (B, ..., *map).
+
+    Element-wise, in the wider of both precisions: a product of matrices would be cast down under autocast.
+    """
     missing = outputs.ndim - weights.ndim
     return (weights.transpose(0, 1)[(...,) + (None,) * missing] * outputs).sum(0)

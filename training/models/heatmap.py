@@ -137,8 +137,10 @@ class HeatmapNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor, with_features: bool = False) -> torch.Tensor | Maps:
         """images (B, 3, H, W), normalised -> the deployed branch's final maps (B, C, K, H/4, W/4);
-        with_features: all there is, as ``Maps``. Raises ValueError unless ``input_stride`` divides H and
-        W."""
+        with_features: all there is, as ``Maps``.
+
+        Raises ValueError unless ``input_stride`` divides H and W.
+        """
         common, features, shared = self._shared(images)
         if not with_features:
             return self._shaped(self.branches[0](features)[-1])
