@@ -39,7 +39,7 @@ def vote_loss(config: RunConfig, crops: int = 640) -> float:
     return sum(values) / len(values)
 
 
-def row(name: str, bundle: Path, run: Path, split: Path, real: bool) -> dict:
+def row(name: str, bundle: Path, run: Path, split: Path, real: str | None) -> dict:
     estimator, config = loaded(bundle), load_config(run)
     manifest = estimator.bundle.manifest
     groups, images, seconds = measure(estimator, split)
@@ -48,7 +48,7 @@ def row(name: str, bundle: Path, run: Path, split: Path, real: bool) -> dict:
         config.distill.method,
         manifest.family,
         f"{split.parent.name}/{split.name}",
-        "real" if real else "synthetic",
+        real or "synthetic",
         network=described(config.network),
         seed=config.seed,
         steps=config.steps,
@@ -65,6 +65,7 @@ def main() -> None:
     )
     parser.add_argument("bundles", nargs="+", metavar="NAME=BUNDLE:RUN")
     parser.add_argument("--test", type=Path, required=True)
+    parser.add_argument("--real", default="real", help="what rows of real images call their split")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     rows = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else []
@@ -73,8 +74,8 @@ def main() -> None:
         bundle, run = map(Path, places.split(":"))
         config = load_config(run)
         rows += [
-            row(name, bundle, run, options.test, True),
-            row(name, bundle, run, config.data / "val", False),
+            row(name, bundle, run, options.test, options.real),
+            row(name, bundle, run, config.data / "val", None),
         ]
         print(json.dumps(rows[-2:], indent=1), flush=True)
     options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -60,7 +60,7 @@ class Deployed(nn.Module):
 
     def __init__(self, network: KeypointNetwork | DenseNetwork | HeatmapNetwork):
         super().__init__()
-        self.network = network if network.config.family == "dense" else deployed(network)
+        self.network = deployed(network)
         self.family = network.config.family
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -72,6 +72,16 @@ def ctrl_c_between_steps() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
+@contextmanager
+def logs_written(learners: list[Learner]) -> Iterator[None]:
+    """See to it that the last values are in the logs: the thread that writes them may die before."""
+    try:
+        yield
+    finally:
+        for learner in learners:
+            learner.logger.finalize("success")
+
+
 def agreed(fabric: Fabric, pressed: bool, asking: bool) -> bool:
     """Whether any process was told to stop: all end after the same step, or one would wait for the others.
     They ask each other with the log lines alone, since asking waits for the device."""
@@ -133,7 +143,7 @@ def train_together(configs: list[RunConfig]) -> list[Path]:
     names = " + ".join(each.config.name for each in learners)
     hidden = fabric.global_rank > 0
     bar = tqdm(batches, initial=first, total=last, desc=names, unit="step", disable=hidden)
-    with ctrl_c_between_steps() as stop:
+    with ctrl_c_between_steps() as stop, logs_written(learners):
         for step, batch in enumerate(bar, first):
             images = prepare(batch, partial(augment, config, fabric, augmentation, step))
             told = Told(teachers, images)

@@ -23,10 +23,17 @@ TORCHRUN = [*RUN, "torch.distributed.run", "--standalone", "--nproc-per-node", "
 # The norm is ill-conditioned; a transport problem ends with an error of up to 1e-3 of its mass.
 NEAR = {"train/norm": 5e-2, "train/kd_vote": 5e-4, "train/total": 5e-4}
 # Crops about the object: where a picture is empty to its border, rounding alone turns the gradient by 1 %.
+SHORT = (
+    "--crops.search-share 0 --steps 6 --batch-size 4 --workers 0 --precision 32-true "
+    "--accelerator cpu --log-every 1 --val-every 3 --checkpoint-every 100 --lr 1e-5"
+)
 OPTIONS = (
     "training train student-cube-none --init None --network.width 16 --network.depth 1 --network.groups 4 "
-    "--crops.size 128 --crops.search-share 0 --steps 6 --batch-size 4 --workers 0 --precision 32-true "
-    "--accelerator cpu --log-every 1 --val-every 3 --checkpoint-every 100 --lr 1e-5"
+    "--crops.size 128 " + SHORT
+).split()
+BRANCHES = (
+    "training train student-lmo-okdhp --network.backbone darknet-tiny-h --network.widths 16 16 16 "
+    "--network.classes 1 --tile-px 0 --crops.size 64 " + SHORT
 ).split()
 
 
@@ -46,9 +53,9 @@ def teacher(tiny_data, tmp_path_factory):
     return config.folder
 
 
-def curves(launcher, data, runs, name, *more):
+def curves(launcher, data, runs, name, *more, options=OPTIONS):
     """Every logged value of a run that is started by the command a user types."""
-    command = [*launcher, *OPTIONS, "--data", str(data), "--runs", str(runs), "--name", name, *more]
+    command = [*launcher, *options, "--data", str(data), "--runs", str(runs), "--name", name, *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     events = EventAccumulator(str(runs / name)).Reload()
@@ -65,6 +72,14 @@ def test_two_processes_under_torchrun_have_the_loss_curve_of_one(method, teacher
     for tag in set(one) - {"train/kd_unsolved"}:
         near = NEAR.get(tag, 1e-4) if method == "adlp" or tag == "train/norm" else 1e-4
         assert two[tag] == pytest.approx(one[tag], rel=near, abs=1e-7), tag
+
+
+def test_branches_that_teach_each_other_do_too(tiny_data, tmp_path):
+    one = curves(RUN, tiny_data, tmp_path, "one", options=BRANCHES)
+    two = curves(TORCHRUN, tiny_data, tmp_path, "two", "--devices", "2", options=BRANCHES)
+    assert set(one) == set(two) and len(one["train/online"]) == 6 and len(one["val/ensemble"]) == 2
+    for tag in set(one) - {"train/online_ratio", "val/online_ratio"}:  # of each process's own crops
+        assert two[tag] == pytest.approx(one[tag], rel=1e-2 if tag == "train/norm" else 1e-4, abs=1e-7), tag
 
 
 OFF = {"brightness": 0.0, "contrast": 0.0, "grey": 0.0, "noise": 0.0, "cutout": 0.0}

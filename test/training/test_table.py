@@ -163,7 +163,7 @@ def test_dense_rows_look_where_the_keypoint_teacher_finds(rows, tiny_data, tmp_p
     ]  # fmt: skip
     part = next(p for p in (cut(full, (i, 4), 1, False) for i in (1, 2, 3)) if any(r.locator for r in p))
     assert teacher.folder in {row.run.folder for row in part}  # the locator comes along
-    about = table.as_row(dense[1], tiny_data / "val", None)
+    about = table.as_row(dense[1], tiny_data / "val", None, "real")
     assert about["family"] == "dense" and about["network"] == "darknet-tiny-h, width 16"
 
 
