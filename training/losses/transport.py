@@ -44,6 +44,9 @@ class Solution:
 
 def squared_cost(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Costs 1/2 |x - y|^2 (B, S, T), from the differences: |x|^2 - 2 x y + |y|^2 would cancel."""
+    if x.shape[2] > 4:  # 2.5 times as fast for the 16 of surface codes, slower for the 2 of votes
+        distance = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+        return distance.square_().mul_(0.5)
     cost = x.new_zeros(len(x), x.shape[1], y.shape[1])
     for axis in range(x.shape[2]):
         cost.add_((x[:, :, None, axis] - y[:, None, :, axis]).square_(), alpha=0.5)
