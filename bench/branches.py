@@ -2,9 +2,9 @@
 
     python -m bench.branches --out docs/results/branches.json
 
-Networks for 9 keypoints at 256x256: FLOPs forward (a multiply-add counted as 2) and parameters of the deployed
-branch and of all that training runs, and the time of a forward and backward pass on one thread over that of the
-plain network's in the same run, in turn, median of --times.
+Networks for 9 keypoints at 256x256: FLOPs forward (a multiply-add counted as 2) and parameters of the
+deployed branch and of all that training runs, and the time of a forward and backward pass on one thread over
+that of the plain network's in the same run, in turn, median of --times.
 """
 
 from __future__ import annotations

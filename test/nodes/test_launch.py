@@ -26,12 +26,40 @@ def test_the_rviz_view_shows_what_the_node_publishes():
     assert topics == ["/pose_node/markers", "/pose_node/overlay"]
 
 
-def description():
-    pytest.importorskip("launch_ros", reason="launch is not installed")
-    spec = importlib.util.spec_from_file_location("pose_launch", LAUNCH_FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.generate_launch_description()
+def module(path):
+    if path == LAUNCH_FILE:
+        pytest.importorskip("launch_ros", reason="launch is not installed")
+    spec = importlib.util.spec_from_file_location("tried", path)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def description(path=LAUNCH_FILE):
+    return module(path).generate_launch_description()
+
+
+def test_the_recorder_asks_for_what_an_evaluation_needs(monkeypatch):
+    path = ROOT / "launch" / "record.launch.py"
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    pytest.importorskip("launch.actions", reason="launch is not installed")
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    declared = description(path).get_launch_arguments()
+    for argument in declared:
+        argument.execute(context)
+    context.launch_configurations.update({"image": "/eye", "out": "desk", "topics": "poses"})
+    (process,) = module(path).recorder(context)
+    words = ["".join(part.text for part in word) for word in process.cmd]
+    assert words[:7] == ["ros2", "bag", "record", "--output", "desk", "--storage", "mcap"]
+    assert words[words.index("--topics") + 1 :] == ["/eye", "/camera_info", "/tf", "/tf_static", "/poses"]
+    profiles = Path(words[words.index("--qos-profile-overrides-path") + 1])
+    asked = yaml.safe_load(profiles.read_text())
+    profiles.unlink()
+    assert asked["/eye"]["reliability"] == "best_effort"
+    assert asked["/tf_static"]["durability"] == "transient_local"
+    assert all(a.default_value is not None and a.description for a in declared)
 
 
 def test_every_launch_argument_has_a_default_and_a_description():
