@@ -47,8 +47,11 @@ class LossWeights:
     """Of a heatmap teacher's maps."""
     ensemble: float = 1.0
     """Several branches: the task's losses of their ensemble; as OKDHP."""
-    online: float = 2.0
-    """Several branches: what their maps learn from their teacher; as OKDHP."""
+    online: float = 0.05
+    """Several branches: what their maps learn from their teacher. The KL at temperature 0.1 then pulls about
+    as hard as the truth (online_ratio near 1); other alignments and the released form want OKDHP's 2."""
+    absent: float = 1.0
+    """Heatmap family: the maps of classes that are not in the crop, which are to be empty."""
     online_vote: float = 50.0
     """The same for votes, in squared crop sizes, and for their cells' scores."""
     online_score: float = 1.0
@@ -151,20 +154,30 @@ class RunConfig:
             if getattr(self, name) <= 0:
                 raise ValueError(f"RunConfig.{name}: wanted > 0, found {getattr(self, name)}")
         self._check_online()
+        if any(side % self.network.input_stride for side in self.input_size):
+            found = "x".join(map(str, self.input_size))
+            raise ValueError(f"crops.size: wanted multiples of {self.network.input_stride}, found {found}")
         if self.cache and not self.tile_px:
             raise ValueError("RunConfig.cache: keeps tiles; wanted tile_px > 0 with it, found 0")
 
     def _check_online(self) -> None:
         network, online = self.network, self.online
+        branches = getattr(network, "branches", 1) > 1 and network.family == "keypoint"
+        if branches and network.aggregation == "none":
+            raise ValueError("network.aggregation: branches of votes want one, found none")
+        if branches and self.distill.method != "none":
+            raise ValueError("distill.method: votes of branches are taught by their ensemble; wanted none")
+        if self.distill.method == "kl" and network.family != "heatmap":
+            raise ValueError(f"distill.method kl: of heatmaps alone, found the {network.family} family")
         if online.teacher == "none":
             return
+        if network.family == "dense":
+            raise ValueError("online.teacher: the dense family has no branches; wanted none")
         if online.teacher == "ensemble" and getattr(network, "aggregation", "none") == "none":
             raise ValueError("online.teacher ensemble: wanted a network.aggregation, found none")
         if network.family == "keypoint" and (online.teacher, online.align) != ("ensemble", "transport"):
             found = f"{online.teacher} and {online.align}"
             raise ValueError(f"online: votes want teacher ensemble and align transport, found {found}")
-        if network.family == "keypoint" and self.distill.method != "none":
-            raise ValueError("online: votes have one teacher; wanted distill.method none beside it")
 
     @property
     def folder(self) -> Path:

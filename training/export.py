@@ -7,7 +7,6 @@ import json
 import subprocess
 import tempfile
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -316,9 +315,12 @@ def export_people(config: RunConfig, out: Path, val_people: int) -> str:
     bundle = export(config, out, {}, config.input_size[1], decode)
     if val_people and config.people.val_annotations:
         people = config.people.load(True, Faults(config.faults))
-        people = replace(people, persons=people.persons[:val_people])
-        found = evaluate_people(maps_of_bundle(bundle), people, *measured_at(config), batch=1)
+        found = evaluate_people(
+            maps_of_bundle(bundle), people.first(val_people), *measured_at(config), flip_test=False, batch=1
+        )
         metrics = rounded({name: value for name, value in found.items() if isinstance(value, (int, float))})
+        if people.head_size is not None:
+            metrics["official_head_boxes"] = float(config.people.heads is not None)
         bundle = export(config, out, {}, config.input_size[1], decode, metrics)
         note_evaluation(config.folder, bundle.manifest.training.steps, metrics)
     return f"{bundle.folder}: {bundle.manifest.network.gflop} GFLOP, {bundle.manifest.training.metrics}"

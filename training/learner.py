@@ -103,11 +103,11 @@ class Learner:
         """One step of the optimizer on a batch whose images are prepared; returns what the network would
         teach. A step that will be logged is timed."""
         if (step + 1) % self.config.log_every:
-            return self._learn(step, images, batch, told)
+            return self._learn(step, images, batch, told, False)
         with self.cost.sample(self.fabric.device, [self.network], [self.optimizer]):
-            return self._learn(step, images, batch, told)
+            return self._learn(step, images, batch, told, True)
 
-    def _learn(self, step: int, images: torch.Tensor, batch: dict[str, torch.Tensor], told: Told) -> Taught:
+    def _learn(self, step: int, images, batch: dict[str, torch.Tensor], told: Told, watch: bool) -> Taught:
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
@@ -115,7 +115,8 @@ class Learner:
         weights = config.weights.taught(share, config.online.share(step, config.steps))
         taught = (self.distillation, told[self.teacher]) if share else ()
         outputs = self.network(images, with_features=True)
-        terms = losses(outputs, batch, self.network, weights, *taught, online=config.online)
+        how = {"online": config.online, "watch": watch}
+        terms = losses(outputs, batch, self.network, weights, *taught, **how)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(terms["total"])
         # Asking in every step whether the norm is finite would wait for the device in every step.
@@ -146,6 +147,13 @@ class Learner:
 
     def log(self, values: dict[str, float], step: int) -> None:
         self.logger.log_metrics(values, step)
+
+    def keep_settings(self) -> None:
+        """Write what the run is, once everything is there to begin: a run that cannot start leaves nothing to
+        disagree with."""
+        kept = self.config.folder / "config.json"
+        if self.fabric.global_rank == 0 and not kept.exists():
+            write_whole(kept, to_json(self.config))
 
     def save(self, step: int) -> None:
         """Write the run's state; only the first process does. Raises ValueError rather than keep what is not
@@ -259,10 +267,6 @@ def resume(learner: Learner) -> int:
     if not last.exists():
         if config.init:
             start_from(learner.network, checkpoint.load(config.init)["network"], config)
-        if (
-            learner.fabric.global_rank == 0
-        ):  # only now: a run that cannot start leaves nothing to disagree with
-            write_whole(kept, to_json(config))
         return 0
     state = checkpoint.load(last)
     if learner.distillation and state.get("teacher_step") != learner.teacher_step:

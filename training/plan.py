@@ -198,4 +198,8 @@ def cut(rows: list[Row], shard: tuple[int, int], side_by_side: int, together: bo
         for (row,) in alone
         if index == 0 or row.run.folder in wanted
     ]
-    return sorted([*kept, *(row for group in chosen for row in group)], key=lambda row: row.place)
+    taken = [*kept, *(row for group in chosen for row in group)]
+    here = {row.run.folder for row in taken}
+    brought = [row for row in rows if row.run.folder in wanted - here]  # teachers that train beside others
+    taken += [dataclasses.replace(row, listed=False) for row in brought]
+    return sorted(taken, key=lambda row: row.place)

@@ -31,6 +31,8 @@ class Way:
     unbalanced: str | None = None
     aggregation: str = "none"
     online: OnlineConfig = ALONE
+    weight: float = 0.05
+    """Of what is taught; where another alignment pulls as hard as the KL at temperature 0.1."""
 
     def network(self, backbone: str, like: HeatmapConfig) -> HeatmapConfig:
         """For the objects and with the deployed branch of ``like``."""
@@ -41,7 +43,8 @@ class Way:
         """The student's run, trained in this way."""
         network = self.network(backbone, student.network)
         name = run_name(student, backbone, self.name, seed)
-        return replace(student, name=name, network=network, online=self.online, seed=seed)
+        weights = replace(student.weights, online=self.weight)
+        return replace(student, name=name, network=network, online=self.online, weights=weights, seed=seed)
 
 
 def run_name(student: RunConfig, backbone: str, way: str, seed: int) -> str:
@@ -57,19 +60,18 @@ FIRST = (
     replace(OKDHP, name="okdhp, unbalanced in depth", unbalanced="depth"),
     replace(OKDHP, name="okdhp, unbalanced in width", unbalanced="width"),
 )
+RELEASED = OnlineConfig("ensemble", temperature=1.0, released=True)
 CONTROLS = (
     Way("dml", online=OnlineConfig("peers")),
     Way("one", aggregation="one", online=ENSEMBLE),
     replace(OKDHP, name="okdhp, fau as published", aggregation="fau"),
-    replace(
-        OKDHP, name="okdhp, released form", aggregation="fau", online=OnlineConfig("ensemble", released=True)
-    ),
+    replace(OKDHP, name="okdhp, released form", aggregation="fau", online=RELEASED, weight=2.0),
     replace(OKDHP, name="branches alone", online=ALONE),
 )
 NEW = (
-    replace(OKDHP, name="okdhp, transport", online=OnlineConfig("ensemble", "transport")),
-    replace(OKDHP, name="okdhp, l2", online=OnlineConfig("ensemble", "l2")),
-    replace(OKDHP, name="okdhp, temperature 1", online=OnlineConfig("ensemble", temperature=1.0)),
+    replace(OKDHP, name="okdhp, transport", online=OnlineConfig("ensemble", "transport"), weight=2.0),
+    replace(OKDHP, name="okdhp, l2", online=OnlineConfig("ensemble", "l2"), weight=2.0),
+    replace(OKDHP, name="okdhp, temperature 1", online=OnlineConfig("ensemble", temperature=1.0), weight=2.0),
 )
 
 

@@ -92,9 +92,13 @@ def _refuse_unmeasured(folder: Path, step: int, floor: float) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     if content.get("step") != step:
         raise ValueError(f"{path}: measured at step {content.get('step')}, but trained to {step}; {how}")
-    found = content.get("metrics", {}).get("found", 0.0)
+    metrics = content.get("metrics", {})
+    found = metrics.get("found", metrics.get("AP", metrics.get("mean", 0.0) / 100))
     if found < floor:
-        raise ValueError(f"{path}: the teacher finds {found:.3f} of the objects; distill.floor wants {floor}")
+        raise ValueError(
+            f"{path}: the teacher's found (of people: AP, or PCKh / 100) is {found:.3f}; "
+            f"distill.floor wants {floor}"
+        )
 
 
 def check_like(teacher: RunConfig, student: RunConfig) -> None:
@@ -113,6 +117,9 @@ def check_like(teacher: RunConfig, student: RunConfig) -> None:
     if families[0] == "keypoint" and teacher.network.levels < student.network.levels:
         found, wanted = teacher.network.levels, student.network.levels
         raise ValueError(f"{folder}: teacher with {found} levels, the student has {wanted}")
+    kinds = [run.people.kind if run.people else "objects" for run in (teacher, student)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"{folder}: teacher for {kinds[0]}, the student is for {kinds[1]}")
     ours, theirs = (run.load_objects() for run in (student, teacher))
     if not (len(ours) == len(theirs) and all(_same(a, b) for a, b in zip(ours, theirs))):
         raise ValueError(
@@ -125,6 +132,7 @@ def _same(a: ObjectModel, b: ObjectModel) -> bool:
     """Whether two objects have the same id, keypoints and symmetries."""
     return (
         a.id == b.id
+        and a.keypoints.shape == b.keypoints.shape
         and np.allclose(a.keypoints, b.keypoints, atol=1e-6)
         and a.symmetries.shape == b.symmetries.shape
         and np.allclose(a.symmetries, b.symmetries, atol=1e-6)
@@ -213,7 +221,7 @@ class Distillation:
             terms["kd_feature"] = self.features(levels, teacher_levels)
         if config.method == "fkd":
             return terms, None
-        level = _level_of_cells(tuple(f.shape[2] * f.shape[3] for f in levels), logits.device)
+        level = level_of_cells(levels)
         told, meant = teacher_votes(
             teacher_logits, teacher_offsets, centers, level, batch, config.teacher_score
         )
@@ -226,6 +234,11 @@ class Distillation:
         if config.method == "naive" or config.mass == "normalised":
             terms["kd_score"] = score_loss(logits, teacher_logits, len(batch["vote_cell"]))
         return terms, torch.where(told.real.any(1), meant, -1)
+
+
+def level_of_cells(levels: list[torch.Tensor]) -> torch.Tensor:
+    """The level (N,) of each cell, on the device of the levels (B, width, h, w)."""
+    return _level_of_cells(tuple(f.shape[2] * f.shape[3] for f in levels), levels[0].device)
 
 
 @lru_cache(maxsize=8)

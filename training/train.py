@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -136,8 +137,9 @@ def train_together(configs: list[RunConfig]) -> list[Path]:
     learners, teachers = make_learners(configs, fabric)
     last = max(each.config.steps for each in learners)
     first = min((each.start for each in learners if each.start < each.config.steps), default=last)
-    dataset, validation = (make_dataset(config, split) for split in (config.split, config.val_split))
-
+    dataset, validation = make_dataset(config, config.split), make_dataset(config, config.val_split, True)
+    for learner in learners:
+        learner.keep_settings()
     augmentation = make_augmentation(config.augment, fabric.device)
     batches = on_device(fabric, make_loader(dataset, config, first, last, fabric))
     names = " + ".join(each.config.name for each in learners)
@@ -172,10 +174,10 @@ def train_together(configs: list[RunConfig]) -> list[Path]:
     return [each.folder / "last.ckpt" for each in configs]
 
 
-def make_dataset(config: RunConfig, split: str) -> CropDataset | PeopleDataset | None:
-    """The split as crops; None for an empty name."""
+def make_dataset(config: RunConfig, split: str, val: bool = False) -> CropDataset | PeopleDataset | None:
+    """The split as crops, None for an empty name; of people those to learn from or, ``val``, to watch."""
     if config.people:
-        return make_people(config, split == config.val_split)
+        return make_people(config, val)
     if not split:
         return None
     objects = config.load_objects()
@@ -203,7 +205,10 @@ def make_people(config: RunConfig, val: bool) -> PeopleDataset | None:
         raise ValueError(f"network.keypoints, network.classes: people want {count} and 1, found {found}")
     if faults.kinds:
         print(f"{people.annotations}: {faults.summary(len(people.persons) + faults.images)}", flush=True)
-    return PeopleDataset(people, config.people.crops, config.seed, faults)
+    crops = config.people.crops
+    if val:
+        crops = replace(crops, flip=0.0, scale=0.0, rotated=0.0)
+    return PeopleDataset(people, crops, config.seed, faults)
 
 
 @torch.no_grad()

@@ -108,7 +108,7 @@ def test_what_teaches_gets_no_gradient(maps, align):
 
 def test_the_released_form_teaches_the_ensemble_too_and_is_256th(maps):
     ensemble = maps.mean(0).requires_grad_()
-    released = OnlineConfig("ensemble", released=True)
+    released = OnlineConfig("ensemble", temperature=1.0, released=True)
     found = distance(ensemble, maps, visible(), released)["online"]
     found.backward()
     assert (ensemble.grad != 0).any()
@@ -174,7 +174,14 @@ def test_a_frozen_teachers_maps(maps):
 
 
 @pytest.mark.parametrize(
-    "options", [{"temperature": 0}, {"ramp": 2.0}, {"ramp_every": 0}, {"released": True, "teacher": "peers"}]
+    "options",
+    [
+        {"temperature": 0},
+        {"ramp": 2.0},
+        {"ramp_every": 0},
+        {"released": True, "teacher": "peers"},
+        {"released": True, "teacher": "ensemble"},
+    ],
 )
 def test_settings_without_a_meaning_are_refused(options):
     with pytest.raises(ValueError, match="online"):

@@ -18,18 +18,22 @@ from pose_kd_ros.pipeline.families import make_estimator  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training import checkpoint  # noqa: E402
 from training.config import RunConfig, load_config  # noqa: E402
-from training.data.crops import CropConfig  # noqa: E402
+from training.data.crops import CropConfig, CropDataset  # noqa: E402
 from training.data.heatmap_targets import NOWHERE, make_points  # noqa: E402
 from training.data.objects import load_objects  # noqa: E402
+from training.data.tiles import read_tile  # noqa: E402
 from training.export import cost, export_run, trained_network  # noqa: E402
 from training.losses.distill import DistillConfig  # noqa: E402
+from training.losses.heatmap import empty_loss  # noqa: E402
 from training.losses.online import OnlineConfig  # noqa: E402
+from training.models.dense import DenseConfig  # noqa: E402
 from training.models.heatmap import HeatmapConfig  # noqa: E402
 from training.models.network import NetworkConfig, make_network  # noqa: E402
 from training.step import losses, prepare  # noqa: E402
 from training.teacher import teaching  # noqa: E402
 from training.train import Stopped, make_dataset, train  # noqa: E402
 
+PRESENT = np.zeros(1, bool)
 PLAIN = HeatmapConfig("darknet-tiny-h", widths=(16,))
 BRANCHES = dataclasses.replace(PLAIN, depths=(1, 1, 2), widths=(16,) * 3, aggregation="fau-slim")
 ONLINE = OnlineConfig("ensemble")
@@ -44,7 +48,7 @@ def settings(data, runs, **changes):
             "keypoints": "corners+centre",
             "network": BRANCHES,
             "online": ONLINE,
-            "crops": CropConfig(size=64, search_share=0.0),
+            "crops": CropConfig(size=64, search_share=0.1),
             "steps": 6,
             "batch_size": 2,
             "workers": 0,
@@ -98,7 +102,7 @@ def test_keypoints_outside_the_crop_are_not_asked_for():
     pose = np.eye(4)
     pose[2, 3] = 1.0
     K = np.array([[1000.0, 0, 0], [0, 1000, 0], [0, 0, 1]])  # the object's centre in the crop's corner
-    made = make_points(0, model, pose, K, (64, 64))
+    made = make_points(0, model, pose, K, (64, 64), PRESENT)
     inside = (made["points"] >= 0).all(1)
     assert 0 < inside.sum() < 8 and torch.equal(made["visible"], inside.float())
     assert (made["points"][~inside] == NOWHERE).all()
@@ -114,14 +118,37 @@ def test_symmetric_objects_have_one_truth():
     model, pose = square_object(), np.eye(4)
     pose[:3, :3], pose[2, 3] = cv2.Rodrigues(np.array([2.2, 0.3, 0.1]))[0], 0.8
     K = np.array([[300.0, 0, 32], [0, 300, 32], [0, 0, 1]])
-    first, *others = (make_points(0, model, pose @ s, K, (64, 64))["points"] for s in model.symmetries)
+    how = K, (64, 64), PRESENT
+    first, *others = (make_points(0, model, pose @ s, *how)["points"] for s in model.symmetries)
     for other in others:
         torch.testing.assert_close(other, first)
 
 
-def test_a_crop_of_nothing_wants_empty_maps():
-    made = make_points(0, square_object(), None, np.eye(3), (64, 64))
-    assert (made["points"] == NOWHERE).all() and made["visible"].all()
+def test_nearly_every_crop_is_about_an_object_and_one_hardly_seen_is_nobodys_background(tiny_data, tmp_path):
+    config = settings(tiny_data, tmp_path)
+    objects, (image, *_) = config.load_objects(), BopDataset(tiny_data / "train").images
+    (instance,) = image.instances
+    hidden = dataclasses.replace(image, instances=(dataclasses.replace(instance, visib_fract=0.05),))
+    empty = dataclasses.replace(image, instances=())
+    how = (4,), config.crops, 0, None, None, "heatmap"
+    dataset = CropDataset([image] * 9 + [empty] * 20 + [hidden], objects, *how)
+    samples = [dataset[i] for i in range(len(dataset.numbers))]
+    about = [bool(s["visible"].any()) for s in samples]
+    assert (sum(about), len(about)) == (9, 10)  # a tenth of the samples is empty, as asked
+    assert all(s["absent"].item() == (not seen) for s, seen in zip(samples, about))
+    sample = dataset.sample(read_tile(hidden, {1}), np.random.default_rng(0))
+    assert sample["absent"].item() == 0 and not sample["visible"].any()
+    with pytest.raises(ValueError, match="shows an object"):
+        CropDataset([empty, hidden], objects, *how)
+
+
+def test_maps_of_other_classes_learn_to_be_empty():
+    maps = torch.rand(2, 3, 2, 4, *(8, 8), requires_grad=True)  # (T, B, C, K, h, w)
+    absent = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    empty_loss(maps, absent).backward()
+    assert (maps.grad[:, 0, 0] > 0).all() and (maps.grad[:, 1, 1] > 0).all()
+    assert not (maps.grad[:, 0, 1].any() or maps.grad[:, 1, 0].any() or maps.grad[:, 2].any())
+    torch.testing.assert_close(empty_loss(maps[:1, :1], absent[:1]), maps[0, 0, 0].square().mean())
 
 
 def test_farthest_keypoints_are_the_meshs(tiny_data):
@@ -192,6 +219,18 @@ def test_votes_of_branches_learn_from_their_ensemble(tiny_data, tmp_path):
     [
         ({"network": PLAIN}, "aggregation"),
         ({"network": NetworkConfig(branches=2, aggregation="mean"), "keypoints": "corners"}, "align"),
+        ({"network": NetworkConfig(branches=2), "keypoints": "corners"}, "aggregation"),
+        ({"network": DenseConfig(), "online": OnlineConfig("peers")}, "no branches"),
+        ({"network": DenseConfig(), "distill": DistillConfig("kl", teacher="x")}, "kl"),
+        ({"crops": CropConfig(size=72)}, "multiples of 16, found 72x72"),
+        (
+            {
+                "network": NetworkConfig(branches=2, aggregation="mean"),
+                "online": OnlineConfig(),
+                "distill": DistillConfig("adlp", teacher="x"),
+            },
+            "ensemble",
+        ),
     ],
 )
 def test_settings_that_cannot_teach_are_refused(changes, message, tiny_data, tmp_path):
@@ -258,7 +297,7 @@ def test_the_robot_runs_it_in_given_boxes(trained, tiny_data, tmp_path):
     assert len(done) == 2
 
 
-@pytest.mark.parametrize("method", ["naive", "adlp"])
+@pytest.mark.parametrize("method", ["naive", "adlp", "kl"])
 def test_a_plain_student_learns_from_the_ensemble(method, trained, tiny_data, tmp_path):
     export_run(trained.folder, tmp_path / "bundle", {1: "cube"}, 64, 2)
     distill = DistillConfig(method, teacher=trained.folder, floor=0.0)

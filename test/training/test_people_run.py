@@ -77,6 +77,8 @@ def test_people_train_export_and_are_measured(files, tmp_path, capsys):
     line = export_run(config.folder, tmp_path / "bundle", {}, 64, 2)
     manifest = open_bundle(tmp_path / "bundle").manifest
     assert "AP" in line and manifest.training.metrics["people"] == 2
+    people = config.people.load(True)
+    assert people.first(2).images == people.images[:2] and people.first(9) == people
     assert manifest.training.method == "online, ensemble (fau-slim), kl"
     assert manifest.people.keypoints == list(COCO.keypoints) and manifest.objects == []
     assert (manifest.input.size, manifest.input.aspect) == (64, 0.75)

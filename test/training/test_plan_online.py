@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from training.commands import Online  # noqa: E402
-from training.plan import groups  # noqa: E402
+from training.plan import cut, groups  # noqa: E402
 from training.plan_online import FIRST, online_plan  # noqa: E402
 from training.table import make_table, write  # noqa: E402
 
@@ -46,6 +46,18 @@ def test_equal_compute_costs_what_the_branches_cost():
     times = rows["plain, equal compute"].run.steps / rows["plain"].run.steps
     assert 1.1 < times < 3
     assert rows["plain, equal compute"].run.network == rows["plain"].run.network
+
+
+@pytest.mark.parametrize("shards", [2, 5, 8])
+def test_no_shard_waits_for_another(shards):
+    rows, listed = rows_of(), []
+    for index in range(shards):
+        part = cut(rows, (index, shards), 5, False)
+        folders = [row.run.folder for row in part]
+        wanted = {row.run.distill.teacher for row in part} - {None}
+        assert wanted <= set(folders)
+        listed += [row.place for row in part if row.listed]
+    assert sorted(listed) == list(range(len(rows)))
 
 
 def test_locator_is_for_those_that_do_not_search():

@@ -74,9 +74,11 @@ def test_two_processes_under_torchrun_have_the_loss_curve_of_one(method, teacher
         assert two[tag] == pytest.approx(one[tag], rel=near, abs=1e-7), tag
 
 
-def test_branches_that_teach_each_other_do_too(tiny_data, tmp_path):
-    one = curves(RUN, tiny_data, tmp_path, "one", options=BRANCHES)
-    two = curves(TORCHRUN, tiny_data, tmp_path, "two", "--devices", "2", options=BRANCHES)
+@pytest.mark.parametrize("form", ["ours", "released"])
+def test_branches_that_teach_each_other_do_too(form, tiny_data, tmp_path):
+    more = ["--online.released", "--online.temperature", "1"] if form == "released" else []
+    one = curves(RUN, tiny_data, tmp_path, "one", *more, options=BRANCHES)
+    two = curves(TORCHRUN, tiny_data, tmp_path, "two", "--devices", "2", *more, options=BRANCHES)
     assert set(one) == set(two) and len(one["train/online"]) == 6 and len(one["val/ensemble"]) == 2
     for tag in set(one) - {"train/online_ratio", "val/online_ratio"}:  # of each process's own crops
         assert two[tag] == pytest.approx(one[tag], rel=1e-2 if tag == "train/norm" else 1e-4, abs=1e-7), tag

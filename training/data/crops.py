@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.core.object_model import ObjectModel, representatives
-from pose_kd_ros.evaluation.bop import BopError, BopImage, Faults
+from pose_kd_ros.evaluation.bop import BopError, BopImage, BopInstance, Faults
 
 from .dense_targets import collate_dense, make_dense_targets
 from .heatmap_targets import collate_points, make_points
@@ -37,14 +37,14 @@ class CropConfig:
     """The region's centre moves by up to this share of the box."""
     search_share: float = 0.35
     """Share of samples that show a wide, random part of the image instead, as the search without a track
-    does."""
+    does. Of the heatmap family, which does not search: at most so many show no object."""
     search_px: tuple[float, float] = (256.0, 704.0)
     """Side of that wide part in image pixels."""
     min_visibility: float = 0.15
     """Objects seen less than this are ignored: neither background nor asked to vote."""
     roll_deg: float = 0.0
     """The camera is turned about its optical axis by up to +- this: other poses from the same render, exact
-    ones. Keypoint family."""
+    ones. Not of the dense family."""
 
 
 def around_object(box: np.ndarray, config: CropConfig, rng: np.random.Generator) -> Crop:
@@ -95,14 +95,30 @@ class CropDataset(Dataset):
         self.faults, self.reader, self.family = faults or Faults(), reader, family
         if family == "dense" and config.roll_deg:
             raise ValueError("crops.roll_deg: of the dense family's codes there is none; wanted 0")
+        self.numbers = self._numbers()
         self.collate = {"keypoint": collate, "dense": collate_dense, "heatmap": collate_points}[family]
+
+    def _numbers(self) -> np.ndarray:
+        """Of the images, which samples are cut from. Heatmaps want an object in nearly all."""
+        everything = np.arange(len(self.images))
+        if self.family != "heatmap":
+            return everything
+        shown = np.array(
+            [any(self._known(i) and self._used(i) for i in one.instances) for one in self.images]
+        )
+        if not shown.any():
+            raise ValueError(f"none of the {len(shown)} images shows an object to train on")
+        share = self.config.search_share
+        empties = int(shown.sum() * share / (1 - share)) if share < 1 else len(shown)
+        return np.sort(np.concatenate([everything[shown], everything[~shown][:empties]]))
 
     @lru_cache(maxsize=2)  # noqa: B019 - a data set lives as long as its worker
     def _order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.images))
+        order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.numbers))
+        return self.numbers[order]
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        for number in self._from(*divmod(index, len(self.images))):
+        for number in self._from(*divmod(index, len(self.numbers))):
             image = self.images[number]
             try:
                 tile = image
@@ -123,14 +139,14 @@ class CropDataset(Dataset):
         if self.config.roll_deg:
             angle = np.radians(rng.uniform(-1, 1) * self.config.roll_deg)
             tile = rolled(tile, angle, {model.id: model for model in self.models})
-        known = [i for i in tile.instances if i.object_id in self.class_of]
+        known = [i for i in tile.instances if self._known(i)]
         crop, about = self._choose(tile, known, rng)
         if self.family == "keypoint":
             made = self._votes(tile, known, crop, rng)
         elif self.family == "dense":
             made = self._codes(tile, known, crop)
         else:
-            made = self._points(tile, about, crop, rng)
+            made = self._points(tile, about, crop)
         return {"image": torch.from_numpy(crop.apply(tile.pixels).transpose(2, 0, 1).copy()), **made}
 
     def _votes(self, tile: Tile, known: list[TileInstance], crop: Crop, rng) -> dict[str, torch.Tensor]:
@@ -171,13 +187,18 @@ class CropDataset(Dataset):
             classes, [self._used(i) for i in known], tied, number[seen.labels], seen.codes
         )
 
-    def _points(self, tile: Tile, about: TileInstance | None, crop: Crop, rng) -> dict[str, torch.Tensor]:
-        index = self.class_of[about.object_id] if about else int(rng.integers(len(self.models)))
+    def _points(self, tile: Tile, about: TileInstance | None, crop: Crop) -> dict[str, torch.Tensor]:
+        absent = np.ones(len(self.models), bool)
+        absent[[self.class_of[i.object_id] for i in tile.instances if self._known(i)]] = False
+        index = self.class_of[about.object_id] if about else 0
         pose = about.T_camera_object if about else None
         K, size = crop.camera(tile.K), (crop.height, crop.width)
-        return make_points(index, self.models[index], pose, K, size)
+        return make_points(index, self.models[index], pose, K, size, absent)
 
-    def _used(self, instance: TileInstance) -> bool:
+    def _known(self, instance: TileInstance | BopInstance) -> bool:
+        return instance.object_id in self.class_of
+
+    def _used(self, instance: TileInstance | BopInstance) -> bool:
         return instance.visib_fract >= self.config.min_visibility
 
     def _choose(

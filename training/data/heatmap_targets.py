@@ -9,19 +9,25 @@ from pose_kd_ros.core.camera import project_pinhole
 from pose_kd_ros.core.object_model import ObjectModel, canonical
 from pose_kd_ros.core.pose import transform
 
-NOWHERE = -1e4  # pixels: a keypoint whose map is to be empty
+NOWHERE = -1e4  # pixels: where keypoints are put that are not in the crop
 
 
 def make_points(
-    class_index: int, model: ObjectModel, pose: np.ndarray | None, K: np.ndarray, size: tuple[int, int]
+    class_index: int,
+    model: ObjectModel,
+    pose: np.ndarray | None,
+    K: np.ndarray,
+    size: tuple[int, int],
+    absent: np.ndarray,
 ) -> dict[str, torch.Tensor]:
     """Return ``points`` (K, 2), pixels of the crop, of the object's keypoints in its canonical pose;
-    ``visible`` (K,), 1 for those in the crop (height, width), behind something or not; ``class_index`` ().
+    ``visible`` (K,), 1 for those in the crop (height, width), behind something or not; ``class_index`` ();
+    ``absent`` (C,), as given: 1 for classes whose maps are to be empty.
 
-    pose: T_camera_object, or None where the object is not in the crop: then its maps are to be empty.
+    pose: T_camera_object, or None where the crop is about no object: then nothing is visible.
     """
     count = len(model.keypoints)
-    points, visible = np.full((count, 2), NOWHERE), np.ones(count, bool)
+    points, visible = np.full((count, 2), NOWHERE), np.zeros(count, bool)
     if pose is not None:
         points = project_pinhole(K, transform(canonical(pose, model), model.keypoints))
         height, width = size
@@ -32,9 +38,11 @@ def make_points(
         "points": torch.from_numpy(points.astype(np.float32)),
         "visible": torch.from_numpy(visible.astype(np.float32)),
         "class_index": torch.tensor(class_index),
+        "absent": torch.from_numpy(absent.astype(np.float32)),
     }
 
 
 def collate_points(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Stack everything: image (B, 3, H, W), points (B, K, 2), visible (B, K), class_index (B,)."""
+    """Stack everything: image (B, 3, H, W), points (B, K, 2), visible (B, K), class_index (B,), absent (B,
+    C)."""
     return {name: torch.stack([s[name] for s in samples]) for name in samples[0]}

@@ -35,6 +35,8 @@ def read_mpii(path: Path, images: Path, heads: Path | None = None, faults: Fault
     joints 8 and 9, and PCKh is not comparable with published figures. BopError, or as ``faults`` says.
     """
     faults, persons = faults or Faults(), []
+    if heads is not None and not Path(heads).is_file():
+        raise BopError(f"{heads}: no such file")
     sizes = None if heads is None else read_heads(heads)
     for number, entry in enumerate(as_list(read_json(path), path)):
         try:

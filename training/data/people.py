@@ -5,7 +5,7 @@ Convention: all pixels are the full image's, centres at integers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,13 @@ class People:
     annotations: Path
     images: tuple[int, ...] = ()
     head_size: str | None = None
+
+    def first(self, count: int) -> People:
+        """At least ``count`` of the persons, and whole pictures: who is not looked at there would count as
+        missed."""
+        ids = dict.fromkeys(person.image_id for person in self.persons[:count])
+        persons = tuple(person for person in self.persons if person.image_id in ids)
+        return replace(self, persons=persons, images=tuple(i for i in self.images if i in ids))
 
 
 def picture_of(entry: Any, name: str, where: str, images: Path) -> Path:

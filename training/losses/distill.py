@@ -26,9 +26,9 @@ CLAMP = 1e-3  # released form: masses are scores clamped to [CLAMP, 1 - CLAMP]
 class DistillConfig:
     """Whom the student learns from, and how."""
 
-    method: Literal["none", "naive", "fkd", "adlp", "adlp+fkd"] = "none"
+    method: Literal["none", "naive", "fkd", "adlp", "adlp+fkd", "kl"] = "none"
     """none: renders alone. naive: the teacher's output, cell by cell. fkd: its features. adlp: the
-    distribution of its votes."""
+    distribution of its votes, codes or maps. kl, of heatmaps alone: pixel-wise between their softmaxes."""
     teacher: Path | None = None
     """Folder of the teacher's run; it must have been exported, which measures it."""
     floor: float = 0.2

@@ -13,6 +13,8 @@ from typing import Literal
 
 import torch
 
+from training.parallel import processes, shared_mean
+
 from .distill import DistillConfig
 from .heatmap import over_visible
 from .transport import sinkhorn_divergence
@@ -31,7 +33,8 @@ class OnlineConfig:
     """kl: pixel-wise, between the maps' spatial softmaxes. l2: squared difference. transport: optimal
     transport of the softmaxes; of the keypoint family, whose votes are aligned, the only one."""
     temperature: float = 0.1
-    """Of the softmax: at 0.1 94 % of a unit peak's mass lie under it, at 1 only 5 %."""
+    """Of the softmax of kl and transport between maps: at 0.1 94 % of a unit peak's mass lie under it, at 1
+    only 5 %."""
     ramp: float = 0.6
     """Share of the steps in which the weight rises to its full value, as exp(-5 (1 - share)^2)."""
     ramp_every: int = 1
@@ -54,6 +57,8 @@ class OnlineConfig:
             raise ValueError(
                 f"online.released: is teacher ensemble and align kl; found {self.teacher}, {self.align}"
             )
+        if self.released and self.temperature != 1.0:
+            raise ValueError(f"online.released: is of temperature 1, found {self.temperature}")
 
     def share(self, step: int, steps: int) -> float:
         """What the weight is multiplied by at a step. Convention: of 150 epochs and a ramp of 0.6, epoch 45
@@ -108,8 +113,8 @@ def distance(
     unless the released form is wanted; visible (B, K)."""
     if config.released:
         values = pixel_kl(teacher, student, 1.0)
-        keypoints = values.shape[-2] * values.shape[-1]
-        return {"online": over_visible(values, torch.ones_like(visible)) / keypoints}
+        whole = processes() * shared_mean(visible.numel(), values)
+        return {"online": over_visible(values, torch.ones_like(visible)) / whole}
     teacher = teacher.detach()
     if config.align == "transport":
         values, unsolved = map_transport(teacher, student, config)
@@ -123,8 +128,9 @@ def map_terms(
     teacher: torch.Tensor, student: torch.Tensor, visible: torch.Tensor, config: DistillConfig
 ) -> dict[str, torch.Tensor]:
     """The named terms of a frozen teacher's maps (B, K, h, w) for a student's (..., B, K, h, w): their
-    squared difference (naive, which with weights of 1/2 is FPD), or their transport (adlp)."""
-    align = "l2" if config.method == "naive" else "transport"
+    squared difference (naive, which with weights of 1/2 is FPD), the pixel-wise KL (kl), or their transport
+    (adlp)."""
+    align = {"naive": "l2", "kl": "kl", "adlp": "transport"}[config.method]
     how = OnlineConfig(align=align, eps=config.eps, max_sweeps=config.max_sweeps)
     terms = distance(teacher, student, visible, how)
     return {name.replace("online", "kd" if "_" in name else "kd_map"): term for name, term in terms.items()}

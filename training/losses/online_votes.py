@@ -14,19 +14,23 @@ from .task import keypoint_losses
 
 
 def branch_vote_terms(
-    outputs, centers: torch.Tensor, batch, size: tuple[int, int], weights, online: OnlineConfig
+    outputs,
+    centers: torch.Tensor,
+    levels: torch.Tensor,
+    batch: dict[str, torch.Tensor],
+    size: tuple[int, int],
+    weights,
+    online: OnlineConfig,
 ) -> dict[str, torch.Tensor]:
     """Return the named terms of a network's ``BranchVotes``: the task's, summed over the branches,
     ``ensemble``, the same of what they make together, and what each learns from that.
 
-    centers (N, 2) pixels of the cells; size: (height, width) of the images; weights: of the task's terms, for
-    ``ensemble``. Symmetric objects: all aim at the representative that the ensemble means.
+    centers (N, 2) pixels and levels (N,) of the cells; size: (height, width) of the images; weights: of the
+    task's terms, for ``ensemble``. Symmetric objects: all aim at the representative that the ensemble means.
     """
     branches = [(outputs.logits, outputs.offsets), *outputs.others]
     together = outputs.ensemble_logits.detach(), outputs.ensemble_offsets.detach()
-    cells = torch.tensor([level.shape[2] * level.shape[3] for level in outputs.levels])
-    level = torch.repeat_interleave(torch.arange(len(cells)), cells).to(centers.device)
-    told, meant = teacher_votes(*together, centers, level, batch, DistillConfig().teacher_score)
+    told, meant = teacher_votes(*together, centers, levels, batch, DistillConfig().teacher_score)
     choice = torch.where(told.real.any(1), meant, -1) if told.real.shape[1] else torch.full_like(meant, -1)
     each = [keypoint_losses(*branch, centers, batch, choice) for branch in branches]
     terms = {name: sum(of_one[name] for of_one in each) for name in each[0]}

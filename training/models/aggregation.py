@@ -40,7 +40,7 @@ class OneGate(nn.Module):
         self.gate = nn.Linear(inputs, branches)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weights = self.gate(x.mean((2, 3))).softmax(1)
+        weights = self.gate(x.mean((2, 3))).float().softmax(1)
         return weights[:, :, None, None].expand(-1, -1, *self.shape)
 
 
@@ -72,7 +72,7 @@ class FeatureAggregation(nn.Module):
         x = F.avg_pool2d(self.entrance(x), self.pool)
         merged = F.avg_pool2d(x, 3, 1, 1) + sum(path(x) for path in self.paths)
         hidden = self.hidden(merged.mean((2, 3)))
-        weights = torch.stack([head(hidden) for head in self.heads], 1).softmax(1)
+        weights = torch.stack([head(hidden) for head in self.heads], 1).float().softmax(1)
         return weights.unflatten(2, self.shape)
 
 

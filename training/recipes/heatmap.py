@@ -27,7 +27,7 @@ def student_lmo_okdhp() -> RunConfig:
 
 
 def _run(name: str, network: HeatmapConfig) -> RunConfig:
-    crops = CropConfig(size=256, scale_jitter=0.25, shift_jitter=0.15, search_share=0.0, roll_deg=15.0)
+    crops = CropConfig(size=256, scale_jitter=0.25, shift_jitter=0.15, search_share=0.1, roll_deg=15.0)
     return RunConfig(
         name,
         data=Path("data/lmo"),

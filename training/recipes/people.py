@@ -43,6 +43,7 @@ def _recipe(name: str, kind: str, make: Callable[..., HeatmapConfig], how: tuple
     def recipe() -> RunConfig:
         skeleton = {"coco": COCO, "mpii": MPII}[kind]
         network = make(*how, keypoints=len(skeleton.keypoints))
+        network = replace(network, aggregation="fau") if taught else network
         run = _plain(name, kind, network)
         return replace(run, online=OnlineConfig("ensemble", ramp_every=_epoch(kind))) if taught else run
 
