@@ -75,7 +75,7 @@ class Evaluate:
     """What to do about an image that is missing, damaged or wrongly described: stop and name it, or measure
     the others, with a count."""
     locator: Path | None = None
-    """Keypoint bundle that finds the objects for a dense one."""
+    """Keypoint bundle that finds the objects for a dense or heatmap one."""
     given_boxes: bool = False
     """Look in the true boxes instead of finding them; the figures say so."""
 
@@ -232,7 +232,8 @@ class Online:
     batch_size: int | None = None
     """Crops a step, instead of the recipe's."""
     floor: float = 0.0
-    """Refuse FPD's teacher if it finds a smaller share of the validation split's objects."""
+    """Refuse a teacher, FPD's or OKDHP's for ADLP, that finds a smaller share of the validation split's
+    objects."""
     votes: bool = True
     """With the rows of the keypoint family: online ADLP."""
     hourglasses: bool = True

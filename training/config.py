@@ -112,7 +112,7 @@ class RunConfig:
     batch_size: int = 16
     """Crops per step, over all processes."""
     lr: float = 1e-3
-    """Peak learning rate of the one-cycle schedule."""
+    """Peak learning rate of the schedule."""
     weight_decay: float = 1e-4
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises."""

@@ -87,7 +87,7 @@ class Row:
     listed: bool = True
     place: int = 0
     locator: Path | None = None
-    """Run whose bundle finds the objects for a row of the dense family, which looks where it is told."""
+    """Run whose bundle finds the objects for a row of a family that looks where it is told."""
 
 
 def plan(
