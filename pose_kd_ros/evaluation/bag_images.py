@@ -55,10 +55,16 @@ class BagImages:
             raise BagError(
                 f"{bag.path.name} holds no CameraInfo: give the camera's calibration with --camera-info FILE"
             )
+        self._broken = False
         self._cameras: dict[tuple[str, int, int], Camera | UnusableMessage] = {}
         for name in self._infos:
             for message in self._first(name):
                 self._latch(message)
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the recording could not be read as a whole, as far as is known by now."""
+        return self._broken or bool(self.bag.faults)
 
     @property
     def count(self) -> int:
@@ -80,13 +86,14 @@ class BagImages:
                 if (frame := self._frame(number, message)) is not None:
                     yield frame
         except BagError as error:
+            self._broken = True
             self.faults[str(error)] += 1
 
     def _first(self, topic: str) -> Iterator[RawMessage]:
         try:
             yield next(self.bag.messages([topic]))
-        except BagError as error:
-            self.faults[str(error)] += 1
+        except BagError:  # told where the pictures are read
+            return
 
     def _latch(self, message: RawMessage) -> None:
         try:
