@@ -57,7 +57,7 @@ class Bag:
         self.path, self.faults = path, tuple(faults)
         self._readers = [reader for reader in readers if reader.message_count]
         if not self._readers:
-            raise BagError(f"{path} holds no messages")
+            raise BagError("; ".join([f"{path} holds no messages", *self.faults]))
         self.start = min(reader.start_time for reader in self._readers)
         self.end = max(reader.end_time for reader in self._readers)
         self.topics = merge_topics(self._readers)
