@@ -42,6 +42,7 @@ setup(
             "overlay_node = pose_kd_ros.nodes.overlay_node:main",
             "evaluate = pose_kd_ros.evaluation.__main__:main",
             "play = pose_kd_ros.nodes.play:main",
+            "evaluate_live = pose_kd_ros.nodes.evaluate_live:main",
         ],
     },
 )

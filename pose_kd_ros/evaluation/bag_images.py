@@ -66,6 +66,13 @@ class BagImages:
         """Whether the recording could not be read as a whole, as far as is known by now."""
         return self._broken or bool(self.bag.faults)
 
+    def info_keys(self) -> Iterator[tuple[str, tuple[str, int, int]]]:
+        """Yield each CameraInfo topic with the frame_id and the size (width, height) of its first message."""
+        for name in self._infos:
+            for message in self._first(name):
+                info = decode(message)
+                yield name, (info.header.frame_id, info.width, info.height)
+
     @property
     def count(self) -> int:
         """How many pictures the recording says to hold."""
