@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.object_model import ObjectModel
 from .bags import BagError
+from .bop import BopError
 from .edges import Silhouette
 from .ply import load_ply_vertices
 
@@ -33,9 +34,15 @@ def surfaces(
             if source == BOX:
                 shapes[key] = Silhouette.of_box(objects[key])
             else:
-                from .vsd import load_mesh
-
-                points[key] = load_ply_vertices(Path(source)) * scale
-                vertices, faces = load_mesh(Path(source))
-                shapes[key] = Silhouette(vertices * scale, faces)
+                points[key], shapes[key] = _read(Path(source), scale)
     return points, shapes
+
+
+def _read(path: Path, scale: float) -> tuple[np.ndarray, Silhouette]:
+    from .vsd import load_mesh  # needs open3d, which nobody else here does
+
+    try:
+        vertices, faces = load_mesh(path)
+    except BopError as error:
+        raise BagError(f"--mesh: {error}") from error
+    return load_ply_vertices(path) * scale, Silhouette(vertices * scale, faces)

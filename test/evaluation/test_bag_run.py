@@ -13,6 +13,7 @@ pytest.importorskip("onnx")
 from disc_bundle import TURN, write_disc_bundle
 from recordings import (
     FRAME,
+    RADIUS,
     ball_pose,
     disc,
     disc_messages,
@@ -24,11 +25,13 @@ from recordings import (
     write,
 )
 
+from pose_kd_ros.core.object_model import box_corners
 from pose_kd_ros.core.pose import to_quaternion
 from pose_kd_ros.core.track import Tracker
 from pose_kd_ros.evaluation import bag_run
 from pose_kd_ros.evaluation.__main__ import main
 from pose_kd_ros.evaluation.bags import open_bag
+from pose_kd_ros.evaluation.edges import BOX_FACES
 from pose_kd_ros.evaluation.frames import TIMES
 from pose_kd_ros.evaluation.loading import load_follower
 from pose_kd_ros.pipeline.follow import Follower
@@ -169,6 +172,31 @@ def test_refusals_say_why(bag, bundle, tmp_path, capsys):
     ]:
         assert run(*arguments, "--out", tmp_path / "out") == 2
         assert text in capsys.readouterr().err
+
+
+PLY = """ply
+format ascii 1.0
+element vertex 8
+property float x
+property float y
+property float z
+element face 6
+property list uchar int vertex_indices
+end_header
+"""
+
+
+def test_a_mesh_file_in_millimetres_is_what_errors_are_measured_over(bag, bundle, tmp_path):
+    pytest.importorskip("open3d")
+    corners = 1e3 * box_corners((0, 0, 0), (2 * RADIUS,) * 3)
+    rows = [" ".join(map(str, corner)) for corner in corners]
+    rows += [" ".join(map(str, (4, *face))) for face in BOX_FACES]
+    (tmp_path / "ball.ply").write_text(PLY + "\n".join(rows) + "\n")
+    options = ("--truth", "tf:ball", "--object", "ball=1", "--bundle", bundle)
+    for name, mesh in (("box", "1=box"), ("file", f"1={tmp_path / 'ball.ply'}")):
+        assert run(bag, *options, "--out", tmp_path / name, "--mesh", mesh) == 0
+    box, file = (summary(tmp_path / name)["objects"]["1"] for name in ("box", "file"))
+    assert file["mssd"] == box["mssd"] and file["edge_agreement"] == pytest.approx(box["edge_agreement"])
 
 
 def test_pictures_out_of_order_are_left_out_and_a_loop_begins_anew(bundle, tmp_path):
