@@ -19,17 +19,19 @@ EDGES = [
 STEPS = 8  # pieces of a line: distortion bends it
 
 
-def draw_pose(image: np.ndarray, camera: Camera, pose, corners, label: str = "", color=BOX_RGB) -> None:
+def draw_pose(
+    image: np.ndarray, camera: Camera, pose, corners, label: str = "", color=BOX_RGB, axes: bool = True
+) -> None:
     """Draw one object into an RGB image (H, W, 3) uint8, in place.
 
     pose: T_camera_object (4, 4). corners: its box (8, 3) in the object frame, as ``box_corners`` orders it.
-    Parts behind the camera are left out.
+    axes: also the object's own. Parts behind the camera are left out.
     """
     corners = np.asarray(corners, float)
     for a, b in EDGES:
         draw_line(image, camera, pose, corners[a], corners[b], color)
     length = np.ptp(corners, axis=0).max() * 0.75
-    for axis, rgb in zip(np.eye(3), AXES_RGB):
+    for axis, rgb in zip(np.eye(3), AXES_RGB) if axes else ():
         draw_line(image, camera, pose, np.zeros(3), axis * length, rgb, 2)
     if label:
         draw_label(image, camera, pose, corners, label, color)

@@ -1,0 +1,175 @@
+"""Several bundles on the same images: what each costs and how well it sees, and which are worth choosing."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import plots
+from .meaning import HIGHER, meaning
+from .outcome import Outcome, OutcomeError, read_outcome, write_whole
+from .report import HEADLINE, refusing, render
+from .tables import text_table
+
+COSTS = {"size_mb": "size, MB", "parameters": "parameters", "gflop": "GFLOP"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One bundle.
+
+    costs: by the names of COSTS, NaN where unknown. p50_ms, p95_ms: of a frame, here. figures: those that
+    all bundles have. on_front: no other bundle is as fast and as good, and better in one of the two.
+    """
+
+    name: str
+    costs: dict[str, float]
+    p50_ms: float
+    p95_ms: float
+    figures: dict[str, float]
+    on_front: bool
+
+
+def front(cost, gain) -> np.ndarray:
+    """Which of (N,) points no other dominates: (N,) bool. Less cost and more gain are better; NaN never is
+    on the front, equal points are on it together."""
+    cost, gain = np.asarray(cost, float), np.asarray(gain, float)
+    as_good = (cost[:, None] <= cost) & (gain[:, None] >= gain)
+    dominated = (as_good & ~as_good.T).any(0)
+    return ~dominated & np.isfinite(cost) & np.isfinite(gain)
+
+
+def table(outcomes: Sequence[Outcome], accuracy: str) -> list[Row]:
+    """One row a bundle, fastest first; ``accuracy`` names the figure that the front is about.
+
+    Raises OutcomeError where the bundles did not see the same images.
+    """
+    for field in ("kind", "source", "frames"):
+        found = {getattr(outcome.summary, field): outcome.folder for outcome in outcomes}
+        if len(found) > 1:
+            (one, here), (other, there), *_ = found.items()
+            raise OutcomeError(f"compare: {field}: found {one!r} in {here}, {other!r} in {there}; wanted the same")
+    names = shared_figures(outcomes)
+    if accuracy not in names:
+        raise OutcomeError(f"compare: no figure {accuracy!r} in all bundles; there are {', '.join(names)}")
+    times = [np.percentile(o.latencies_ms or [math.nan], (50, 95)) for o in outcomes]
+    best = front([t[0] for t in times], [meaning_gain(accuracy, o) for o in outcomes])
+    rows = [
+        Row(
+            outcome.summary.name,
+            {key: float(outcome.summary.bundle.get(key) or math.nan) for key in COSTS},
+            float(p50),
+            float(p95),
+            {name: outcome.summary.figures[name] for name in names},
+            bool(on_front),
+        )
+        for outcome, (p50, p95), on_front in zip(outcomes, times, best)
+    ]
+    return sorted(rows, key=lambda row: row.p50_ms)
+
+
+def shared_figures(outcomes: Sequence[Outcome]) -> list[str]:
+    """Names of figures with a better side that all have, durations aside; those of HEADLINE first."""
+    every = [outcome.summary.figures for outcome in outcomes]
+    names = [n for n in every[0] if all(n in figures for figures in every)]
+    judged = [n for n in names if meaning(n).loss(1.0) != meaning(n).loss(2.0) and meaning(n).unit != "ms"]
+    return sorted(judged, key=lambda n: HEADLINE.index(n) if n in HEADLINE else len(HEADLINE))
+
+
+def meaning_gain(name: str, outcome: Outcome) -> float:
+    return -meaning(name).loss(outcome.summary.figures[name])
+
+
+def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table, as people read them."""
+    names = list(rows[0].figures)
+    head = ["bundle", *COSTS.values(), "median, ms", "95 %, ms", *(meaning(n).text for n in names), "front"]
+    shown = [
+        [
+            row.name,
+            *(f"{v:,.0f}" if v >= 1000 else f"{v:.3g}" for v in row.costs.values()),
+            f"{row.p50_ms:.3g}",
+            f"{row.p95_ms:.3g}",
+            *(meaning(n).show(row.figures[n]) for n in names),
+            "yes" if row.on_front else "",
+        ]
+        for row in rows
+    ]
+    return head, shown
+
+
+def write(out, outcomes: Sequence[Outcome], accuracy: str) -> list[Row]:
+    """Write OUT/compare.html and OUT/compare.json; returns the rows."""
+    rows = table(outcomes, accuracy)
+    known = meaning(accuracy)
+    plot = plots.pareto(
+        [row.name for row in rows],
+        [row.p50_ms for row in rows],
+        [known.factor * row.figures[accuracy] for row in rows],
+        np.array([row.on_front for row in rows]),
+        "median time per frame, ms",
+        f"{known.text}, {known.unit}".rstrip(", "),
+    )
+    head, shown = cells(rows)
+    summary = outcomes[0].summary
+    environments = {o.summary.name: o.summary.environment.get("cpu", "unknown") for o in outcomes}
+    content = render("compare.html", title=f"Bundles on {summary.source}", summary=summary, head=head, rows=shown,
+                     plot=plot, environments=environments)
+    write_whole(Path(out) / "compare.html", content)
+    document = {"schema": 1, "source": summary.source, "accuracy": accuracy, "bundles": [asdict(r) for r in rows]}
+    write_whole(Path(out) / "compare.json", json.dumps(document, indent=1))
+    return rows
+
+
+def evaluate(bundle: Path, out: Path, args: argparse.Namespace) -> Path:
+    """Evaluate one bundle as ``evaluate`` does; returns its folder."""
+    data = ["--bop", args.bop] if args.bop else [args.bag]
+    module = importlib.import_module(f"{__package__}.{'bop_eval' if args.bop else 'bag_run'}")
+    parser = argparse.ArgumentParser(prog="evaluate")
+    module.add_arguments(parser)
+    options = [*data, "--bundle", str(bundle), "--out", str(out), *shlex.split(args.options)]
+    code = module.main(parser.parse_args(options))
+    if code:
+        raise OutcomeError(f"compare: the evaluation of {bundle} ended with {code}, wanted 0")
+    return out
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """``compare BUNDLE... (--bop FOLDER | --bag BAG)`` or ``compare --folders OUT OUT ...``."""
+    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", type=Path, help="bundles to evaluate")
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--bop", metavar="FOLDER", help="a BOP data set")
+    data.add_argument("--bag", metavar="BAG", help="a recording")
+    data.add_argument("--folders", nargs="+", metavar="OUT", help="evaluations that are there already")
+    parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR")
+    parser.add_argument("--accuracy", metavar="FIGURE", help="what to weigh against time (default: the first there is)")
+    parser.add_argument("--options", default="", metavar="TEXT",
+                        help="further options of each evaluation, such as --options '--truth tf:cube'")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Evaluate what has to be, write and print the comparison; 0, or 2 where something is refused."""
+    return refusing(lambda: compare(args))
+
+
+def compare(args: argparse.Namespace) -> int:
+    """``main``, with errors raised."""
+    if bool(args.bundles) == bool(args.folders):
+        raise OutcomeError("compare: wanted bundles with --bop or --bag, or --folders without bundles")
+    names = [bundle.resolve().name for bundle in args.bundles]
+    if len(set(names)) < len(names):
+        raise OutcomeError(f"compare: found bundles of the same name among {', '.join(names)}, wanted others")
+    folders = args.folders or [evaluate(b, args.out / n, args) for b, n in zip(args.bundles, names)]
+    outcomes = [read_outcome(folder) for folder in folders]
+    accuracy = args.accuracy or next(iter(shared_figures(outcomes)), "")
+    head, shown = cells(write(args.out, outcomes, accuracy))
+    print(f"{text_table(head, shown)}\n\n{args.out / 'compare.html'}")
+    return 0
