@@ -61,7 +61,9 @@ def flat(summary: Summary) -> dict[str, float]:
     }
 
 
-def changes(baseline: Summary, now: Summary, tolerances: Mapping[str, str], default: str = "") -> list[Change]:
+def changes(
+    baseline: Summary, now: Summary, tolerances: Mapping[str, str], default: str = ""
+) -> list[Change]:
     """Every figure of either side, judged.
 
     tolerances: texts of ``parse_tolerance`` by figure; one for ``mssd`` counts for each object's, too.
@@ -127,10 +129,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of a comparison with a baseline."""
     group = parser.add_argument_group("comparison with a baseline; exits 1 where a figure got worse")
     group.add_argument("--against", metavar="SUMMARY", help="an earlier summary.json, or its folder")
-    group.add_argument("--tolerance", nargs="+", action="extend", default=[], metavar="FIGURE=VALUE",
-                       help="how much worse a figure may be, in its own unit or as a share (mssd=0.02, found=1%%)")
-    group.add_argument("--default-tolerance", default="", metavar="VALUE",
-                       help=f"the same for all others (default: {DEFAULT}, durations {TIMES})".replace("%", "%%"))
+    group.add_argument(
+        "--tolerance",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FIGURE=VALUE",
+        help="how much worse a figure may be, in the unit of summary.json or as a share (mssd=0.02 found=1%%)",
+    )
+    default = f"{DEFAULT}, durations {TIMES}".replace("%", "%%")
+    group.add_argument(
+        "--default-tolerance", default="", metavar="VALUE", help=f"the same for all others (default: {default})"
+    )
 
 
 def check(args: argparse.Namespace, now: Summary) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import math
 import shlex
 from collections.abc import Sequence
@@ -14,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from . import plots
-from .meaning import HIGHER, meaning
-from .outcome import Outcome, OutcomeError, read_outcome, write_whole
+from .meaning import NEITHER, is_time, meaning
+from .outcome import Outcome, OutcomeError, json_text, read_outcome, write_whole
 from .report import HEADLINE, refusing, render
 from .tables import text_table
 
@@ -56,36 +55,42 @@ def table(outcomes: Sequence[Outcome], accuracy: str) -> list[Row]:
         found = {getattr(outcome.summary, field): outcome.folder for outcome in outcomes}
         if len(found) > 1:
             (one, here), (other, there), *_ = found.items()
-            raise OutcomeError(f"compare: {field}: found {one!r} in {here}, {other!r} in {there}; wanted the same")
+            both = f"{one!r} in {here}, {other!r} in {there}"
+            raise OutcomeError(f"compare: {field}: found {both}; wanted the same")
     names = shared_figures(outcomes)
     if accuracy not in names:
-        raise OutcomeError(f"compare: no figure {accuracy!r} in all bundles; there are {', '.join(names)}")
+        found = ", ".join(names)
+        raise OutcomeError(f"compare: accuracy: found {accuracy!r}, wanted one that all have: {found}")
     times = [np.percentile(o.latencies_ms or [math.nan], (50, 95)) for o in outcomes]
-    best = front([t[0] for t in times], [meaning_gain(accuracy, o) for o in outcomes])
+    best = front([t[0] for t in times], [-meaning(accuracy).loss(o.summary.figures[accuracy]) for o in outcomes])
     rows = [
         Row(
-            outcome.summary.name,
+            name,
             {key: float(outcome.summary.bundle.get(key) or math.nan) for key in COSTS},
             float(p50),
             float(p95),
             {name: outcome.summary.figures[name] for name in names},
             bool(on_front),
         )
-        for outcome, (p50, p95), on_front in zip(outcomes, times, best)
+        for name, outcome, (p50, p95), on_front in zip(titles(outcomes), outcomes, times, best)
     ]
     return sorted(rows, key=lambda row: row.p50_ms)
 
 
+def titles(outcomes: Sequence[Outcome]) -> list[str]:
+    """The bundles' names; where two are the same, with their folders'."""
+    names = [outcome.summary.name for outcome in outcomes]
+    return [n if names.count(n) == 1 else f"{n} ({o.folder.resolve().name})" for n, o in zip(names, outcomes)]
+
+
 def shared_figures(outcomes: Sequence[Outcome]) -> list[str]:
-    """Names of figures with a better side that all have, durations aside; those of HEADLINE first."""
+    """Names of figures that all have, some of them measured, and that can be better or worse, durations
+    aside; those of HEADLINE first."""
     every = [outcome.summary.figures for outcome in outcomes]
     names = [n for n in every[0] if all(n in figures for figures in every)]
-    judged = [n for n in names if meaning(n).loss(1.0) != meaning(n).loss(2.0) and meaning(n).unit != "ms"]
+    names = [n for n in names if not all(math.isnan(figures[n]) for figures in every)]
+    judged = [n for n in names if meaning(n).better != NEITHER and not is_time(n)]
     return sorted(judged, key=lambda n: HEADLINE.index(n) if n in HEADLINE else len(HEADLINE))
-
-
-def meaning_gain(name: str, outcome: Outcome) -> float:
-    return -meaning(name).loss(outcome.summary.figures[name])
 
 
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -120,12 +125,16 @@ def write(out, outcomes: Sequence[Outcome], accuracy: str) -> list[Row]:
     )
     head, shown = cells(rows)
     summary = outcomes[0].summary
-    environments = {o.summary.name: o.summary.environment.get("cpu", "unknown") for o in outcomes}
-    content = render("compare.html", title=f"Bundles on {summary.source}", summary=summary, head=head, rows=shown,
-                     plot=plot, environments=environments)
+    environments = {
+        name: o.summary.environment.get("cpu", "unknown") for name, o in zip(titles(outcomes), outcomes)
+    }
+    title = f"Bundles on {summary.source}"
+    shown = {"head": head, "rows": shown, "plot": plot, "environments": environments}
+    content = render("compare.html", title=title, summary=summary, **shown)
     write_whole(Path(out) / "compare.html", content)
-    document = {"schema": 1, "source": summary.source, "accuracy": accuracy, "bundles": [asdict(r) for r in rows]}
-    write_whole(Path(out) / "compare.json", json.dumps(document, indent=1))
+    document = {"schema": 1, "source": summary.source, "accuracy": accuracy}
+    bundles = {"bundles": [asdict(row) for row in rows]}
+    write_whole(Path(out) / "compare.json", json_text(document | bundles))
     return rows
 
 
@@ -150,9 +159,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--bag", metavar="BAG", help="a recording")
     data.add_argument("--folders", nargs="+", metavar="OUT", help="evaluations that are there already")
     parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR")
-    parser.add_argument("--accuracy", metavar="FIGURE", help="what to weigh against time (default: the first there is)")
-    parser.add_argument("--options", default="", metavar="TEXT",
-                        help="further options of each evaluation, such as --options '--truth tf:cube'")
+    parser.add_argument("--accuracy", metavar="FIGURE", help="what to weigh against time (default: AR or the like)")
+    parser.add_argument(
+        "--options", default="", metavar="TEXT", help="further options of each evaluation: '--truth tf:cube'"
+    )
 
 
 def main(args: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """What figures are called, which way is better and how they are shown: the one place that knows.
 
-Convention: shares are kept in 0..1 and shown in per cent: 0.494 is "49.4 %"; 0.0031 m is "3.1 mm".
+Convention: shares are kept in 0..1 and shown in per cent: 0.494 is "49.4 %"; 0.0031 m is "3.10 mm".
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ class Meaning:
         return {HIGHER: -value, LOWER: value, NEAR: abs(value - self.target), NEITHER: 0.0}[self.better]
 
     def show(self, value: float) -> str:
-        """The figure as people read it, at most four digits; a dash where nothing was measured."""
+        """The figure as people read it, three digits of it; a dash where nothing was measured."""
         if math.isnan(value):
             return "–"
         value *= self.factor
-        text = f"{value:.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.3g}"
-        if "e" not in text and abs(value) >= 1000:
-            text = f"{value:.0f}"
-        return f"{text} {self.unit}".rstrip()
+        whole = abs(value) >= 1000 or (not self.unit and value == round(value))
+        text = f"{value:.0f}" if whole else f"{value:#.3g}".rstrip("." if self.unit else "0.")
+        return text + (self.unit if self.unit == "°" else f" {self.unit}".rstrip())
 
 
 def share(text: str, better: str = HIGHER) -> Meaning:

@@ -117,6 +117,19 @@ def write_whole(path: Path, content: bytes | str) -> Path:
     return path
 
 
+def json_text(content) -> str:
+    """JSON as every reader takes it: NaN, which it has not, as null."""
+    return json.dumps(_without_nan(content), indent=1, allow_nan=False)
+
+
+def _without_nan(value):
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")

@@ -30,7 +30,6 @@ STYLE = {
     "xtick.color": INK,
     "ytick.color": INK,
     "text.color": INK,
-    "legend.frameon": False,
     "lines.linewidth": 1.8,
 }
 WINDOWS = 30
@@ -43,12 +42,12 @@ def recall_curves(curves: dict[str, dict]) -> str:
     for color, (name, curve) in zip(_colors(), curves.items()):
         axes.plot(curve["x"], 100 * np.asarray(curve["y"], float), color=color, label=name)
     axes.set(xlabel=next(iter(curves.values()))["x_label"], ylabel="%", ylim=(0, 101))
-    _legend(axes, len(curves))
+    _legend(axes)
     return svg(figure, f"recall over threshold: {', '.join(curves)}")
 
 
-def histogram(values: Sequence[float], label: str) -> str:
-    """Errors (N,), finite: bars up to the 95th percentile, the rest in the last one."""
+def histogram(values: Sequence[float], name: str, unit: str) -> str:
+    """Errors (N,), finite: bars up to the 95th percentile; how many are beyond is said below."""
     values = np.asarray(values, float)
     top = float(np.quantile(values, 0.95)) or float(values.max()) or 1.0
     edges = np.linspace(0, top, min(MOST_BARS, max(4, math.ceil(math.sqrt(len(values))))) + 1)
@@ -58,10 +57,10 @@ def histogram(values: Sequence[float], label: str) -> str:
     axes.bar(edges[:-1], counts, np.diff(edges) * 0.92, align="edge", color=LINES[0])
     median = float(np.median(values))
     axes.axvline(median, color=LINES[1], label=f"median {median:.3g}")
-    axes.set(xlabel=label + (f"  ({beyond} beyond {top:.3g})" if beyond else ""), ylabel="poses", xlim=(0, top))
+    axes.set(xlabel=f"{unit}, {beyond} beyond {top:.3g}" if beyond else unit, ylabel="poses", xlim=(0, top))
     axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="upper right")
-    return svg(figure, f"histogram of {label}")
+    _legend(axes, "upper right")
+    return svg(figure, f"histogram of {name}, {unit}")
 
 
 def latency(x: Sequence[float], ms: Sequence[float], label: str) -> str:
@@ -74,7 +73,7 @@ def latency(x: Sequence[float], ms: Sequence[float], label: str) -> str:
     for share, color, name in ((95, LINES[1], "95th percentile"), (50, LINES[0], "median")):
         axes.plot(middle, [np.percentile(ms[part], share) for part in parts], color=color, label=name)
     axes.set(xlabel=label, ylabel="ms", ylim=(0, 1.15 * np.percentile(ms, 99.5) or 1.0))
-    _legend(axes, 2)
+    _legend(axes)
     return svg(figure, "latency of each frame, with running median and 95th percentile")
 
 
@@ -85,14 +84,14 @@ def over_time(series: dict[str, tuple[Sequence[float], Sequence[float]]], label:
         axes.plot(x, y, ".", color=color, markersize=3, label=name)
     axes.set(xlabel=label, ylabel=y_label)
     axes.set_ylim(bottom=0)
-    _legend(axes, len(series))
+    _legend(axes)
     return svg(figure, f"{y_label} over {label}")
 
 
 def pareto(names: Sequence[str], x, y, on_front: np.ndarray, x_label: str, y_label: str) -> str:
     """Points (N,) with their names; those of ``on_front`` (N,) bool joined, the others grey."""
     x, y = np.asarray(x, float), np.asarray(y, float)
-    figure, axes = _axes((6.4, 3.8))
+    figure, axes = _axes((5.2, 3.2))
     order = [i for i in np.argsort(x) if on_front[i]]
     axes.step(x[order], y[order], where="post", color=LINES[0], alpha=0.6)
     axes.plot(x[~on_front], y[~on_front], "o", color=FAINT)
@@ -137,6 +136,6 @@ def _colors():
         yield from LINES
 
 
-def _legend(axes, count: int) -> None:
-    if count > 1:
-        axes.legend(loc="best", ncol=1 if count < 4 else 2, fontsize=9)
+def _legend(axes, place: str = "best") -> None:
+    count = len(axes.get_legend_handles_labels()[0])
+    axes.legend(loc=place, ncol=1 if count < 4 else 2, fontsize=9, frameon=False, labelcolor=INK)

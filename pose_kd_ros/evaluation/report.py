@@ -24,10 +24,10 @@ HEADLINE = (
     "median_rotation_rad", "latency_p50_ms", "ms_per_image",
 )  # fmt: skip
 ERRORS = {
-    "mssd_d": ("MSSD, % of the diameter", 100.0),
-    "mspd_px": ("MSPD, px", 1.0),
-    "translation_m": ("translation, mm", 1000.0),
-    "rotation_rad": ("rotation, degrees", 180 / math.pi),
+    "mssd_d": ("MSSD", "% of the diameter", 100.0),
+    "mspd_px": ("MSPD", "pixels", 1.0),
+    "translation_m": ("Translation error", "mm", 1000.0),
+    "rotation_rad": ("Rotation error", "degrees", 180 / math.pi),
 }
 
 
@@ -82,13 +82,13 @@ def stage_table(frames: tuple[dict, ...]) -> list[tuple[str, str, str]]:
         for name, ms in frame["stages_ms"].items():
             times.setdefault(name, []).append(ms)
     show = meaning("stage_ms").show
-    return [(name, *(show(float(np.percentile(ms, share))) for share in (50, 95))) for name, ms in times.items()]
+    return [(name, *(show(float(p)) for p in np.percentile(ms, (50, 95)))) for name, ms in times.items()]
 
 
 def plots_of(outcome: Outcome) -> list[tuple[str, str]]:
     """(heading, SVG) of all there is something to plot of."""
     found = [("Recall", plots.recall_curves(curves)) for curves in curves_by_label(outcome.summary.curves)]
-    found += [("Errors of matched poses", plots.histogram(values, label)) for label, values in errors_of(outcome)]
+    found += [(name, plots.histogram(values, name, unit)) for name, unit, values in errors_of(outcome)]
     if not outcome.frames:
         return found
     x, label = abscissa(outcome)
@@ -104,13 +104,13 @@ def curves_by_label(curves: dict[str, dict]) -> list[dict[str, dict]]:
     return [{n: c for n, c in curves.items() if c["x_label"] == label} for label in labels]
 
 
-def errors_of(outcome: Outcome) -> list[tuple[str, list[float]]]:
-    """(label, finite errors of instances that count) of each error that was measured, in the label's unit."""
-    asked = [error for frame in outcome.frames for error in worst.asked(frame) if error["estimate"] is not None]
+def errors_of(outcome: Outcome) -> list[tuple[str, str, list[float]]]:
+    """(name, unit, finite errors of instances that count) of each error that was measured."""
+    asked = [e for frame in outcome.frames for e in worst.asked(frame) if e["estimate"] is not None]
     found = []
-    for name, (label, factor) in ERRORS.items():
-        values = [factor * e[name] for e in asked if e.get(name) is not None and math.isfinite(e[name])]
-        found += [(label, values)] if values else []
+    for key, (name, unit, factor) in ERRORS.items():
+        values = [factor * e[key] for e in asked if e.get(key) is not None and math.isfinite(e[key])]
+        found += [(name, unit, values)] if values else []
     return found
 
 
@@ -136,7 +136,7 @@ def over_time(outcome: Outcome, x: np.ndarray, label: str) -> list[tuple[str, st
     if scores:
         found.append(("Score over time", plots.over_time(scores, label, "score")))
     if errors:
-        found.append(("Error over time", plots.over_time(errors, label, ERRORS["mssd_d"][0])))
+        found.append(("Error over time", plots.over_time(errors, label, "MSSD, % of the diameter")))
     return found
 
 
@@ -156,10 +156,10 @@ def terminal_table(summary: Summary) -> str:
     """The figures as aligned text, and under them those of the objects."""
     rows = [(name, meaning(name).show(value), meaning(name).text) for name, value in summary.figures.items()]
     head = f"{summary.name} on {summary.source}: {summary.frames} frames"
-    parts = [head, text_table(("figure", "value", "what it is"), rows)]
+    parts = [head, text_table(("figure", "value", "what it is"), rows, left=(0, 2))]
     names, objects = object_table(summary)
     if objects:
-        parts.append(text_table(("object", "class", *names), objects))
+        parts.append(text_table(("object", "class", *names), objects, left=(0, 1)))
     if summary.faults:
         faults = [(message, str(count)) for message, count in summary.faults.items()]
         parts.append(text_table(("fault", "times"), faults))
@@ -167,7 +167,7 @@ def terminal_table(summary: Summary) -> str:
 
 
 def finish(out, args: argparse.Namespace) -> int:
-    """What every evaluation ends with: OUT/report.html, a table, and the baseline's verdict (1: a regression)."""
+    """What every evaluation ends with: OUT/report.html, a table, and a baseline's verdict (1: a regression)."""
     outcome = read_outcome(out)
     path = write_whole(outcome.folder / REPORT, page(outcome))
     print(f"{terminal_table(outcome.summary)}\n\n{path}")

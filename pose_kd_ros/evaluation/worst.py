@@ -51,14 +51,16 @@ def choose(frames: Sequence[dict], count: int = COUNT) -> list[Worst]:
 def _of_truth(frames: Sequence[dict]) -> list[list[Worst]]:
     """Wrong poses by MSSD, missed objects by how much of them is seen, false alarms by score."""
     wrong, missed, false = [], [], []
+    names = {e["object_id"]: e["class_name"] for frame in frames for e in frame["estimates"]}
     for index, frame in enumerate(frames):
         for error in asked(frame):
+            name = names.get(error["object_id"], f"object {error['object_id']}")
             if error["estimate"] is None:
                 seen = frame["truth"][error["truth"]]["visib_fract"]
-                missed.append((seen, index, f"object {error['object_id']} missed, {100 * seen:.0f} % visible"))
+                missed.append((seen, index, f"{name} missed, {100 * seen:.0f} % visible"))
             else:
                 far = error["mssd_d"]
-                wrong.append((far, index, f"object {error['object_id']} off by {100 * far:.0f} % of its diameter"))
+                wrong.append((far, index, f"{name} off by {100 * far:.0f} % of its diameter"))
         for estimate in unmatched(frame):
             text = f"{estimate['class_name']} seen where none is, score {estimate['score']:.2f}"
             false.append((estimate["score"], index, text))
@@ -106,7 +108,8 @@ def write_overlays(
 ) -> list[Path]:
     """Draw the worst frames into OUT/overlays, named as ``Outcome.overlay`` says.
 
-    objects: the bundle's, by id. image_of: a line of frames.jsonl -> its RGB image (H, W, 3) uint8 and camera.
+    objects: the bundle's, by id. image_of: from a line of frames.jsonl to its RGB image (H, W, 3) uint8 and
+    camera.
     """
     paths = []
     for worst in choose(frames, count):

@@ -68,10 +68,10 @@ def draw_label(image, camera: Camera, pose, corners, text: str, color) -> None:
         return
     height, width = image.shape[:2]
     scale = max(0.35, height / 1000)
-    (wide, high), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    (wide, high), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     u = int(np.clip(pixels[:, 0].min(), 0, max(0, width - wide)))
     v = int(np.clip(pixels[:, 1].min() - 5, high + 2, height - 2))
-    cv2.putText(image, text, (u, v), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.rectangle(image, (u - 1, v - high - 1), (u + wide + 1, v + below), (0, 0, 0), -1)
     cv2.putText(image, text, (u, v), cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
 
 
