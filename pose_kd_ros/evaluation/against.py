@@ -135,12 +135,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="FIGURE=VALUE",
-        help="how much worse a figure may be, in the unit of summary.json or as a share (mssd=0.02 found=1%%)",
+        help="how much worse a figure may be, as summary.json has it or as a share (mssd=0.02 found=1%%)",
     )
     default = f"{DEFAULT}, durations {TIMES}".replace("%", "%%")
-    group.add_argument(
-        "--default-tolerance", default="", metavar="VALUE", help=f"the same for all others (default: {default})"
-    )
+    text = f"the same for all others (default: {default})"
+    group.add_argument("--default-tolerance", default="", metavar="VALUE", help=text)
 
 
 def check(args: argparse.Namespace, now: Summary) -> int:

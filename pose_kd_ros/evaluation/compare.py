@@ -6,7 +6,7 @@ import argparse
 import importlib
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,7 +62,8 @@ def table(outcomes: Sequence[Outcome], accuracy: str) -> list[Row]:
         found = ", ".join(names)
         raise OutcomeError(f"compare: accuracy: found {accuracy!r}, wanted one that all have: {found}")
     times = [np.percentile(o.latencies_ms or [math.nan], (50, 95)) for o in outcomes]
-    best = front([t[0] for t in times], [-meaning(accuracy).loss(o.summary.figures[accuracy]) for o in outcomes])
+    gains = [-meaning(accuracy).loss(o.summary.figures[accuracy]) for o in outcomes]
+    best = front([t[0] for t in times], gains)
     rows = [
         Row(
             name,
@@ -93,10 +94,10 @@ def shared_figures(outcomes: Sequence[Outcome]) -> list[str]:
     return sorted(judged, key=lambda n: HEADLINE.index(n) if n in HEADLINE else len(HEADLINE))
 
 
-def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table, as people read them."""
+def cells(rows: Sequence[Row], called: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table, as people read them; ``called``: what stands above a figure, by its name."""
     names = list(rows[0].figures)
-    head = ["bundle", *COSTS.values(), "median, ms", "95 %, ms", *(meaning(n).text for n in names), "front"]
+    head = ["bundle", *COSTS.values(), "median, ms", "95 %, ms", *map(called, names), "front"]
     shown = [
         [
             row.name,
@@ -123,7 +124,7 @@ def write(out, outcomes: Sequence[Outcome], accuracy: str) -> list[Row]:
         "median time per frame, ms",
         f"{known.text}, {known.unit}".rstrip(", "),
     )
-    head, shown = cells(rows)
+    head, shown = cells(rows, lambda name: meaning(name).text)
     summary = outcomes[0].summary
     environments = {
         name: o.summary.environment.get("cpu", "unknown") for name, o in zip(titles(outcomes), outcomes)
@@ -159,7 +160,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--bag", metavar="BAG", help="a recording")
     data.add_argument("--folders", nargs="+", metavar="OUT", help="evaluations that are there already")
     parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR")
-    parser.add_argument("--accuracy", metavar="FIGURE", help="what to weigh against time (default: AR or the like)")
+    text = "what to weigh against time (default: AR or the like)"
+    parser.add_argument("--accuracy", metavar="FIGURE", help=text)
     parser.add_argument(
         "--options", default="", metavar="TEXT", help="further options of each evaluation: '--truth tf:cube'"
     )
@@ -180,6 +182,6 @@ def compare(args: argparse.Namespace) -> int:
     folders = args.folders or [evaluate(b, args.out / n, args) for b, n in zip(args.bundles, names)]
     outcomes = [read_outcome(folder) for folder in folders]
     accuracy = args.accuracy or next(iter(shared_figures(outcomes)), "")
-    head, shown = cells(write(args.out, outcomes, accuracy))
+    head, shown = cells(write(args.out, outcomes, accuracy), str)
     print(f"{text_table(head, shown)}\n\n{args.out / 'compare.html'}")
     return 0

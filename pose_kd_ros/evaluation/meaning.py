@@ -33,7 +33,7 @@ class Meaning:
             return "–"
         value *= self.factor
         whole = abs(value) >= 1000 or (not self.unit and value == round(value))
-        text = f"{value:.0f}" if whole else f"{value:#.3g}".rstrip("." if self.unit else "0.")
+        text = f"{value:.0f}" if whole else f"{value:#.3g}".rstrip(".") if self.unit else f"{value:.3g}"
         return text + (self.unit if self.unit == "°" else f" {self.unit}".rstrip())
 
 

@@ -118,16 +118,16 @@ def write_whole(path: Path, content: bytes | str) -> Path:
 
 
 def json_text(content) -> str:
-    """JSON as every reader takes it: NaN, which it has not, as null."""
-    return json.dumps(_without_nan(content), indent=1, allow_nan=False)
+    """JSON as every reader takes it: numbers that it has not, such as NaN, as null."""
+    return json.dumps(_finite(content), indent=1, allow_nan=False)
 
 
-def _without_nan(value):
+def _finite(value):
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _text(path: Path) -> str:

@@ -167,7 +167,7 @@ def terminal_table(summary: Summary) -> str:
 
 
 def finish(out, args: argparse.Namespace) -> int:
-    """What every evaluation ends with: OUT/report.html, a table, and a baseline's verdict (1: a regression)."""
+    """What every evaluation ends with: OUT/report.html, a table, a baseline's verdict (1: a regression)."""
     outcome = read_outcome(out)
     path = write_whole(outcome.folder / REPORT, page(outcome))
     print(f"{terminal_table(outcome.summary)}\n\n{path}")
