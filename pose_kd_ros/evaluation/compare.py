@@ -95,7 +95,8 @@ def shared_figures(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def cells(rows: Sequence[Row], called: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table, as people read them; ``called``: what stands above a figure, by its name."""
+    """Head and rows of the table, as people read them; ``called``: from a figure's name to what is above
+    it."""
     names = list(rows[0].figures)
     head = ["bundle", *COSTS.values(), "median, ms", "95 %, ms", *map(called, names), "front"]
     shown = [

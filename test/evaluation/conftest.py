@@ -84,7 +84,8 @@ def error(object_id: int, found: list[int], errors: dict[int, float]) -> dict:
 def summary(name: str, kind: str, truth: bool, changes: dict) -> dict:
     figures = {"images": 60, "instances": 120, "found": 0.954, "latency_p50_ms": 12.5, "latency_p95_ms": 14.9}
     accurate = {"mssd": 0.8723, "mspd": 0.9131, "median_rotation_rad": 0.0213}
-    accurate |= {"median_translation_m": 0.00412, "false_positives_per_image": 0.05, "coverage_90": 0.84, "vsd": None}
+    accurate |= {"median_translation_m": 0.00412, "false_positives_per_image": 0.05}
+    accurate |= {"coverage_90": 0.84, "vsd": None}
     x = (np.arange(1, 11) / 20).tolist()
     curves = {
         "cube": {"x": x, "y": np.sqrt(x).tolist(), "x_label": "MSSD threshold, diameters"},
