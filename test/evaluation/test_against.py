@@ -113,8 +113,8 @@ def test_other_data_and_unknown_figures_are_refused(write_outcome, tmp_path, cap
     assert run(bag, "--against", str(bag), "--tolerance", "mssd") == 2
     assert run(bag, "--against", str(tmp_path / "nothing.json")) == 2
     errors = capsys.readouterr().err
-    for text in ("kind: found 'bag', the baseline has 'bop'", "no figure msd", "FIGURE=VALUE", "nothing.json"):
-        assert text in errors
+    said = "kind: found 'bag', the baseline has 'bop'", "no figure msd", "FIGURE=VALUE", "nothing.json"
+    assert all(text in errors for text in said)
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "5%%", "1e"])
