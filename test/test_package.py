@@ -17,6 +17,7 @@ MODULES = {
     "matplotlib": "python3-matplotlib",
     "numpy": "python3-numpy",
     "scipy": "python3-scipy",
+    "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
 MODULES |= {"transforms3d": "python3-transforms3d", "onnxruntime": None, "rosbags": None, "cv_bridge": None}
