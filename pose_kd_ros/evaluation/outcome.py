@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-SCHEMA = 1
-SUMMARY, FRAMES, OVERLAYS = "summary.json", "frames.jsonl", "overlays"
+from .summary import SCHEMA, SUMMARY
+
+FRAMES, OVERLAYS = "frames.jsonl", "overlays"
 FRAME_KEYS = {
     "frame": int,
     "stamp_ns": int,
@@ -106,28 +106,6 @@ def read_frames(path) -> tuple[dict, ...]:
             _check(f"{path} line {number}: {key}", frame.get(key), kind)
         frames.append(frame)
     return tuple(frames)
-
-
-def write_whole(path: Path, content: bytes | str) -> Path:
-    """Write a file under a temporary name, then rename it: it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(draft, path)
-    return path
-
-
-def json_text(content) -> str:
-    """JSON as every reader takes it: numbers that it has not, such as NaN, as null."""
-    return json.dumps(_finite(content), indent=1, allow_nan=False)
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _text(path: Path) -> str:

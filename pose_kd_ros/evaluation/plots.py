@@ -36,14 +36,14 @@ WINDOWS = 30
 MOST_BARS = 24
 
 
-def recall_curves(curves: dict[str, dict]) -> str:
-    """Curves of one x_label in one plot: the share that is right over the threshold."""
+def shares(curves: dict[str, dict], label: str) -> str:
+    """Curves (their x and y by name), whose y are shares, over what ``label`` says."""
     figure, axes = _axes()
     for color, (name, curve) in zip(_colors(), curves.items()):
         axes.plot(curve["x"], 100 * np.asarray(curve["y"], float), color=color, label=name)
-    axes.set(xlabel=next(iter(curves.values()))["x_label"], ylabel="%", ylim=(0, 101))
+    axes.set(xlabel=label, ylabel="%", ylim=(0, 101))
     _legend(axes)
-    return svg(figure, f"recall over threshold: {', '.join(curves)}")
+    return svg(figure, f"{', '.join(curves)} over {label}")
 
 
 def histogram(values: Sequence[float], name: str, unit: str) -> str:

@@ -13,12 +13,15 @@ import jinja2
 import numpy as np
 
 from . import against, plots, worst
+from .frames import MEASURED
 from .meaning import ARROWS, is_time, meaning
-from .outcome import Outcome, OutcomeError, Summary, read_outcome, write_whole
+from .outcome import Outcome, OutcomeError, Summary, read_outcome
+from .summary import write_whole
 from .tables import text_table
 
 REPORT = "report.html"
 HEADLINES = 4
+MOST_COLUMNS = 8  # of objects in the terminal
 HEADLINE = (
     "ar", "mssd", "mspd", "add_s_01d", "mssd_01d", "found", "found_rate", "median_translation_m",
     "median_rotation_rad", "latency_p50_ms", "ms_per_image",
@@ -87,7 +90,10 @@ def stage_table(frames: tuple[dict, ...]) -> list[tuple[str, str, str]]:
 
 def plots_of(outcome: Outcome) -> list[tuple[str, str]]:
     """(heading, SVG) of all there is something to plot of."""
-    found = [("Recall", plots.recall_curves(curves)) for curves in curves_by_label(outcome.summary.curves)]
+    found = [
+        ("Covariance" if "coverage" in curves else "Recall", plots.shares(curves, label))
+        for label, curves in curves_by_unit(outcome.summary.curves).items()
+    ]
     found += [(name, plots.histogram(values, name, unit)) for name, unit, values in errors_of(outcome)]
     if not outcome.frames:
         return found
@@ -98,10 +104,13 @@ def plots_of(outcome: Outcome) -> list[tuple[str, str]]:
     return found
 
 
-def curves_by_label(curves: dict[str, dict]) -> list[dict[str, dict]]:
-    """Curves over the same threshold belong into one plot."""
-    labels = dict.fromkeys(curve["x_label"] for curve in curves.values())
-    return [{n: c for n, c in curves.items() if c["x_label"] == label} for label in labels]
+def curves_by_unit(curves: dict[str, dict]) -> dict[str, dict[str, dict]]:
+    """Curves by what is below their plot: those over thresholds of one unit ("MSSD, diameters") share one."""
+    plots_by_label: dict[str, dict[str, dict]] = {}
+    for name, curve in curves.items():
+        quantity, comma, unit = curve["x_label"].partition(", ")
+        plots_by_label.setdefault(f"threshold, {unit}" if comma else quantity, {})[name] = curve
+    return plots_by_label
 
 
 def errors_of(outcome: Outcome) -> list[tuple[str, str, list[float]]]:
@@ -128,7 +137,7 @@ def over_time(outcome: Outcome, x: np.ndarray, label: str) -> list[tuple[str, st
     scores, errors = {}, {}
     for at, frame in zip(x, outcome.frames):
         for estimate in frame["estimates"]:
-            if estimate["state"] not in ("lost", "predicted"):
+            if estimate["state"] in MEASURED:
                 add_point(scores, outcome, estimate["object_id"], at, estimate["score"])
         for error in worst.asked(frame):
             if error["estimate"] is not None:
@@ -153,13 +162,14 @@ def data_uri(path: Path) -> str:
 
 
 def terminal_table(summary: Summary) -> str:
-    """The figures as aligned text, and under them those of the objects."""
-    rows = [(name, meaning(name).show(value), meaning(name).text) for name, value in summary.figures.items()]
+    """The figures as aligned text: a line a figure, a column for all objects and, of several, for each."""
+    objects = list(summary.objects.values()) if 1 < len(summary.objects) <= MOST_COLUMNS else []
+    names = dict.fromkeys([*summary.figures, *(name for entry in objects for name in entry)])
+    names.pop("class_name", None)
+    columns = [summary.figures, *objects]
+    rows = [(name, *(meaning(name).show(c[name]) if name in c else "" for c in columns)) for name in names]
     head = f"{summary.name} on {summary.source}: {summary.frames} frames"
-    parts = [head, text_table(("figure", "value", "what it is"), rows, left=(0, 2))]
-    names, objects = object_table(summary)
-    if objects:
-        parts.append(text_table(("object", "class", *names), objects, left=(0, 1)))
+    parts = [head, text_table(("figure", "all", *(entry["class_name"] for entry in objects)), rows)]
     if summary.faults:
         faults = [(message, str(count)) for message, count in summary.faults.items()]
         parts.append(text_table(("fault", "times"), faults))

@@ -15,7 +15,9 @@ from ..core.camera import Camera
 from ..core.object_model import ObjectModel, box_corners
 from ..pipeline.draw import draw_pose
 from .bop_run import FOUND, VISIBLE
-from .outcome import OVERLAYS, write_whole
+from .frames import MEASURED
+from .outcome import OVERLAYS
+from .summary import write_whole
 
 TRUE_RGB = (80, 230, 120)
 WIDTH = 800  # pixels that an overlay has at most
@@ -75,7 +77,7 @@ def _of_tracks(frames: Sequence[dict]) -> list[list[Worst]]:
             name, score = estimate["class_name"], estimate["score"]
             if estimate["state"] == "lost":
                 lost.append((1 - score, index, f"{name} lost"))
-            elif estimate["state"] != "predicted":
+            elif estimate["state"] in MEASURED:
                 low.append((1 - score, index, f"{name}, score {score:.2f}"))
         if not frame["estimates"]:
             empty.append((0.0, index, "nothing found"))
@@ -88,10 +90,12 @@ def asked(frame: dict) -> Iterator[dict]:
 
 
 def unmatched(frame: dict) -> list[dict]:
-    """Measured estimates that are no instance's, or too far from it."""
+    """Measured estimates that are no instance's, or too far from it; none where nothing is known of it."""
+    if not frame.get("judged", True):
+        return []
     near = {e["estimate"] for e in frame["errors"] if e["estimate"] is not None and e["mssd_d"] < FOUND}
     estimates = enumerate(frame["estimates"])
-    return [e for i, e in estimates if i not in near and e["state"] not in ("lost", "predicted")]
+    return [e for i, e in estimates if i not in near and e["state"] in MEASURED]
 
 
 def _ranked(found: list[tuple[float, int, str]], frames: Sequence[dict]) -> list[Worst]:

@@ -88,8 +88,10 @@ def summary(name: str, kind: str, truth: bool, changes: dict) -> dict:
     accurate |= {"coverage_90": 0.84, "vsd": None}
     x = (np.arange(1, 11) / 20).tolist()
     curves = {
-        "cube": {"x": x, "y": np.sqrt(x).tolist(), "x_label": "MSSD threshold, diameters"},
-        "dragon <5>": {"x": x, "y": x, "x_label": "MSSD threshold, diameters"},
+        "mssd": {"x": x, "y": x, "x_label": "MSSD, diameters"},
+        "add": {"x": x, "y": np.sqrt(x).tolist(), "x_label": "ADD, diameters"},
+        "mspd": {"x": [5.0, 50.0], "y": [0.4, 0.9], "x_label": "MSPD, pixels"},
+        "coverage": {"x": x, "y": x, "x_label": "share that the covariance promises"},
     }
     return {
         "schema": 1,

@@ -16,6 +16,7 @@ from pose_kd_ros.evaluation.outcome import OutcomeError, read_frames, read_outco
 from pose_kd_ros.evaluation.worst import choose
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
+OVERLAY = (60, 140, 90)  # BGR
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -55,7 +56,7 @@ def built(write_outcome, tmp_path_factory):
     """An evaluation with truth, its overlays made up, and its report."""
     out = write_outcome(tmp_path_factory.mktemp("report"))
     (out / "overlays").mkdir()
-    picture = np.full((480, 640, 3), (60, 140, 90), np.uint8)
+    picture = np.full((480, 640, 3), OVERLAY, np.uint8)
     for chosen in choose(read_frames(out / "frames.jsonl")):
         cv2.imwrite(str(out / "overlays" / f"{chosen.frame:06d}.jpg"), picture)
     assert rebuild(out) == 0
@@ -95,6 +96,15 @@ def test_the_same_evaluation_gives_the_same_page(built):
     assert (built / "report.html").read_bytes() == before
 
 
+def test_curves_over_one_unit_share_a_plot(built):
+    plots = report.curves_by_unit(read_summary(built).curves)
+    assert {label: list(curves) for label, curves in plots.items()} == {
+        "threshold, diameters": ["mssd", "add"],
+        "threshold, pixels": ["mspd"],
+        "share that the covariance promises": ["coverage"],
+    }
+
+
 def test_without_truth_there_are_no_errors_and_no_recall(write_outcome, tmp_path):
     out = write_outcome(tmp_path, truth=False)
     headings = [heading for heading, _ in report.plots_of(read_outcome(out))]
@@ -105,8 +115,10 @@ def test_without_truth_there_are_no_errors_and_no_recall(write_outcome, tmp_path
 
 def test_the_terminal_gets_the_same_figures(built):
     table = report.terminal_table(read_summary(built))
-    assert "<b>" not in table and "dragon <5>" in table
+    assert "<b>" not in table and "wanted an Image" in table
     lines = {line.split()[0]: line for line in table.splitlines() if line}
+    assert lines["figure"].split() == ["figure", "all", "cube", "dragon", "<5>"]
+    assert lines["found"].split()[1::2] == ["95.4", "91.0", "95.0"]
     assert all(meaning(n).show(v) in lines[n] for n, v in read_summary(built).figures.items())
 
 
@@ -163,21 +175,26 @@ def browser(tmp_path_factory):
     return run
 
 
+def near(picture, color) -> int:
+    """How many pixels have a colour."""
+    return int((np.abs(picture.astype(int) - color).max(-1) < 12).sum())
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_browser_shows_the_page_in_light_and_dark(built, browser, tmp_path, dark):
     shot = tmp_path / "shot.png"
     scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-    browser(built / "report.html", f"--screenshot={shot}", "--window-size=1200,1600", scheme)
+    browser(built / "report.html", f"--screenshot={shot}", "--window-size=1200,2400", scheme)
     picture = cv2.imread(str(shot))
-    assert picture.shape == (1600, 1200, 3)
+    assert picture.shape == (2400, 1200, 3)
     paper = picture[5, 5].mean()
     assert paper < 40 if dark else paper > 240
     ink = np.abs(picture.mean(-1) - paper) > 100
     assert 0.01 < ink.mean() < 0.6
-    assert ink[:100].any() and ink[1200:].any()  # a head, and something below the plots
+    assert ink[:100].any() and ink[2000:].any()  # a head, and something below the plots
     bars = (245, 179, 99) if dark else (178, 102, 11)  # BGR of the first line colour, as histograms have it
-    assert (np.abs(picture.astype(int) - bars).max(-1) < 12).sum() > 3000
-    assert (np.abs(picture.astype(int) - (60, 140, 90)).max(-1) < 12).sum() > 30_000, "no overlays"
+    assert near(picture, bars) > 3000
+    assert near(picture, OVERLAY) > 30_000
 
 
 def test_nothing_runs_off_a_phone(built, browser, tmp_path):

@@ -39,6 +39,11 @@ def test_instances_that_are_hardly_seen_are_not_missed(frames):
     assert not any("missed" in w.why for w in worst.choose(frames))
 
 
+def test_frames_of_unknown_truth_have_no_false_alarms(frames):
+    unknown = [dict(frame, judged=False, truth=[], errors=[]) for frame in frames[1:]]
+    assert not any("none is" in w.why for w in worst.choose([frames[0], *unknown]))
+
+
 def test_without_truth_lost_tracks_come_first_then_low_scores(write_outcome, tmp_path):
     frames = read_frames(write_outcome(tmp_path, truth=False) / "frames.jsonl")
     frames[30]["estimates"][0]["state"] = "lost"
