@@ -24,7 +24,7 @@ HEADLINES = 4
 MOST_COLUMNS = 8  # of objects in the terminal
 HEADLINE = (
     "ar", "mssd", "mspd", "add_s_01d", "mssd_01d", "found", "found_rate", "median_translation_m",
-    "median_rotation_rad", "latency_p50_ms", "ms_per_image",
+    "median_rotation_rad", "edge_agreement", "jitter_translation_m", "latency_p50_ms", "ms_per_image",
 )  # fmt: skip
 ERRORS = {
     "mssd_d": ("MSSD", "% of the diameter", 100.0),
@@ -176,12 +176,18 @@ def terminal_table(summary: Summary) -> str:
     return "\n\n".join(parts)
 
 
-def finish(out, args: argparse.Namespace) -> int:
-    """What every evaluation ends with: OUT/report.html, a table, a baseline's verdict (1: a regression)."""
+def write_report(out) -> Summary:
+    """Write OUT/report.html; returns what it is about. Raises OutcomeError."""
     outcome = read_outcome(out)
-    path = write_whole(outcome.folder / REPORT, page(outcome))
-    print(f"{terminal_table(outcome.summary)}\n\n{path}")
-    return against.check(args, outcome.summary) if args.against else 0
+    write_whole(outcome.folder / REPORT, page(outcome))
+    return outcome.summary
+
+
+def finish(out, args: argparse.Namespace) -> int:
+    """What an evaluation ends with: OUT/report.html, a table, a baseline's verdict (1: a regression)."""
+    summary = write_report(out)
+    print(f"{terminal_table(summary)}\n\n{Path(out) / REPORT}")
+    return against.check(args, summary) if args.against else 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -70,7 +70,7 @@ def _of_truth(frames: Sequence[dict]) -> list[list[Worst]]:
 
 
 def _of_tracks(frames: Sequence[dict]) -> list[list[Worst]]:
-    """Lost tracks; measured poses by their score; frames without any, if others have some."""
+    """Lost tracks; measured poses by their score; frames without any."""
     lost, low, empty = [], [], []
     for index, frame in enumerate(frames):
         for estimate in frame["estimates"]:
@@ -79,7 +79,7 @@ def _of_tracks(frames: Sequence[dict]) -> list[list[Worst]]:
                 lost.append((1 - score, index, f"{name} lost"))
             elif estimate["state"] in MEASURED:
                 low.append((1 - score, index, f"{name}, score {score:.2f}"))
-        if not frame["estimates"]:
+        if not any(estimate["state"] in MEASURED for estimate in frame["estimates"]):
             empty.append((0.0, index, "nothing found"))
     return [_ranked(part, frames) for part in (lost, low, empty)]
 

@@ -1,3 +1,6 @@
+import json
+
+import cv2
 import numpy as np
 import pytest
 
@@ -43,3 +46,19 @@ def test_nothing_beside_the_outline_and_nothing_in_view():
     assert BOX.agreement(blank, POSE, CAMERA) == (None, 0.0)
     assert BOX.agreement(blank, make_pose(np.eye(3), (0, 0, -1.0)), CAMERA) == (None, 0.0)
     assert BOX.agreement(blank, make_pose(np.eye(3), (9.0, 0, 1.0)), CAMERA) == (None, 0.0)
+
+
+def test_true_poses_agree_with_real_pictures_and_poses_a_centimetre_off_do_not(shared_data):
+    folder = shared_data / "visp_rbt"
+    content = json.loads((folder / "poses_checked.json").read_text())
+    frames = [one for one in content["frames"] if one["index"] in content["tracked_cube_frames"]][::6]
+    cube = Silhouette.of_box(MODEL.scaled(85 / 80))
+    right, wrong = [], []
+    for one in frames:
+        image = cv2.imread(str(folder / one["rgb"]))[..., ::-1].copy()
+        camera = Camera(content["K"], (), "plumb_bob", image.shape[1], image.shape[0])
+        pose = np.array(one["objects"]["cube"]["T_cam_objfile_tracked"], float)
+        right.append(cube.agreement(image, pose, camera)[1])
+        pose[:2, 3] += 0.01 / 2**0.5
+        wrong.append(cube.agreement(image, pose, camera)[1])
+    assert np.median(right) > 0.65 and np.median(wrong) < np.median(right) - 0.2, (right, wrong)

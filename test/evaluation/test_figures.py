@@ -11,9 +11,7 @@ from pose_kd_ros.evaluation.frames import errors
 CORNERS = box_corners((0, 0, 0), (0.06, 0.06, 0.06))
 HALF_TURN = make_pose(from_rotation_vector((0, 0, np.pi)), (0, 0, 0))
 MODEL = ObjectModel(1, "box", 0.1, np.zeros(3), np.full(3, 0.06), CORNERS)
-SYMMETRIC = ObjectModel(
-    2, "bar", 0.1, np.zeros(3), np.full(3, 0.06), CORNERS, expand_symmetries([HALF_TURN])
-)
+SYMMETRIC = ObjectModel(2, "bar", 0.1, np.zeros(3), np.full(3, 0.06), CORNERS, expand_symmetries([HALF_TURN]))
 OBJECTS = {1: MODEL, 2: SYMMETRIC}
 POINTS = dict.fromkeys(OBJECTS, CORNERS)
 TRUE = make_pose(from_rotation_vector((0.2, 0.1, 0)), (0.0, 0.0, 0.5))
@@ -43,8 +41,16 @@ def estimate(pose, track=1, object_id=1, state="tracked", sigma=1e-3, score=0.9)
 def record(estimates=(), truth=(), number=0, judged=True, latency=10.0):
     """truth: (object id, pose)."""
     true = [{"object_id": i, "T_camera_object": p.reshape(-1).tolist(), "visib_fract": 1.0} for i, p in truth]
-    line = {"frame": number, "width": 640, "height": 480, "K": K, "latency_ms": latency, "judged": judged,
-            "estimates": list(estimates), "truth": true}
+    line = {
+        "frame": number,
+        "width": 640,
+        "height": 480,
+        "K": K,
+        "latency_ms": latency,
+        "judged": judged,
+        "estimates": list(estimates),
+        "truth": true,
+    }
     return line | {"errors": errors(line, OBJECTS, POINTS)}
 
 

@@ -85,7 +85,9 @@ def test_tf_of_a_moving_camera_and_a_still_object(bag):
 
 
 def test_an_array_and_detections_belong_to_the_picture_of_their_stamp(bag):
-    poses = make("geometry_msgs/PoseArray", header=header(FIRST), poses=[pose_message(POSE), pose_message(LATER)])
+    poses = make(
+        "geometry_msgs/PoseArray", header=header(FIRST), poses=[pose_message(POSE), pose_message(LATER)]
+    )
     path = bag(("/truth", "geometry_msgs/msg/PoseArray", FIRST, poses))
     truth = truth_of(path, "/truth")
     assert len(truth(frame(FIRST + MS // 2))) == 2 and truth(frame(FIRST + 2 * MS)) is None
@@ -101,13 +103,16 @@ def detection(name, pose):
 
 
 def test_detections_name_their_classes(bag):
-    array = make("vision_msgs/Detection3DArray", header=header(FIRST),
-                 detections=[detection("can", POSE), detection("crate", LATER)])
+    array = make(
+        "vision_msgs/Detection3DArray",
+        header=header(FIRST),
+        detections=[detection("can", POSE), detection("crate", LATER)],
+    )
     path = bag(("/truth", "vision_msgs/msg/Detection3DArray", FIRST, array))
     poses = truth_of(path, "/truth", {"crate": 7}, (BOX, CAN))(frame(FIRST))
     assert [pose.object_id for pose in poses] == [8, 7]
     same(poses[1], LATER)
-    with pytest.raises(BagError, match="'crate' is none of the objects .*--object crate=ID"):
+    with pytest.raises(BagError, match=r"'crate' is none of the objects .*--object crate=ID"):
         truth_of(path, "/truth", {}, (BOX, CAN))
 
 
@@ -127,14 +132,20 @@ def test_a_file_by_number_or_stamp(bag, tmp_path, key, columns):
     assert not truth(frame(SECOND, 4))
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("", "line 1: wanted frame or stamp_ns, object_id, then 7 or 16 columns, found nothing"),
-    ("frame,object_id,x\n", "line 1: .*found frame, object_id, x"),
-    ("frame,object_id,a,b,c,d,e,f,g\n1,1,0,0\n", "line 2: wanted 9 columns as in line 1, found 4"),
-    ("frame,object_id,a,b,c,d,e,f,g\n1,one,0,0,0,0,0,0,1\n", "line 2: .*one"),
-    ("frame,object_id,a,b,c,d,e,f,g\n1,1,0,0,0,0,0,0,0\n", "line 2: "),
-    ("frame,object_id" + ",m" * 16 + "\n1,1" + ",2" * 16 + "\n", "line 2: pose: rotation is not orthonormal"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "line 1: wanted frame or stamp_ns, object_id, then 7 or 16 columns, found nothing"),
+        ("frame,object_id,x\n", "line 1: .*found frame, object_id, x"),
+        ("frame,object_id,a,b,c,d,e,f,g\n1,1,0,0\n", "line 2: wanted 9 columns as in line 1, found 4"),
+        ("frame,object_id,a,b,c,d,e,f,g\n1,one,0,0,0,0,0,0,1\n", "line 2: .*one"),
+        ("frame,object_id,a,b,c,d,e,f,g\n1,1,0,0,0,0,0,0,0\n", "line 2: "),
+        (
+            "frame,object_id" + ",m" * 16 + "\n1,1" + ",2" * 16 + "\n",
+            "line 2: pose: rotation is not orthonormal",
+        ),
+    ],
+)
 def test_a_poor_file_is_refused_by_line(bag, tmp_path, text, words):
     (tmp_path / "truth.csv").write_text(text)
     path = bag(stamped(FIRST, POSE))

@@ -48,7 +48,8 @@ def test_without_truth_lost_tracks_come_first_then_low_scores(write_outcome, tmp
     frames = read_frames(write_outcome(tmp_path, truth=False) / "frames.jsonl")
     frames[30]["estimates"][0]["state"] = "lost"
     frames[45]["estimates"][0]["score"] = 0.01
-    frames[50]["estimates"] = []
+    for estimate in frames[50]["estimates"]:
+        estimate["state"] = "predicted"
     chosen = worst.choose(frames, 3)
     assert [(w.frame, w.why.split(", ")[0]) for w in chosen] == [
         (30, "cube lost"), (45, "cube"), (50, "nothing found")
