@@ -11,8 +11,8 @@ from pathlib import Path
 
 from standalone.layout import ROOT
 
-# Not on the registries (launch, tf2_ros, cv_bridge) or not on every machine (CUDA).
-ALLOWED = re.compile(r"\b(launch|launch_ros|tf2_ros|cv_bridge|CUDA)\b")
+# Not on the registries (launch, tf2_ros, cv_bridge) or not on every machine (CUDA, a browser).
+ALLOWED = re.compile(r"\b(launch|launch_ros|tf2_ros|cv_bridge|CUDA|no browser)\b")
 # Allowed only where there is no folder of development data.
 DATA = re.compile(r"\bshared data\b")
 

@@ -13,6 +13,8 @@ SETUP = (ROOT / "setup.py").read_text()
 # What comes from a registry instead of the distribution is an optional import; the rest is Python's own.
 MODULES = {
     "cv2": "python3-opencv",
+    "jinja2": "python3-jinja2",
+    "matplotlib": "python3-matplotlib",
     "numpy": "python3-numpy",
     "scipy": "python3-scipy",
     "tqdm": "python3-tqdm",

@@ -2,8 +2,8 @@
 
 Every picture is processed, on one thread and in order: the node on a slow machine drops some. What is written
 to OUT is the same each time on one machine, but for times. A run that was stopped goes on where it was.
-Exit codes: 0, 2 where something is refused, 3 where the recording is damaged and what could be read was
-evaluated.
+Exit codes: 0, 1 where a figure is worse than a baseline allows, 2 where something is refused, 3 where the
+recording is damaged and what could be read was evaluated.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +20,22 @@ from tqdm import tqdm
 
 from ..bundle.manifest import BundleError
 from ..bundle.store import MANIFEST, sha256
+from ..core.camera import Camera
 from ..pipeline.follow import Follower
-from . import figures
+from . import against, figures
 from .bag_images import BagFrame, BagImages, load_camera
-from .bags import BagError, open_bag
+from .bags import Bag, BagError, open_bag
 from .differences import table, write_differences
 from .frames import MEASURED, to_record
 from .loading import bundle_facts, find_bundle, load_follower
+from .outcome import OutcomeError
 from .ply import PlyError
 from .progress import Progress, size_of
+from .report import finish, write_report
 from .summary import environment, write_summary, write_whole
 from .surfaces import surfaces
 from .truth import Names, Truth, make_truth
+from .worst import Worst, choose, write_overlays
 
 OK, REFUSED, DAMAGED, STOPPED = 0, 2, 3, 130
 LATE = "stamp not after the last one's: the node does not use such an image"
@@ -83,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--camera-info", type=Path, metavar="FILE", help="calibration file of ROS, in place of CameraInfo")
     add("--limit", type=int, metavar="N", help="stop after N images")
     add("--fresh", action="store_true", help="begin again, whatever is in DIR")
+    against.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -90,24 +95,35 @@ def main(args: argparse.Namespace) -> int:
     try:
         out = args.out or Path(f"evaluation_{args.bag.resolve().stem}")
         folders = folders_of(out, args.bundle)
+        if args.against and len(folders) > 1:
+            raise OutcomeError(f"against: found {len(folders)} bundles, wanted one")
         codes, summaries = [], []
         for bundle, folder in zip(args.bundle, folders):
             code, summary = evaluate(args, bundle, folder)
             codes.append(code)
             summaries.append(summary)
-        names = [folder.name if len(folders) > 1 else summaries[0]["bundle"]["name"] for folder in folders]
-        print(table(names, [summary["figures"] for summary in summaries]))
-        if len(folders) > 1:
-            write_differences(out, names, summaries)
+        verdict = report(args, out, folders, summaries)
         for fault, count in summaries[0]["faults"].items():
             print(f"fault ({count} x): {fault}", file=sys.stderr)
-        return max(codes)
-    except (BagError, BundleError, PlyError, ImportError) as error:
+        return max(codes) or verdict
+    except (BagError, BundleError, PlyError, OutcomeError, ImportError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return STOPPED
+
+
+def report(args: argparse.Namespace, out: Path, folders: Sequence[Path], summaries: Sequence[dict]) -> int:
+    """Write and print what people read; returns 1 where a figure is worse than a baseline allows."""
+    if len(folders) == 1:
+        return finish(out, args)
+    for folder in folders:
+        write_report(folder)
+    names = [folder.name for folder in folders]
+    print(table(names, [summary["figures"] for summary in summaries]))
+    write_differences(out, names, summaries)
+    return 0
 
 
 def folders_of(out: Path, bundles: Sequence[str]) -> list[Path]:
@@ -143,11 +159,11 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
             true = truth(frame)
             record = to_record(frame, followed, expected, true, objects, points, silhouettes, spent)
             progress.add(record, follower.state())
-    records = progress.records()
-    if not records:
-        raise BagError(
-            f"{args.bag}: no image could be evaluated: {'; '.join(images.faults) or 'none is there'}"
-        )
+        records = progress.records()
+        if not records:
+            reasons = "; ".join(images.faults) or "none is there"
+            raise BagError(f"{args.bag}: no image could be evaluated: {reasons}")
+        write_overlays(out, records, objects, pictures(bag, images.topic, camera, choose(records)))
     write_whole(out / "results.csv", results_csv(records))
     summary = write_summary(
         out,
@@ -162,6 +178,17 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
         faults=images.faults,
     )
     return DAMAGED if images.damaged else OK, summary
+
+
+def pictures(bag: Bag, topic: str, camera: Camera | None, chosen: Sequence[Worst]) -> Callable[[dict], tuple]:
+    """Read the chosen frames once more; returns a function from a line to its image and camera."""
+    wanted, found = {worst.frame for worst in chosen}, {}
+    for frame in BagImages(bag, topic, camera).frames():
+        if frame.frame in wanted:
+            found[frame.frame] = frame.image, frame.camera
+        if len(found) == len(wanted):
+            break
+    return lambda record: found[record["frame"]]
 
 
 def followable(

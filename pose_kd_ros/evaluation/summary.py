@@ -21,16 +21,18 @@ SUMMARY = "summary.json"
 
 def write_summary(out: Path, **content) -> dict:
     """Write OUT/summary.json whole or not at all; NaN becomes null. Returns what was written."""
-    document = {"schema": SCHEMA, **_plain(content)}
+    document = {"schema": SCHEMA, **plain(content)}
     write_whole(out / SUMMARY, json.dumps(document, indent=1) + "\n")
     return document
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> Path:
     """Write a file under a temporary name, then rename it: it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
+    draft.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(draft, path)
+    return path
 
 
 def environment() -> dict:
@@ -72,11 +74,12 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def _plain(value):
+def plain(value):
+    """The value as JSON has it: built-in types; NaN and infinity, which it has not, as null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value

@@ -19,17 +19,19 @@ EDGES = [
 STEPS = 8  # pieces of a line: distortion bends it
 
 
-def draw_pose(image: np.ndarray, camera: Camera, pose, corners, label: str = "", color=BOX_RGB) -> None:
+def draw_pose(
+    image: np.ndarray, camera: Camera, pose, corners, label: str = "", color=BOX_RGB, axes: bool = True
+) -> None:
     """Draw one object into an RGB image (H, W, 3) uint8, in place.
 
     pose: T_camera_object (4, 4). corners: its box (8, 3) in the object frame, as ``box_corners`` orders it.
-    Parts behind the camera are left out.
+    axes: also the object's own. Parts behind the camera are left out.
     """
     corners = np.asarray(corners, float)
     for a, b in EDGES:
         draw_line(image, camera, pose, corners[a], corners[b], color)
     length = np.ptp(corners, axis=0).max() * 0.75
-    for axis, rgb in zip(np.eye(3), AXES_RGB):
+    for axis, rgb in zip(np.eye(3), AXES_RGB) if axes else ():
         draw_line(image, camera, pose, np.zeros(3), axis * length, rgb, 2)
     if label:
         draw_label(image, camera, pose, corners, label, color)
@@ -66,10 +68,10 @@ def draw_label(image, camera: Camera, pose, corners, text: str, color) -> None:
         return
     height, width = image.shape[:2]
     scale = max(0.35, height / 1000)
-    (wide, high), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    (wide, high), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     u = int(np.clip(pixels[:, 0].min(), 0, max(0, width - wide)))
     v = int(np.clip(pixels[:, 1].min() - 5, high + 2, height - 2))
-    cv2.putText(image, text, (u, v), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.rectangle(image, (u - 1, v - high - 1), (u + wide + 1, v + below), (0, 0, 0), -1)
     cv2.putText(image, text, (u, v), cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
 
 

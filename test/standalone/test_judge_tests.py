@@ -23,7 +23,9 @@ def test_too_few_tests_are_told_with_both_numbers(tmp_path):
     assert judged(tmp_path, at_least=3) == ["2 tests ran, wanted at least 3: are all of them found?"]
 
 
-@pytest.mark.parametrize("reason", ["could not import 'launch'", "needs tf2_ros", "no CUDA", "no cv_bridge"])
+@pytest.mark.parametrize(
+    "reason", ["could not import 'launch'", "needs tf2_ros", "no CUDA", "no cv_bridge", "no browser"]
+)
 def test_what_cannot_be_had_may_be_skipped(tmp_path, reason):
     assert judged(tmp_path, reason) == []
 
