@@ -1,6 +1,5 @@
 """Figures of a run, on poses whose figures are known beforehand."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,6 @@ from pose_kd_ros.pipeline.estimator import ObjectPose
 K = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
 MODEL = ObjectModel(1, "box", 0.1, np.zeros(3), np.full(3, 0.0577), box_corners((0, 0, 0), (0.0577,) * 3))
 TRUE = make_pose(from_rotation_vector((0.3, 0.2, 0.1)), (0.0, 0.0, 0.5))
-
-
-@dataclass
-class Objects:
-    """All of an estimator that the comparison looks at."""
-
-    objects: dict
 
 
 def image(poses, visible=1.0):
@@ -52,7 +44,7 @@ def off_by(millimetres):
 
 
 def groups(true, estimates, visible=1.0):
-    return compare(image(true, visible), 640, estimates, Objects({1: MODEL}), {1: MODEL.corners()})
+    return compare(image(true, visible), 640, estimates, {1: MODEL}, {1: MODEL.corners()})
 
 
 def test_a_pose_off_by_12_mm_of_100_passes_eight_of_ten_thresholds():
