@@ -40,6 +40,7 @@ setup(
         "console_scripts": [
             "pose_node = pose_kd_ros.nodes.pose_node:main",
             "overlay_node = pose_kd_ros.nodes.overlay_node:main",
+            "evaluate = pose_kd_ros.evaluation.__main__:main",
             "play = pose_kd_ros.nodes.play:main",
         ],
     },

@@ -15,6 +15,7 @@ MODULES = {
     "cv2": "python3-opencv",
     "numpy": "python3-numpy",
     "scipy": "python3-scipy",
+    "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
 MODULES |= {"transforms3d": "python3-transforms3d", "onnxruntime": None, "rosbags": None, "cv_bridge": None}

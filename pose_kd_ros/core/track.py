@@ -25,6 +25,7 @@ TURN = 2.0  # radians per second, likewise
 MEMORY = 0.2  # seconds: an unseen object is expected to slow down in this time
 LONGEST = 1.0  # seconds: after a longer gap nobody knows more, and the gate stays as wide as it is
 GATED = 1e6
+ARRAYS = ("pose", "covariance", "velocity")  # of a Track
 
 
 class Detection(Protocol):
@@ -45,6 +46,7 @@ class Track:
     pose: ``T_camera_object`` (4, 4) with its covariance (6, 6), in this frame, measured or predicted; a
     symmetric object keeps the representative it began with. score, stamp: of the last detection. age: seconds
     since the first. hits: detections so far. velocity: (3,) m/s of the origin in the camera frame.
+    measured: the detection of this frame that ``pose`` was measured by, None where it is predicted.
     """
 
     id: int
@@ -57,6 +59,7 @@ class Track:
     age: float
     hits: int
     velocity: np.ndarray
+    measured: Detection | None = None
 
 
 class Tracker:
@@ -78,6 +81,22 @@ class Tracker:
         """Forget all tracks; ids begin at 1 again."""
         self._tracks: list[Track] = []
         self._stamp, self._next_id = -np.inf, 1
+
+    def state(self) -> dict:
+        """All that later frames depend on, in numbers and lists: JSON keeps every bit of them."""
+        tracks = [
+            {**vars(track), "measured": None, **{name: getattr(track, name).tolist() for name in ARRAYS}}
+            for track in self._tracks
+        ]
+        return {"tracks": tracks, "stamp": self._stamp, "next_id": self._next_id}
+
+    def restore(self, state: dict) -> None:
+        """Go on from what ``state`` returned."""
+        self._tracks = [
+            Track(**{**track, **{name: np.array(track[name]) for name in ARRAYS}})
+            for track in state["tracks"]
+        ]
+        self._stamp, self._next_id = state["stamp"], state["next_id"]
 
     def predict(self, stamp: float) -> list[Track]:
         """Where the tracks are expected at ``stamp``; none if it lies before the last update."""
@@ -112,7 +131,7 @@ class Tracker:
         )
         pose = make_pose(track.pose[:3, :3], track.pose[:3, 3] + track.velocity * way)
         return replace(track, state="predicted", pose=pose, covariance=track.covariance + np.diag(grown),
-                       age=track.age + stamp - self._stamp)
+                       age=track.age + stamp - self._stamp, measured=None)
 
     def _pairs(self, expected: list[Track], detections: list[Detection]) -> list[tuple[int, int]]:
         """Indices of tracks and detections that belong together, at the least total distance."""
@@ -139,7 +158,7 @@ class Tracker:
         if elapsed > 0:  # half of what the velocity missed
             velocity = velocity + (measured[:3, 3] - expected.pose[:3, 3]) / elapsed / 2
         return replace(expected, state="tracked", pose=pose, covariance=covariance, stamp=stamp,
-                       score=detection.score, hits=expected.hits + 1, velocity=velocity)
+                       score=detection.score, hits=expected.hits + 1, velocity=velocity, measured=detection)
 
     def _unseen(self, track: Track, stamp: float) -> Track:
         return replace(track, state="lost") if stamp - track.stamp > self.ttl else track
@@ -148,7 +167,7 @@ class Tracker:
         pose, covariance = _like(detection, self.objects[detection.object_id], None)
         self._next_id += 1
         return Track(self._next_id - 1, detection.object_id, "new", pose, covariance, detection.score, stamp,
-                     age=0.0, hits=1, velocity=np.zeros(3))
+                     age=0.0, hits=1, velocity=np.zeros(3), measured=detection)
 
 
 def _like(detection: Detection, model: ObjectModel, previous) -> tuple[np.ndarray, np.ndarray]:

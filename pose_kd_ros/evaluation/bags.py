@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .salvage import BrokenDatabase, CutPath
+
 SUFFIXES = (".mcap", ".db3")
 
 
@@ -46,13 +48,16 @@ class RawMessage:
 
 
 class Bag:
-    """An open recording; use `open_bag`. start, end: nanoseconds of the first and after the last message."""
+    """An open recording; use `open_bag`. start, end: nanoseconds of the first and after the last message.
 
-    def __init__(self, path: Path, readers: list):
-        self.path = path
+    faults: what is wrong with it, where damaged recordings were asked for.
+    """
+
+    def __init__(self, path: Path, readers: list, faults: Sequence[str] = ()):
+        self.path, self.faults = path, tuple(faults)
         self._readers = [reader for reader in readers if reader.message_count]
         if not self._readers:
-            raise BagError(f"{path} holds no messages")
+            raise BagError("; ".join([f"{path} holds no messages", *self.faults]))
         self.start = min(reader.start_time for reader in self._readers)
         self.end = max(reader.end_time for reader in self._readers)
         self.topics = merge_topics(self._readers)
@@ -71,18 +76,27 @@ class Bag:
     def messages(self, topics: Sequence[str] = ()) -> Iterator[RawMessage]:
         """Yields messages in recorded order, of the named topics or, for none, of all.
 
-        Raises as `pick` does.
+        Raises as `pick` does, and BagError where the recording is damaged, after what stands before.
         """
         names = {topic.name for topic in self.pick(topics)}
         for reader in sorted(self._readers, key=lambda one: one.start_time):
             wanted = [connection for connection in reader.connections if connection.topic in names]
-            for connection, stamp, data in reader.messages(wanted) if wanted else ():
+            for connection, stamp, data in self._read(reader, wanted) if wanted else ():
                 yield RawMessage(connection.topic, full_type(connection.msgtype), stamp, bytes(data))
+
+    def _read(self, reader, connections: list) -> Iterator[tuple]:
+        """Storage plugins and decompressors share no base class of errors but Exception."""
+        try:
+            yield from reader.messages(connections)
+        except Exception as error:
+            raise BagError(f"{self.path.name} is damaged: {error}") from error
 
 
 @contextlib.contextmanager
-def open_bag(path: Path | str) -> Iterator[Bag]:
+def open_bag(path: Path | str, salvage: bool = False) -> Iterator[Bag]:
     """Opens a recording for the length of a with block.
+
+    salvage: also a damaged one, as far as it can be read; its `faults` say what is wrong.
 
     Raises:
         BagError: there is nothing at path, or not a rosbag2 recording, or an empty one.
@@ -90,21 +104,41 @@ def open_bag(path: Path | str) -> Iterator[Bag]:
     """
     path = Path(path)
     try:
-        from rosbags.rosbag2 import Reader, ReaderError
+        from rosbags.rosbag2 import Reader
     except ImportError as error:
         raise ImportError("Reading recordings needs rosbags: pip install rosbags") from error
+    parts, faults = storage_parts(path), []
     with contextlib.ExitStack() as stack:
         try:
-            yield Bag(path, [stack.enter_context(Reader(part)) for part in storage_parts(path)])
-        except ReaderError as error:
-            raise BagError(f"{path} cannot be read: {error}") from error
+            readers = [stack.enter_context(Reader(part)) for part in parts]
+        except Exception as error:  # of the storage, its compression or metadata.yaml: no common base class
+            faults = [f"{path.name} is damaged: {error}"]
+            files = storage_parts(path, metadata=False) if salvage else []
+            readers = [reader for file in files if (reader := rescued(file, stack)) is not None]
+            if not readers:
+                raise BagError(f"{path} cannot be read: {error}") from error
+        yield Bag(path, readers, faults)
 
 
-def storage_parts(path: Path) -> list[Path]:
-    """Returns what to open: a folder with metadata.yaml, else its storage files, else the file itself."""
+def rescued(path: Path, stack: contextlib.ExitStack):
+    """Returns a reader of one storage file, whole or damaged; None where nothing of it can be read."""
+    from rosbags.rosbag2 import Reader
+
+    damaged = BrokenDatabase if path.suffix == ".db3" else lambda path: Reader(CutPath(path))
+    for make in (Reader, damaged):
+        with contextlib.suppress(Exception):
+            return stack.enter_context(make(path))
+    return None
+
+
+def storage_parts(path: Path, metadata: bool = True) -> list[Path]:
+    """Returns what to open: a folder with metadata.yaml, else its storage files, else the file itself.
+
+    metadata: False passes over a metadata.yaml.
+    """
     if not path.exists():
         raise BagError(f"No recording at {path}")
-    if (path.is_file() and path.suffix in SUFFIXES) or (path / "metadata.yaml").is_file():
+    if (path.is_file() and path.suffix in SUFFIXES) or (metadata and (path / "metadata.yaml").is_file()):
         return [path]
     parts = sorted(part for part in path.glob("*") if part.suffix in SUFFIXES)
     if not parts:

@@ -1,103 +1,35 @@
-"""ROS messages to arrays and cameras, and arrays to Image messages; pixels are copied only if need be.
+"""ROS messages to arrays and regions, and arrays to Image messages; pixels are copied only if need be.
 
-Accepted as colour input: rgb8, bgr8, rgba8, bgra8, mono8 (8UC1), mono16 (its high byte is used), and JPEG or
-PNG as CompressedImage; other encodings go to cv_bridge where it is installed. Depth: 16UC1 (millimetres),
-32FC1 (metres).
+What needs no ROS is in pipeline/messages.py; encodings unknown there go to cv_bridge where it is installed.
 """
 
 from __future__ import annotations
 
 import sys
 
-import cv2
 import numpy as np
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
-from ..core.camera import Camera
-from ..pipeline.preprocess import to_rgb
+from ..pipeline import messages
+from ..pipeline.messages import KNOWN, UnusableMessage
 from ..pipeline.region import Region
-
-LAYOUTS = {  # encoding: (type, channels)
-    "rgb8": ("u1", 3),
-    "bgr8": ("u1", 3),
-    "rgba8": ("u1", 4),
-    "bgra8": ("u1", 4),
-    "mono8": ("u1", 1),
-    "8UC1": ("u1", 1),
-    "mono16": ("u2", 1),
-    "16UC1": ("u2", 1),
-    "32FC1": ("f4", 1),
-}
-DEPTH = ("16UC1", "32FC1")
-NAMES = {  # sensor_msgs/distortion_models.hpp to core.camera
-    "plumb_bob": "plumb_bob",
-    "rational_polynomial": "rational_polynomial",
-    "equidistant": "equidistant",
-    "fisheye": "equidistant",
-    "": "plumb_bob",
-}
-ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}  # first bytes of a file to its last
-TAIL = 4096  # bytes: cameras pad their JPEG files with zeros
-
-
-class UnusableMessage(ValueError):
-    """A message that cannot be used; the text says what was found and what was wanted.
-
-    reason: a word to count by.
-    """
-
-    def __init__(self, reason: str, text: str):
-        super().__init__(text)
-        self.reason = reason
-
-
-def image_to_array(message: Image) -> np.ndarray:
-    """Return the pixels (H, W) or (H, W, C) as a view into the message, for the encodings in LAYOUTS.
-
-    ``step`` may be longer than a row, the bytes of either order. Raises UnusableMessage.
-    """
-    kind, channels = LAYOUTS[message.encoding]
-    kind = np.dtype(("<", ">")[bool(message.is_bigendian)] + kind)
-    height, width, step = message.height, message.width, message.step
-    used = width * channels * kind.itemsize
-    if height == 0 or width == 0 or step < used or len(message.data) < height * step:
-        raise UnusableMessage(
-            "image_size",
-            f"image: {width}x{height} {message.encoding} wants step >= {used} and "
-            f"{height} x step bytes, found step {step} and {len(message.data)} bytes",
-        )
-    rows = np.frombuffer(message.data, np.uint8, height * step).reshape(height, step)[:, :used]
-    shape = (height, width, channels) if channels > 1 else (height, width)
-    if step % kind.itemsize:
-        rows = np.ascontiguousarray(rows)
-    return rows.view(kind).reshape(shape)
 
 
 def image_to_rgb(message: Image) -> np.ndarray:
     """Return an Image as (H, W, 3) uint8 RGB; a view where it is rgb8. Raises UnusableMessage."""
-    encoding = message.encoding
-    if encoding in DEPTH:
-        raise UnusableMessage(
-            "encoding", f"image encoding {encoding!r} is depth; the image topic wants colour or grey"
-        )
-    if encoding not in LAYOUTS:
-        return _by_cv_bridge(message)
-    array = image_to_array(message)
-    if encoding == "mono16":
-        array = (array >> 8).astype(np.uint8)
-    return to_rgb(array, "mono8" if encoding in ("8UC1", "mono16") else encoding)
+    known = message.encoding in messages.LAYOUTS
+    return messages.image_to_rgb(message) if known else _by_cv_bridge(message)
 
 
 def _by_cv_bridge(message: Image) -> np.ndarray:
-    """Bayer, YUV and the like: cv_bridge knows them."""
+    """16 bit patterns, NV12 and the like: cv_bridge knows them."""
     try:
         from cv_bridge import CvBridge
     except ImportError as error:
-        known = ", ".join(name for name in LAYOUTS if name not in DEPTH)
         raise UnusableMessage(
             "encoding",
-            f"image encoding {message.encoding!r}: wanted one of {known}; others need "
+            f"image encoding {message.encoding!r}: wanted one of {KNOWN}; others need "
             f"cv_bridge (apt install ros-$ROS_DISTRO-cv-bridge; {error})",
         ) from error
     try:
@@ -106,36 +38,6 @@ def _by_cv_bridge(message: Image) -> np.ndarray:
         raise UnusableMessage(
             "encoding", f"image encoding {message.encoding!r}: cv_bridge: {error}"
         ) from error
-
-
-def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
-    """Return a JPEG or PNG CompressedImage as (H, W, 3) uint8 RGB. Raises UnusableMessage.
-
-    OpenCV fills the rest of a truncated file with grey and says nothing, so its end is looked for first. An
-    orientation in its EXIF data is not followed: camera_info is about the pixels as the sensor gave them.
-    """
-    data = np.frombuffer(message.data, np.uint8)
-    head, tail = data[:4].tobytes(), data[-TAIL:].tobytes()
-    end = next((end for start, end in ENDS.items() if head.startswith(start)), None)
-    if end is None:
-        raise UnusableMessage(
-            "encoding",
-            f"compressed image of format {message.format!r}: wanted JPEG or PNG data, "
-            f"found {len(data)} bytes that begin with {head!r}",
-        )
-    if end not in tail:
-        raise UnusableMessage(
-            "truncated",
-            f"compressed image of format {message.format!r} is truncated: "
-            f"its {len(data)} bytes lack the end mark {end!r}",
-        )
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise UnusableMessage(
-            "truncated",
-            f"compressed image of format {message.format!r}, {len(data)} bytes: OpenCV cannot decode it",
-        )
-    return to_rgb(image, "bgr8")
 
 
 def array_to_image(array: np.ndarray, encoding: str, header) -> Image:
@@ -149,46 +51,6 @@ def array_to_image(array: np.ndarray, encoding: str, header) -> Image:
     message.is_bigendian = int(sys.byteorder == "big")
     message.data.frombytes(memoryview(array.view(np.uint8).reshape(-1)))
     return message
-
-
-def info_to_camera(info: CameraInfo) -> Camera:
-    """Return the camera of a raw image (K and D, not P). Raises UnusableMessage.
-
-    Convention (REP-104): K[0] = 0 or empty means not calibrated. Binning and regions of interest are refused:
-    with them the image's pixels are not the ones that K speaks of.
-    """
-    if info.k[0] == 0:
-        raise UnusableMessage(
-            "uncalibrated",
-            "camera_info: the camera is not calibrated (K[0] = 0); calibrate it and "
-            "give its driver the result (camera_info_url)",
-        )
-    coefficients = np.array(info.d, float)
-    if coefficients.any() and info.distortion_model not in NAMES:
-        raise UnusableMessage(
-            "distortion_model",
-            f"camera_info: distortion model {info.distortion_model!r}, wanted "
-            f"one of {', '.join(name for name in NAMES if name)}, or rectify the image and empty D",
-        )
-    if max(info.binning_x, info.binning_y) > 1 or (
-        info.roi.width and (info.roi.width, info.roi.height) != (info.width, info.height)
-    ):
-        raise UnusableMessage(
-            "binning",
-            f"camera_info: binning {info.binning_x}x{info.binning_y} and region of "
-            f"interest {info.roi.width}x{info.roi.height} are not supported; wanted the full sensor",
-        )
-    try:
-        if not coefficients.any():  # an ideal pinhole, whatever the model is called
-            return Camera(info.k, (), "plumb_bob", info.width, info.height)
-        return Camera(info.k, coefficients, NAMES[info.distortion_model], info.width, info.height)
-    except ValueError as error:
-        raise UnusableMessage("camera_info", f"camera_info: {error}") from error
-
-
-def to_seconds(stamp) -> float:
-    """Return a builtin_interfaces/Time in seconds."""
-    return stamp.sec + 1e-9 * stamp.nanosec
 
 
 def to_regions(message: Detection2DArray, ids: dict[str, int]) -> list[Region]:

@@ -13,9 +13,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
 from ..core.camera import Camera
+from ..pipeline.messages import UnusableMessage, compressed_to_rgb, to_seconds
 from ..pipeline.region import Region
 from .cameras import CameraLatch
-from .conversions import UnusableMessage, compressed_to_rgb, image_to_rgb, to_regions, to_seconds
+from .conversions import image_to_rgb, to_regions
 from .health import Health, describe, explain_silence
 from .latest import Latest
 from .parameters import Settings

@@ -14,8 +14,8 @@ import numpy as np
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header, String
 
+from ..pipeline.messages import UnusableMessage
 from ..pipeline.people import Person
-from .conversions import UnusableMessage
 
 POINT = np.dtype([("u", "<f4"), ("v", "<f4"), ("score", "<f4"), ("person", "<u4"), ("keypoint", "<u4")])
 KINDS = {np.dtype("<f4"): PointField.FLOAT32, np.dtype("<u4"): PointField.UINT32}

@@ -24,8 +24,9 @@ from ..core.camera import Camera
 from ..core.object_model import box_corners
 from ..core.pose import from_quaternion, inverse, make_pose, transform
 from ..pipeline.draw import draw_pose, draw_skeleton
+from ..pipeline.messages import UnusableMessage
 from .cameras import CameraLatch
-from .conversions import UnusableMessage, array_to_image, image_to_rgb
+from .conversions import array_to_image, image_to_rgb
 from .entry import spin
 from .keypoints import from_cloud
 from .outputs import LATCHED

@@ -8,11 +8,11 @@ import time
 from ..core.track import Tracker
 from ..pipeline.estimator import Estimator
 from ..pipeline.follow import Follower
+from ..pipeline.messages import UnusableMessage, to_seconds
 from ..pipeline.people import Observer, PeopleEstimator
 from ..pipeline.regional import RegionalEstimator
 from ..pipeline.solve import Stopwatch
 from . import parameters
-from .conversions import UnusableMessage, to_seconds
 from .health import Health, status_message
 from .inputs import Arrival, Inputs
 from .latest import Latest, Worker

@@ -66,6 +66,17 @@ class Follower:
         self._stamp = self._searched = -np.inf
         self._measured = False
 
+    def state(self) -> dict:
+        """All that later frames depend on, see ``Tracker.state``."""
+        own = {"stamp": self._stamp, "searched": self._searched, "measured": self._measured}
+        return {"tracker": self.tracker.state(), **own}
+
+    def restore(self, state: dict) -> None:
+        """Go on from what ``state`` returned, as if there had been no break."""
+        self.tracker.restore(state["tracker"])
+        self._stamp, self._searched = state["stamp"], state["searched"]
+        self._measured = state["measured"]
+
     def order(self, stamp: float) -> str:
         """Where a frame stands against the last, see ``order_of``."""
         return order_of(stamp, self._stamp)

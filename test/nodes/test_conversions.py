@@ -11,15 +11,8 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from pose_kd_ros.nodes.cameras import CameraLatch
-from pose_kd_ros.nodes.conversions import (
-    UnusableMessage,
-    array_to_image,
-    compressed_to_rgb,
-    image_to_array,
-    image_to_rgb,
-    info_to_camera,
-    to_regions,
-)
+from pose_kd_ros.nodes.conversions import array_to_image, image_to_rgb, to_regions
+from pose_kd_ros.pipeline.messages import UnusableMessage, compressed_to_rgb, image_to_array, info_to_camera
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 GREY = cv2.cvtColor(RGB, cv2.COLOR_RGB2GRAY)
@@ -101,9 +94,25 @@ def test_depth_is_refused_as_a_picture():
 
 def test_an_unknown_encoding_names_the_known_ones_and_cv_bridge(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv_bridge", None)
-    with pytest.raises(UnusableMessage, match=r"bayer_rggb8.*rgb8, bgr8.*cv_bridge") as refusal:
-        image_to_rgb(Image(encoding="bayer_rggb8", width=2, height=2))
+    with pytest.raises(UnusableMessage, match=r"bayer_rggb16.*rgb8, bgr8.*cv_bridge") as refusal:
+        image_to_rgb(Image(encoding="bayer_rggb16", width=2, height=2))
     assert refusal.value.reason == "encoding"
+
+
+@pytest.mark.parametrize("corner", ["rggb", "bggr", "gbrg", "grbg"])
+def test_a_pattern_s_letters_are_its_first_two_rows(corner):
+    colours = dict(r=200, g=100, b=50)
+    pattern = np.array([colours[letter] for letter in corner], np.uint8).reshape(2, 2)
+    image = image_to_rgb(array_to_image(np.tile(pattern, (4, 4)), f"bayer_{corner}8", Header()))
+    np.testing.assert_array_equal(image[3, 3], [200, 100, 50])
+
+
+@pytest.mark.parametrize(("encoding", "order"), [("yuv422", (0, 1)), ("yuv422_yuy2", (1, 0))])
+def test_neutral_chroma_is_grey(encoding, order):
+    values = np.tile(np.array([128, 128], np.uint8), (4, 6, 1))
+    values[..., order[1]] = 180
+    image = image_to_rgb(array_to_image(values, encoding, Header()))
+    assert image.shape == (4, 6, 3) and np.ptp(image) <= 2 and image.min() > 180
 
 
 class StandInBridge:
@@ -119,7 +128,7 @@ class StandInBridge:
 
 def test_other_encodings_go_to_cv_bridge(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv_bridge", types.SimpleNamespace(CvBridge=StandInBridge))
-    message = Image(encoding="bayer_rggb8", width=8, height=6, step=8, data=bytes(48))
+    message = Image(encoding="8UC1_pattern", width=8, height=6, step=8, data=bytes(48))
     assert image_to_rgb(message).shape == (6, 8, 3)
     message.encoding = "broken"
     with pytest.raises(UnusableMessage, match="not a color format"):

@@ -1,0 +1,49 @@
+"""Accuracy that you can check yourself.
+
+    evaluate BAG --bundle B            a recording of your own
+    evaluate --bop FOLDER --bundle B   a BOP data set
+    evaluate score ...                 any results file in BOP's format
+    evaluate compare BUNDLE ...        bundles beside each other
+    evaluate report OUT                the page of an evaluation, anew
+
+`evaluate WHAT --help` tells the options of each. With ROS it is `ros2 run pose_kd_ros evaluate`, without
+`python -m pose_kd_ros.evaluation`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+VERBS = {"score": "score", "compare": "compare", "report": "report"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command-line entry; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments in ([], ["-h"], ["--help"]):
+        print(__doc__)
+        return 0 if arguments else 2
+    name, rest = route(arguments)
+    module = importlib.import_module(f"pose_kd_ros.evaluation.{name}")
+    parser = argparse.ArgumentParser(
+        prog=" ".join(["evaluate", *arguments[: len(arguments) - len(rest)]]),
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    return module.main(parser.parse_args(rest))
+
+
+def route(arguments: list[str]) -> tuple[str, list[str]]:
+    """Return the module that a command line is for, and what is left of it."""
+    if arguments[0] in VERBS:
+        return VERBS[arguments[0]], arguments[1:]
+    is_bop = any(text == "--bop" or text.startswith("--bop=") for text in arguments)
+    return "bop_eval" if is_bop else "bag_run", arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""A bundle on a recording, through the very pipeline of the node, and the figures that come of it.
+
+Every picture is processed, on one thread and in order: the node on a slow machine drops some. What is written
+to OUT is the same each time on one machine, but for times. A run that was stopped goes on where it was.
+Exit codes: 0, 2 where something is refused, 3 where the recording is damaged and what could be read was
+evaluated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..bundle.manifest import BundleError
+from ..bundle.store import MANIFEST, sha256
+from ..pipeline.follow import Follower
+from . import figures
+from .bag_images import BagFrame, BagImages, load_camera
+from .bags import BagError, open_bag
+from .differences import table, write_differences
+from .frames import MEASURED, to_record
+from .loading import bundle_facts, find_bundle, load_follower
+from .ply import PlyError
+from .progress import Progress, size_of
+from .summary import environment, write_summary, write_whole
+from .surfaces import surfaces
+from .truth import Names, Truth, make_truth
+
+OK, REFUSED, DAMAGED, STOPPED = 0, 2, 3, 130
+LATE = "stamp not after the last one's: the node does not use such an image"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """``evaluate BAG --bundle B``."""
+    add = parser.add_argument
+    add("bag", type=Path, metavar="BAG", help="recording: a rosbag2 folder, or one .mcap or .db3 file")
+    add(
+        "--bundle",
+        action="append",
+        required=True,
+        metavar="B",
+        help="folder or name; twice: one beside the other",
+    )
+    add("--locator", metavar="B", help="keypoint bundle that finds the objects for a dense or heatmap one")
+    add("--out", type=Path, metavar="DIR", help="where to write (default: evaluation_<BAG>)")
+    add(
+        "--truth",
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help="true poses: tf:CHILD[,CHILD...], a topic of poses (see docs/evaluation.md) or a CSV file",
+    )
+    add(
+        "--object",
+        action="append",
+        default=[],
+        metavar="NAME=ID",
+        help="object id of a TF frame, of a topic or of a class name of the truth",
+    )
+    add(
+        "--mesh",
+        action="append",
+        default=[],
+        metavar="[ID=]FILE",
+        help="PLY in millimetres: errors over its surface, agreement of its outline with the image; "
+        "'box' for an object that fills its box",
+    )
+    add(
+        "--object-scale",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="the real objects' size over the bundle's",
+    )
+    add("--camera", metavar="TOPIC", help="image topic, where several were recorded")
+    add("--camera-info", type=Path, metavar="FILE", help="calibration file of ROS, in place of CameraInfo")
+    add("--limit", type=int, metavar="N", help="stop after N images")
+    add("--fresh", action="store_true", help="begin again, whatever is in DIR")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Evaluate each bundle, print and write the figures; returns the exit code."""
+    try:
+        out = args.out or Path(f"evaluation_{args.bag.resolve().stem}")
+        folders = folders_of(out, args.bundle)
+        codes, summaries = [], []
+        for bundle, folder in zip(args.bundle, folders):
+            code, summary = evaluate(args, bundle, folder)
+            codes.append(code)
+            summaries.append(summary)
+        names = [folder.name if len(folders) > 1 else summaries[0]["bundle"]["name"] for folder in folders]
+        print(table(names, [summary["figures"] for summary in summaries]))
+        if len(folders) > 1:
+            write_differences(out, names, summaries)
+        for fault, count in summaries[0]["faults"].items():
+            print(f"fault ({count} x): {fault}", file=sys.stderr)
+        return max(codes)
+    except (BagError, BundleError, PlyError, ImportError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return STOPPED
+
+
+def folders_of(out: Path, bundles: Sequence[str]) -> list[Path]:
+    """OUT itself for one bundle, else a folder in it for each, by the bundles' names."""
+    if len(bundles) == 1:
+        return [out]
+    seen: Counter[str] = Counter()
+    folders = []
+    for bundle in bundles:
+        name = find_bundle(bundle).resolve().name
+        seen[name] += 1
+        folders.append(out / (name if seen[name] == 1 else f"{name}_{seen[name]}"))
+    return folders
+
+
+def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dict]:
+    """Evaluate one bundle into ``out``; returns exit code and summary. Raises BagError, BundleError."""
+    follower = load_follower(bundle, args.locator, args.object_scale)
+    objects = follower.estimator.objects
+    points, silhouettes = surfaces(args.mesh, objects, args.object_scale)
+    camera = load_camera(args.camera_info) if args.camera_info else None
+    with open_bag(args.bag, salvage=True) as bag:
+        images = BagImages(bag, args.camera, camera)
+        names = Names(parse_objects(args.object), objects)
+        truth = joined([make_truth(source, bag, names) for source in args.truth])
+        progress = Progress(out, identity(args, follower, images.topic), args.fresh)
+        if progress.follower is not None:
+            follower.restore(progress.follower)
+        for frame in followable(images, follower, progress, args.limit):
+            expected, started = follower.tracker.predict(seconds(frame)), time.perf_counter()
+            followed = follower.process(seconds(frame), frame.image, frame.camera)
+            spent = 1e3 * (time.perf_counter() - started)
+            true = truth(frame)
+            record = to_record(frame, followed, expected, true, objects, points, silhouettes, spent)
+            progress.add(record, follower.state())
+    records = progress.records()
+    if not records:
+        raise BagError(
+            f"{args.bag}: no image could be evaluated: {'; '.join(images.faults) or 'none is there'}"
+        )
+    write_whole(out / "results.csv", results_csv(records))
+    summary = write_summary(
+        out,
+        kind="bag",
+        source=args.bag.resolve().name,
+        bundle=bundle_facts(follower.estimator.bundle),
+        frames=len(records),
+        figures=figures.all_figures(records, objects, points),
+        objects=figures.object_figures(records, objects, points),
+        curves=figures.curves(records, objects),
+        environment=environment(),
+        faults=images.faults,
+    )
+    return DAMAGED if images.damaged else OK, summary
+
+
+def followable(
+    images: BagImages, follower: Follower, progress: Progress, limit: int | None
+) -> Iterator[BagFrame]:
+    """Yield the images that are to be processed next, with a progress bar. Those that the node would not
+    use are counted; where stamps jump back, as in a bag that loops, the tracks are forgotten."""
+    done = {record["frame"] for record in progress.records()}
+    with tqdm(total=images.count, unit="image", disable=None) as bar:
+        for frame in images.frames():
+            if limit is not None and len(done) >= limit:
+                return
+            bar.update(frame.frame + 1 - bar.n)
+            if frame.frame in done:
+                continue
+            order = "late" if frame.frame <= progress.last else follower.order(seconds(frame))
+            if order == "late":
+                images.faults[LATE] += 1
+                continue
+            if order == "jumped":
+                follower.reset()
+            yield frame
+            done.add(frame.frame)
+
+
+def seconds(frame: BagFrame) -> float:
+    """An image's stamp as the node reckons it."""
+    whole, rest = divmod(frame.stamp_ns, 1_000_000_000)
+    return whole + 1e-9 * rest
+
+
+def identity(args: argparse.Namespace, follower: Follower, camera: str) -> dict:
+    """What the lines of a run depend on: a run goes on only where all of it is the same."""
+    bundle = follower.estimator.bundle
+    return {
+        "recording": args.bag.resolve().name,
+        "bytes": size_of(args.bag),
+        "bundle": sha256(bundle.folder / MANIFEST),
+        "locator": sha256(find_bundle(args.locator) / MANIFEST) if args.locator else None,
+        "camera": camera,
+        "camera_info": sha256(args.camera_info) if args.camera_info else None,
+        "object_scale": args.object_scale,
+        "truth": list(args.truth),
+        "object": list(args.object),
+        "mesh": list(args.mesh),
+    }
+
+
+def parse_objects(texts: Sequence[str]) -> dict[str, int]:
+    """NAME=ID ... as a dictionary. Raises BagError."""
+    pairs = [text.rpartition("=") for text in texts]
+    for text, (name, _, number) in zip(texts, pairs):
+        if not name or not number.isdigit():
+            raise BagError(f"--object: wanted NAME=ID with a number as ID, found {text!r}")
+    return {name: int(number) for name, _, number in pairs}
+
+
+def joined(sources: Sequence[Truth]) -> Truth:
+    """Several sources as one; nothing is known of an image that none of them tells of."""
+
+    def at(frame: BagFrame):
+        known = [poses for source in sources if (poses := source(frame)) is not None]
+        return [pose for poses in known for pose in poses] if known else None
+
+    return at
+
+
+def results_csv(records: Sequence[dict]) -> str:
+    """The measured estimates in BOP's format: one scene, millimetres, seconds of a whole image."""
+    lines = ["scene_id,im_id,obj_id,score,R,t,time"]
+    for record in records:
+        for one in record["estimates"]:
+            if one["state"] in MEASURED:
+                pose = np.array(one["T_camera_object"]).reshape(4, 4)
+                R, t = (
+                    " ".join(repr(float(v)) for v in part) for part in (pose[:3, :3].flat, pose[:3, 3] * 1e3)
+                )
+                time_s = record["latency_ms"] / 1e3
+                lines.append(f"0,{record['frame']},{one['object_id']},{one['score']!r},{R},{t},{time_s!r}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,80 @@
+"""From a bundle's name to the pipeline that the node runs with its default parameters, on one thread."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+
+from ..bundle.manifest import BundleError
+from ..bundle.store import MANIFEST, Bundle, open_bundle, sha256
+from ..core.track import Tracker
+from ..pipeline.estimator import Estimator
+from ..pipeline.families import make_estimator
+from ..pipeline.follow import Follower
+from ..pipeline.network import load_network
+from ..pipeline.people import PeopleEstimator
+from ..pipeline.regional import RegionalEstimator
+
+
+def load_follower(name: str, locator: str | None = None, scale: float = 1.0) -> Follower:
+    """Return the pipeline of a bundle, given by folder or name. scale: the real objects' size over its own.
+
+    Everything runs on one thread: several may add the same numbers in another order. Raises BundleError.
+    """
+    cv2.setNumThreads(1)
+    located = _estimator(locator) if locator else None
+    if located is not None and not isinstance(located, Estimator):
+        raise BundleError(
+            f"locator {locator}: of the {located.bundle.manifest.family} family, wanted keypoint"
+        )
+    estimator = _estimator(name, located)
+    manifest = estimator.bundle.manifest
+    if isinstance(estimator, PeopleEstimator):
+        raise BundleError(f"bundle {name}: shows people; wanted one of objects, whose poses can be compared")
+    if manifest.looks_where_told and located is None:
+        raise BundleError(
+            f"bundle {name}: of the {manifest.family} family, which looks where it is told: "
+            "give a keypoint bundle with --locator"
+        )
+    estimator = estimator.scaled(dict.fromkeys(estimator.objects, scale))
+    return Follower(estimator, Tracker(estimator.objects))
+
+
+def _estimator(
+    name: str, locator: Estimator | None = None
+) -> Estimator | RegionalEstimator | PeopleEstimator:
+    bundle = open_bundle(find_bundle(name))
+    return make_estimator(bundle, load_network(bundle, threads=1), locator)
+
+
+def find_bundle(name: str) -> Path:
+    """Return a bundle's folder, given as such or by the name of an installed one. Raises BundleError."""
+    if Path(name).is_dir():
+        return Path(name)
+    shares = [
+        Path(prefix, "share/pose_kd_ros") for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(":")
+    ]
+    places = [folder / "bundles" for folder in (Path(__file__).resolve().parents[2], *shares)]
+    for place in places:
+        if Path(name).name == name and (place / name / MANIFEST).is_file():
+            return place / name
+    known = sorted({path.parent.name for place in places for path in place.glob(f"*/{MANIFEST}")})
+    raise BundleError(
+        f"bundle {name!r}: neither a folder nor one of the installed {', '.join(known) or 'none'}"
+    )
+
+
+def bundle_facts(bundle: Bundle) -> dict:
+    """What a summary says of a bundle; its hash is the manifest's, which holds those of all other files."""
+    manifest, network = bundle.manifest, bundle.manifest.network
+    size = sum(path.stat().st_size for path in bundle.folder.iterdir() if path.is_file())
+    return {
+        "name": manifest.name,
+        "family": manifest.family,
+        "parameters": network.parameters,
+        "gflop": network.gflop,
+        "size_mb": round(size / 1e6, 3),
+        "sha256": sha256(bundle.folder / MANIFEST),
+    }

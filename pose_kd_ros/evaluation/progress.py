@@ -1,0 +1,80 @@
+"""frames.jsonl, appended to image by image, and what is needed to go on after a break with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from .bags import BagError
+from .summary import SUMMARY, write_whole
+
+FRAMES, STATE = "frames.jsonl", "state.json"
+
+
+class Progress:
+    """An evaluation's folder while it is filled. last: number of the last image that is in it, -1 for none.
+
+    follower: the pipeline's state after it, None for none. A line that was begun when a run was stopped is
+    cut off: the state says up to where the lines are good.
+    """
+
+    def __init__(self, out: Path, identity: Mapping, fresh: bool = False):
+        """identity: what the lines depend on. fresh: forget what is there.
+
+        Raises BagError: ``out`` holds another evaluation, or its files do not fit each other.
+        """
+        self.out, self.identity = out, dict(identity)
+        out.mkdir(parents=True, exist_ok=True)
+        saved = {} if fresh else self._saved()
+        self.last, self.follower = saved.get("last", -1), saved.get("follower")
+        self._size = saved.get("bytes", 0)
+        self._path = out / FRAMES
+        if not fresh and self._size > (self._path.stat().st_size if self._path.exists() else 0):
+            raise BagError(
+                f"{self._path}: shorter than the {self._size} bytes that {STATE} speaks of: use --fresh"
+            )
+        with open(self._path, "ab") as file:
+            file.truncate(self._size)
+        if fresh:
+            for name in (STATE, SUMMARY):
+                (out / name).unlink(missing_ok=True)
+
+    def _saved(self) -> dict:
+        path = self.out / STATE
+        if not path.is_file():
+            if (self.out / SUMMARY).exists():
+                raise BagError(f"{self.out} holds another evaluation: choose another --out, or use --fresh")
+            return {}
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        for name, wanted in self.identity.items():
+            found = saved["identity"].get(name)
+            if found != wanted:
+                raise BagError(
+                    f"{self.out} holds another evaluation ({name}: {found!r}, now {wanted!r}): "
+                    "choose another --out, or use --fresh"
+                )
+        return saved
+
+    def add(self, record: dict, follower: dict) -> None:
+        """Append an image's line and save the pipeline's state after it."""
+        line = (json.dumps(record) + "\n").encode()
+        with open(self._path, "ab") as file:
+            file.write(line)
+        self._size += len(line)
+        self.last, self.follower = record["frame"], follower
+        state = {"identity": self.identity, "last": self.last, "bytes": self._size, "follower": follower}
+        write_whole(self.out / STATE, json.dumps(state))
+
+    def records(self) -> list[dict]:
+        """All lines."""
+        with open(self._path, encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a recording: a file, or all files of a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(os.path.getsize(one) for one in path.rglob("*") if one.is_file())
