@@ -10,7 +10,6 @@ Convention: t "0 0 1000" -> T_camera_object[:3, 3] = (0, 0, 1.0).
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from .bop import BopError
 from .bop.values import METRES, nearest_rotation
+from .summary import write_whole
 
 COLUMNS = ("scene_id", "im_id", "obj_id", "score", "R", "t", "time")
 SAME_TIME_S = 1e-3  # times of one image that differ by more are not one time
@@ -55,9 +55,7 @@ def read_results(path: Path) -> list[BopResult]:
 def write_results(path: Path, results: Iterable[BopResult]) -> None:
     """Write the file whole or not at all; numbers so that reading gives the same ones."""
     lines = [",".join(COLUMNS), *(_line(result) for result in results)]
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def _line(result: BopResult) -> str:

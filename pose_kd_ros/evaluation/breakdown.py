@@ -1,4 +1,4 @@
-"""The figures of a run that other papers print, each object's own, and recall over thresholds."""
+"""The figures of BOP's localisation task that other papers print, in all and of each object."""
 
 from __future__ import annotations
 
@@ -9,31 +9,29 @@ import numpy as np
 from ..core.metrics import auc_posecnn, count, match
 from ..core.object_model import ObjectModel
 from .bop_run import Group, kept_of
+from .figures import WITHIN
 
-CM, DEGREES = 5.0, 5.0
-CURVE_POINTS = 50
 OF_IMAGES = ("images", "ms_per_image")
-# Name of the errors: farthest threshold, label.
-CURVES = {
-    "mssd": (0.5, "MSSD / diameter"),
-    "mspd": (50.0, "MSPD (px of an image 640 wide)"),
-    "add_s": (0.5, "ADD(-S) / diameter"),
-}
 
 
 def localised(groups: Sequence[Group], objects: Mapping[int, ObjectModel]) -> dict[str, float]:
     """Figures of the best-scored estimates, as many of an object as are asked for.
 
     add_s_01d: ADD, of symmetric objects ADD-S, below 0.1 d. auc_add_s: area under its recall up to 0.1 m, as
-    of the PoseCNN toolbox; auc_adds: the same of ADD-S for all objects. within_5cm_5deg: up to symmetry.
+    of the PoseCNN toolbox; auc_adds: the same of ADD-S for all objects. within_...: both errors below, up to
+    symmetry.
     """
-    near = [_asked(g, np.maximum(g.shift / (CM / 100), g.turn / np.radians(DEGREES))) for g in groups]
     distances = {name: [_distances(g, getattr(g, name), objects) for g in groups] for name in ("add", "adds")}
     return {
         "add_s_01d": _recall([_asked(g, g.add) for g in groups], 0.1),
         "auc_add_s": auc_posecnn(np.concatenate([np.zeros(0), *distances["add"]])),
         "auc_adds": auc_posecnn(np.concatenate([np.zeros(0), *distances["adds"]])),
-        "within_5cm_5deg": _recall(near, 1.0),
+        **{
+            f"within_{round(100 * metres)}cm_{degrees}deg": _recall(
+                [_asked(g, np.maximum(g.shift / metres, g.turn / np.radians(degrees))) for g in groups], 1.0
+            )
+            for metres, degrees in WITHIN
+        },
     }
 
 
@@ -48,16 +46,6 @@ def by_object(
         figures = {name: value for name, value in own.items() if name not in OF_IMAGES}
         found[str(object_id)] = {"class_name": objects[object_id].name, **figures}
     return found
-
-
-def curves(groups: Sequence[Group]) -> dict[str, dict]:
-    """Recall, y, over thresholds, x, for MSSD, MSPD and ADD(-S)."""
-    result = {}
-    for name, (limit, label) in CURVES.items():
-        errors = [_asked(g, g.add if name == "add_s" else getattr(g, name)) for g in groups]
-        x = np.linspace(0, limit, CURVE_POINTS + 1)[1:]
-        result[name] = {"x": x.tolist(), "y": [_recall(errors, t) for t in x], "x_label": label}
-    return result
 
 
 def localisation(group: Group) -> Group:
