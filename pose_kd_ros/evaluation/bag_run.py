@@ -232,7 +232,9 @@ def joined(sources: Sequence[Truth]) -> Truth:
 def results_of(records: Sequence[dict]) -> list[BopResult]:
     """The measured estimates in BOP's terms: one scene, the time of the whole image in each line."""
     return [
-        BopResult(0, record["frame"], one["object_id"], one["score"], pose_of(one), record["latency_ms"] / 1e3)
+        BopResult(
+            0, record["frame"], one["object_id"], one["score"], pose_of(one), record["latency_ms"] / 1e3
+        )
         for record in records
         for one in (record["estimates"][i] for i in measured(record))
     ]

@@ -1,6 +1,7 @@
-"""A bundle on a BOP data set, either layout, through the very estimator of the node: every image by itself, the
-whole frame searched. A run that was stopped goes on where it was; all it writes is the same each time on one
-machine, but for times.
+"""A bundle on a BOP data set, either layout, through the very estimator of the node: every image by itself,
+the whole frame searched. A run that was stopped goes on where it was; all it writes is the same each time on
+one machine, but for times.
+
 Exit codes: 0, 2 where something is refused, 3 where images are damaged and the others were evaluated.
 """
 
@@ -20,7 +21,7 @@ from ..core.object_model import ObjectModel
 from . import bop_run, figures
 from .bags import BagError
 from .bop import BopDataset, BopError, BopImage, Faults
-from .bop_folder import find_split, mesh_path, surface_points
+from .bop_folder import find_split, load_objects, mesh_path, surface_points
 from .bop_results import BopResult, write_results
 from .bop_run import Look, compare, run
 from .differences import table
@@ -32,6 +33,7 @@ from .summary import environment, write_summary
 from .vsd import Caster, load_mesh
 
 OK, REFUSED, DAMAGED, STOPPED = 0, 2, 3, 130
+SAME_SIZE = 0.05  # diameters that differ by a larger share are of two objects
 TIMES = ("ms_per_image", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
 Objects = Mapping[int, ObjectModel]
 
@@ -72,6 +74,7 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
     estimator = load_estimator(args.bundle, args.locator)
     if estimator.bundle.manifest.looks_where_told and not (args.locator or args.given_boxes):
         raise BundleError(f"bundle {args.bundle}: looks where it is told: give --locator B or --given-boxes")
+    check_sizes(split, estimator.objects)
     images = dict(enumerate(BopDataset(split, faults).images[: args.limit]))
     points = surface_points(split, estimator.objects)
     caster = caster_for(split, estimator.objects, images.values()) if not args.no_vsd else None
@@ -110,6 +113,17 @@ def identity(args: argparse.Namespace, split: Path) -> dict:
         "locator": sha256(find_bundle(args.locator) / MANIFEST) if args.locator else None,
         "given_boxes": args.given_boxes,
     }
+
+
+def check_sizes(split: Path, objects: Objects) -> None:
+    """Refuse a data set whose objects of the bundle's ids are others, seen by their diameters: BopError."""
+    theirs = load_objects(split)
+    for key, model in objects.items():
+        if key in theirs and abs(theirs[key].diameter / model.diameter - 1) > SAME_SIZE:
+            raise BopError(
+                f"{split.parent}: object {key} has a diameter of {theirs[key].diameter:.4g} m, the bundle's "
+                f"{model.name} {model.diameter:.4g} m: another object"
+            )
 
 
 def caster_for(split: Path, objects: Objects, images) -> Caster | None:

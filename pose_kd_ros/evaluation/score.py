@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,10 @@ from .bop_folder import TARGETS, find_split, load_objects, mesh_path, surface_po
 from .bop_results import BopResult, read_results
 from .bop_run import VISIBLE, Group, compare, figures
 from .breakdown import by_object, localisation, localised
+from .ply import PlyError
 from .vsd import Caster, load_mesh
+
+REFUSED = 2
 
 Key = tuple[int, int]  # scene, image
 
@@ -67,7 +71,9 @@ def score(
     meshes = {i: load_mesh(mesh_path(split, i)) for i in objects} if with_vsd else {}
     caster = Caster(meshes) if with_vsd else None
     points, groups = surface_points(split, objects), []
-    for key, view in tqdm(_views(split, every, asked_of, truth), total=len(asked_of), unit="img"):
+    views = _views(split, every, asked_of, truth)
+    for key, view in tqdm(views, total=len(asked_of), unit="img", disable=None):
+        _check_targets(view.image, asked_of[key])
         poses = [as_pose(result) for result in found_of.get(key, ())]
         compared = compare(view.image, view.width, poses, objects, points, caster)
         groups += [_with_asked(group, view.image, asked_of[key]) for group in compared]
@@ -123,14 +129,19 @@ def _with_asked(group: Group, image: BopImage, targets: Sequence[BopTarget]) -> 
     """The group with its target's instances asked for: the most visible ones."""
     wanted = sum(t.count for t in targets if t.object_id == group.object_id)
     visible = [i.visib_fract for i in image.instances if i.object_id == group.object_id]
-    if wanted > len(visible):
-        raise BopError(
-            f"targets: ask for {wanted} of object {group.object_id} in scene {image.scene_id}, image "
-            f"{image.image_id}, whose true poses are {len(visible)}"
-        )
     asked = np.zeros(len(visible), bool)
     asked[np.argsort(-np.array(visible), kind="stable")[:wanted]] = True
     return replace(group, asked=asked)
+
+
+def _check_targets(image: BopImage, targets: Sequence[BopTarget]) -> None:
+    for target in targets:
+        true = sum(i.object_id == target.object_id for i in image.instances)
+        if target.count > true:
+            raise BopError(
+                f"targets: ask for {target.count} of object {target.object_id} in scene {image.scene_id}, "
+                f"image {image.image_id}, whose true poses are {true}"
+            )
 
 
 def _views(split: Path, images, asked_of, truth: Sequence[BopResult] | None) -> Iterator[tuple[Key, View]]:
@@ -184,11 +195,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Score the file and print; raises BopError."""
-    results = read_results(args.results)
-    targets = None if args.targets is None else load_targets(args.targets)
-    truth = None if args.truth is None else read_results(args.truth)
-    scored = score(args.bop, results, targets, truth, not args.no_vsd)
+    """Score the file and print; returns the exit code, 2 where something is refused."""
+    try:
+        results = read_results(args.results)
+        targets = None if args.targets is None else load_targets(args.targets)
+        truth = None if args.truth is None else read_results(args.truth)
+        scored = score(args.bop, results, targets, truth, not args.no_vsd)
+    except (BopError, PlyError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return REFUSED
     print(as_json(args.results, scored) if args.json else as_table(scored))
     return 0
 

@@ -45,7 +45,7 @@ def test_rotations_stay_as_they_are_written(tmp_path):
         (LINE.replace("0.5", "nan"), "line 3, column score: wants 1 finite numbers, got 'nan'"),
         (LINE.replace("10 20 1000", "10 20"), "line 3, column t: wants 3 finite numbers, got '10 20'"),
         (LINE.replace("1 0 0 0 1 0 0 0 1", "1 0 0 0 1 0 0 0 -1"), "line 3, column R: wants a rotation"),
-        (LINE.replace("0.25", "0.5"), "line 3, column time: wants 0.25 s, as the first line of scene 2, image 3"),
+        (LINE.replace("0.25", "0.5"), "line 3, column time: wants 0.25 s, as the first line of scene 2"),
     ],
 )
 def test_a_wrong_line_is_refused_by_name(tmp_path, line, message):

@@ -13,8 +13,7 @@ from pose_kd_ros.evaluation.vsd import TAUS, Caster, Rays, visible, vsd
 K = np.array([[500.0, 0, 128], [0, 500, 96], [0, 0, 1]])
 RAYS = Rays(K, 256, 192)
 NOTHING = np.zeros((192, 256))
-CUBE_FACES = [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1], [2, 3, 7], [2, 7, 6], [0, 2, 6],
-              [0, 6, 4], [1, 5, 7], [1, 7, 3]]
+SIDES = [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]]
 
 
 def plane(depth, columns=slice(40, 200)):
@@ -25,7 +24,8 @@ def plane(depth, columns=slice(40, 200)):
 
 
 def cube(size):
-    return box_corners((0, 0, 0), (size,) * 3), np.array(CUBE_FACES)
+    triangles = [[side[0], side[i], side[i + 1]] for side in SIDES for i in (1, 2)]
+    return box_corners((0, 0, 0), (size,) * 3), np.array(triangles)
 
 
 def test_a_plane_behind_the_true_one_is_wrong_for_the_tolerances_it_exceeds():
