@@ -9,7 +9,6 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..core.pose import from_quaternion, inverse, make_pose
-from ..pipeline.messages import UnusableMessage
 from .bag_messages import decode, nanoseconds
 from .bags import Bag
 
@@ -63,15 +62,11 @@ class Transforms:
 
     @classmethod
     def read(cls, bag: Bag) -> Transforms:
-        """From all TF topics; one that ends in _static holds at all times."""
+        """From all TF topics; one that ends in _static holds at all times. Raises ValueError."""
         made, moving = cls(), defaultdict(dict)
         topics = [one.name for one in bag.topics.values() if one.type == TF]
-        for message in bag.messages(topics) if topics else ():
-            try:
-                transforms = decode(message).transforms
-            except UnusableMessage:  # what hangs on it is not found, and said so
-                continue
-            for one in transforms:
+        for message in bag.readable(topics) if topics else ():
+            for one in decode(message).transforms:
                 parent, child = one.header.frame_id.lstrip("/"), one.child_frame_id.lstrip("/")
                 pose = to_pose(one.transform.translation, one.transform.rotation)
                 if message.topic.endswith("_static"):

@@ -72,6 +72,15 @@ def make_truth(source: str, bag: Bag, names: Names) -> Truth:
 
     Raises BagError: there is no such source, or it is not as it should be.
     """
+    try:
+        return _make_truth(source, bag, names)
+    except BagError:
+        raise
+    except ValueError as error:  # bytes that are no message, quaternions of zeros
+        raise BagError(f"truth: {source}: {error}") from error
+
+
+def _make_truth(source: str, bag: Bag, names: Names) -> Truth:
     if source.startswith("tf:"):
         return from_tf(source[3:].split(","), Transforms.read(bag), names)
     if source in bag.topics:
@@ -105,7 +114,7 @@ def from_topic(topic: str, bag: Bag, names: Names) -> Truth:
     if kind not in readers:
         raise BagError(f"truth: {topic} is {kind}; wanted {', '.join(readers)}")
     entries: dict[int, tuple[str, list[TruePose]]] = {}
-    for raw in bag.messages([topic]):
+    for raw in bag.readable([topic]):
         message = decode(raw)
         poses = readers[kind](message, topic, names)
         entries[nanoseconds(message.header.stamp)] = message.header.frame_id, poses

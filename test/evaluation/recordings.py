@@ -36,8 +36,11 @@ def make(kind, **fields):
 
 
 def header(stamp, frame=FRAME):
-    return make("std_msgs/Header", stamp=make("builtin_interfaces/Time", sec=stamp // 10**9,
-                                              nanosec=stamp % 10**9), frame_id=frame)
+    return make(
+        "std_msgs/Header",
+        stamp=make("builtin_interfaces/Time", sec=stamp // 10**9, nanosec=stamp % 10**9),
+        frame_id=frame,
+    )
 
 
 def image_at(topic, stamp, pixels, frame=FRAME, camera=CAMERA):
@@ -49,7 +52,9 @@ def image_at(topic, stamp, pixels, frame=FRAME, camera=CAMERA):
 
 def compressed_at(topic, stamp, pixels):
     data = cv2.imencode(".png", pixels)[1].reshape(-1)
-    message = make("sensor_msgs/CompressedImage", header=header(stamp), format="bgr8; png compressed", data=data)
+    message = make(
+        "sensor_msgs/CompressedImage", header=header(stamp), format="bgr8; png compressed", data=data
+    )
     return topic, "sensor_msgs/msg/CompressedImage", stamp, message
 
 
@@ -102,6 +107,10 @@ def quaternion(pose):
 def tf_at(stamp, parent, child, pose, topic="/tf"):
     shift = make("geometry_msgs/Vector3", **dict(zip("xyz", pose[:3, 3].tolist())))
     transform = make("geometry_msgs/Transform", translation=shift, rotation=quaternion(pose))
-    one = make("geometry_msgs/TransformStamped", header=header(stamp, parent), child_frame_id=child,
-               transform=transform)
+    one = make(
+        "geometry_msgs/TransformStamped",
+        header=header(stamp, parent),
+        child_frame_id=child,
+        transform=transform,
+    )
     return topic, "tf2_msgs/msg/TFMessage", stamp, make("tf2_msgs/TFMessage", transforms=[one])

@@ -84,7 +84,7 @@ def test_depth_and_a_compressed_twin_are_no_further_cameras(tmp_path):
 
 def test_without_camera_info_the_option_is_named_and_its_file_is_used(tmp_path):
     path = write(tmp_path / "bag", disc_messages(2, infos=None))
-    with pytest.raises(BagError, match="no CameraInfo: give .* --camera-info FILE"):
+    with pytest.raises(BagError, match=r"no CameraInfo: give .* --camera-info FILE"):
         read(path)
     for width, usable in ((320, 2), (640, 0)):
         (tmp_path / "camera.yaml").write_text(CALIBRATION.format(width=width, height=240))
@@ -93,11 +93,14 @@ def test_without_camera_info_the_option_is_named_and_its_file_is_used(tmp_path):
     assert images.faults == {"--camera-info is of 640x240, a picture 320x240": 2}
 
 
-@pytest.mark.parametrize(("old", "new", "text"), [
-    ("image_width", "width", "no field 'image_width'"),
-    ("plumb_bob", "thin_prism", "'thin_prism', wanted one of"),
-    ("camera_name: camera", "camera_name: [", "no camera calibration"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ("image_width", "width", "no field 'image_width'"),
+        ("plumb_bob", "thin_prism", "'thin_prism', wanted one of"),
+        ("camera_name: camera", "camera_name: [", "no camera calibration"),
+    ],
+)
 def test_a_poor_calibration_file_is_refused_by_name(tmp_path, old, new, text):
     path = tmp_path / "camera.yaml"
     path.write_text(CALIBRATION.format(width=640, height=480).replace(old, new))
