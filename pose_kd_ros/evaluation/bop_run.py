@@ -35,6 +35,7 @@ from .vsd import THRESHOLDS as VSD_THRESHOLDS
 
 VISIBLE = 0.1  # BOP asks for instances of which at least this share is seen
 NEAR = 2.0  # diameters: an estimate farther from every instance is a false alarm, not a poor pose
+ADD_RIGHT = 0.1  # diameters
 FAR = 0.1  # metres: where the area under the curve of ADD-S ends
 FOUND = 0.5  # of the diameter: an estimate with a smaller MSSD has found an instance, others are false
 
@@ -213,14 +214,18 @@ def vsd_recall(groups: list[Group]) -> float | None:
 def add_recalls(groups: list[Group]) -> dict[str, float]:
     """Return ADD(-S) < 0.1 d: ``add_s_01d`` over all asked instances, ``add_s_01d_<id>`` of each object.
 
-    It cannot see a wrong rotation of an object as symmetric as a cube.
+    Estimates are matched by ADD(-S) itself, as in other papers. It cannot see a wrong rotation of an object
+    as symmetric as a cube.
     """
-    errors = {}
+    hits: dict[int, list[np.ndarray]] = {}
     for group in groups:
-        errors.setdefault(group.object_id, []).append(best(group, group.add, FOUND))
-    joined = {i: np.concatenate(parts) for i, parts in sorted(errors.items())}
-    every = np.concatenate([np.zeros(0), *joined.values()])
-    return {"add_s_01d": recall(every, 0.1)} | {f"add_s_01d_{i}": recall(e, 0.1) for i, e in joined.items()}
+        matched = match(group.add, group.scores, ADD_RIGHT)
+        hit = np.isin(np.arange(len(group.asked)), matched)[group.asked]
+        hits.setdefault(group.object_id, []).append(hit)
+    joined = {i: np.concatenate(parts) for i, parts in sorted(hits.items())}
+    every = np.concatenate([np.zeros(0, bool), *joined.values()])
+    shares = {"add_s_01d": every} | {f"add_s_01d_{i}": hit for i, hit in joined.items()}
+    return {name: float(hit.mean()) if len(hit) else float("nan") for name, hit in shares.items()}
 
 
 def false_alarm_scores(groups: list[Group]) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core.metrics import auc_posecnn, count, match
 from ..core.object_model import ObjectModel
-from .bop_run import Group, kept_of
+from .bop_run import Group, add_recalls, kept_of
 from .figures import WITHIN
 
 OF_IMAGES = ("images", "ms_per_image")
@@ -23,7 +23,7 @@ def localised(groups: Sequence[Group], objects: Mapping[int, ObjectModel]) -> di
     """
     distances = {name: [_distances(g, getattr(g, name), objects) for g in groups] for name in ("add", "adds")}
     return {
-        "add_s_01d": _recall([_asked(g, g.add) for g in groups], 0.1),
+        "add_s_01d": add_recalls(list(groups))["add_s_01d"],
         "auc_add_s": auc_posecnn(np.concatenate([np.zeros(0), *distances["add"]])),
         "auc_adds": auc_posecnn(np.concatenate([np.zeros(0), *distances["adds"]])),
         **{

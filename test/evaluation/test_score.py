@@ -1,6 +1,7 @@
 """Scores of results files: bop_toolkit's figures on real ones, and protocol by hand on a drawn data set."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -113,6 +114,13 @@ def test_a_wrong_file_is_refused_in_one_line(balls, tmp_path, capsys):
     (tmp_path / "r.csv").write_text("1,0,1,0.5\n")
     assert main(["score", "--bop", str(balls), "--results", str(tmp_path / "r.csv")]) == 2
     assert capsys.readouterr().err.startswith(f"evaluate: {tmp_path / 'r.csv'}, line 1: wants 7 columns")
+
+
+def test_depth_without_open3d_is_refused_with_the_way_out(balls, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    write_results(tmp_path / "r.csv", true_results())
+    assert main(["score", "--bop", str(balls), "--results", str(tmp_path / "r.csv")]) == 2
+    assert "pip install open3d-cpu, or leave VSD out with --no-vsd" in capsys.readouterr().err
 
 
 def test_symmetric_turns_cost_nothing(balls):
