@@ -21,6 +21,7 @@ MODULES = {
     "yaml": "python3-yaml",
 }
 MODULES |= {"transforms3d": "python3-transforms3d", "onnxruntime": None, "rosbags": None, "cv_bridge": None}
+MODULES |= {"open3d": None}
 
 
 def test_versions_are_equal_everywhere():

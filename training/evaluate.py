@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from pose_kd_ros.bundle.manifest import DecodeSpec
 from pose_kd_ros.bundle.store import Bundle, open_bundle
-from pose_kd_ros.evaluation.bop import BopDataset, Faults, OnFault, load_models_info, load_ply_vertices
+from pose_kd_ros.evaluation.bop import BopDataset, Faults, OnFault
+from pose_kd_ros.evaluation.bop_folder import surface_points
 from pose_kd_ros.evaluation.bop_run import (
     Group,
     add_recalls,
@@ -30,13 +31,6 @@ from pose_kd_ros.pipeline.network import load_network
 from pose_kd_ros.pipeline.regional import RegionalEstimator
 
 ALARMS_PER_IMAGE = 1 / 100  # the score threshold is chosen so that held-out renders have no more
-
-
-def surface_points(split: Path, estimator: Estimator) -> dict[int, np.ndarray]:
-    """Vertices (V, 3), metres, of each object's mesh in ../models (models_eval where there is one)."""
-    folder = next((p for p in (split.parent / "models_eval", split.parent / "models") if p.is_dir()), split)
-    load_models_info(folder / "models_info.json")
-    return {i: load_ply_vertices(folder / f"obj_{i:06d}.ply") for i in estimator.objects}
 
 
 def measure(
@@ -56,13 +50,11 @@ def measure(
     faults = Faults(on_fault)
     every = BopDataset(split, faults).images
     images, total = every[first : first + limit if limit else None], len(every) + faults.images
-    points = surface_points(split, estimator)
+    points = surface_points(split, estimator.objects)
     groups, seconds = [], []
-    for image, width, poses, spent in run(
-        estimator, tqdm(images, desc=str(split), unit="img"), faults, given_boxes
-    ):
-        groups += compare(image, width, poses, estimator, points)
-        seconds.append(spent)
+    for look in run(estimator, tqdm(images, desc=str(split), unit="img"), faults, given_boxes):
+        groups += compare(look.image, look.camera.width, look.found.poses, estimator.objects, points)
+        seconds.append(look.seconds)
     if faults.kinds:
         print(f"{split}: {faults.summary(total)}", flush=True)
     return groups, len(seconds), seconds

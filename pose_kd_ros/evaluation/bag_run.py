@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from ..bundle.manifest import BundleError
@@ -25,14 +24,15 @@ from ..pipeline.follow import Follower
 from . import against, figures
 from .bag_images import BagFrame, BagImages, load_camera
 from .bags import Bag, BagError, open_bag
+from .bop_results import BopResult, write_results
 from .differences import table, write_differences
-from .frames import MEASURED, to_record
+from .frames import measured, pose_of, to_record
 from .loading import bundle_facts, find_bundle, load_follower
 from .outcome import OutcomeError
 from .ply import PlyError
 from .progress import Progress, size_of
 from .report import finish, write_report
-from .summary import environment, write_summary, write_whole
+from .summary import environment, write_summary
 from .surfaces import surfaces
 from .truth import Names, Truth, make_truth
 from .worst import Worst, choose, write_overlays
@@ -164,7 +164,7 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
             reasons = "; ".join(images.faults) or "none is there"
             raise BagError(f"{args.bag}: no image could be evaluated: {reasons}")
         write_overlays(out, records, objects, pictures(bag, images.topic, camera, choose(records)))
-    write_whole(out / "results.csv", results_csv(records))
+    write_results(out / "results.csv", results_of(records))
     summary = write_summary(
         out,
         kind="bag",
@@ -256,16 +256,12 @@ def joined(sources: Sequence[Truth]) -> Truth:
     return at
 
 
-def results_csv(records: Sequence[dict]) -> str:
-    """The measured estimates in BOP's format: one scene, millimetres, seconds of a whole image."""
-    lines = ["scene_id,im_id,obj_id,score,R,t,time"]
-    for record in records:
-        for one in record["estimates"]:
-            if one["state"] in MEASURED:
-                pose = np.array(one["T_camera_object"]).reshape(4, 4)
-                R, t = (
-                    " ".join(repr(float(v)) for v in part) for part in (pose[:3, :3].flat, pose[:3, 3] * 1e3)
-                )
-                time_s = record["latency_ms"] / 1e3
-                lines.append(f"0,{record['frame']},{one['object_id']},{one['score']!r},{R},{t},{time_s!r}")
-    return "\n".join(lines) + "\n"
+def results_of(records: Sequence[dict]) -> list[BopResult]:
+    """The measured estimates in BOP's terms: one scene, the time of the whole image in each line."""
+    return [
+        BopResult(
+            0, record["frame"], one["object_id"], one["score"], pose_of(one), record["latency_ms"] / 1e3
+        )
+        for record in records
+        for one in (record["estimates"][i] for i in measured(record))
+    ]

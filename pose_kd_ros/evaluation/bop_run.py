@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,11 +28,15 @@ from ..pipeline.confidence import RIGHT, TERMS, confidence
 from ..pipeline.estimator import Estimator
 from ..pipeline.region import Region, projected_box
 from ..pipeline.regional import RegionalEstimator
-from ..pipeline.solve import ObjectPose
+from ..pipeline.solve import Estimates, ObjectPose
 from .bop import BopError, BopImage, Faults
+from .vsd import TAUS, Caster, Sensor, vsd_of_pairs
+from .vsd import THRESHOLDS as VSD_THRESHOLDS
 
 VISIBLE = 0.1  # BOP asks for instances of which at least this share is seen
 NEAR = 2.0  # diameters: an estimate farther from every instance is a false alarm, not a poor pose
+ADD_RIGHT = 0.1  # diameters
+FAR = 0.1  # metres: where the area under the curve of ADD-S ends
 FOUND = 0.5  # of the diameter: an estimate with a smaller MSSD has found an instance, others are false
 
 
@@ -39,8 +44,9 @@ FOUND = 0.5  # of the diameter: an estimate with a smaller MSSD has found an ins
 class Group:
     """Estimates and true instances of one object in one image.
 
-    mssd, add: (E, G) over the diameter; add is ADD, of a symmetric object ADD-S. mspd: (E, G) px x 640 /
-    width. turn (rad), shift (m): (E, G) up to symmetry.
+    mssd, add, adds: (E, G) over the diameter; add is ADD, of a symmetric object ADD-S, which adds is of any.
+    mspd: (E, G) px x 640 / width. turn (rad), shift (m): (E, G) up to symmetry. vsd: (E, G, T) for each tau,
+    None where it was not measured.
     scores: (E,). evidence: (E, TERMS), the scores' terms. right: (E,) bool, in the score's sense. asked: (G,)
     bool, instances that count; the others may be found without harm.
     """
@@ -49,12 +55,23 @@ class Group:
     mssd: np.ndarray
     mspd: np.ndarray
     add: np.ndarray
+    adds: np.ndarray
     shift: np.ndarray
     turn: np.ndarray
     scores: np.ndarray
     evidence: np.ndarray
     right: np.ndarray
     asked: np.ndarray
+    vsd: np.ndarray | None = None
+
+
+class Look(NamedTuple):
+    """An image, the camera it was taken with, what was found in it, and the seconds that took."""
+
+    image: BopImage
+    camera: Camera
+    found: Estimates
+    seconds: float
 
 
 def run(
@@ -62,9 +79,8 @@ def run(
     images: Iterable[BopImage],
     faults: Faults | None = None,
     given_boxes: bool = False,
-) -> Iterator[tuple[BopImage, int, list[ObjectPose], float]]:
-    """Yield (image, width in px, poses, seconds) of every image: decoded file to poses, whole frame, no
-    hints.
+) -> Iterator[Look]:
+    """Look at every image, from decoded file to poses: whole frame, no hints.
 
     faults: told of pictures that cannot be read; without it BopError is raised. given_boxes: look in the true
     boxes instead, as one who was told where the objects are; figures of such runs say so.
@@ -78,8 +94,8 @@ def run(
         camera = Camera(image.K, np.zeros(0), "plumb_bob", pixels.shape[1], pixels.shape[0])
         regions = true_regions(image, camera, estimator.objects) if given_boxes else ()
         start = time.perf_counter()
-        estimates = estimator.estimate(pixels, camera, regions, search=not given_boxes)
-        yield image, camera.width, estimates.poses, time.perf_counter() - start
+        found = estimator.estimate(pixels, camera, regions, search=not given_boxes)
+        yield Look(image, camera, found, time.perf_counter() - start)
 
 
 def true_regions(image: BopImage, camera: Camera, objects: dict[int, ObjectModel]) -> list[Region]:
@@ -90,12 +106,20 @@ def true_regions(image: BopImage, camera: Camera, objects: dict[int, ObjectModel
 
 
 def compare(
-    image: BopImage, width: int, poses: list[ObjectPose], estimator: Estimator, points: dict[int, np.ndarray]
+    image: BopImage,
+    width: int,
+    poses: Sequence[ObjectPose],
+    objects: Mapping[int, ObjectModel],
+    points: Mapping[int, np.ndarray],
+    caster: Caster | None = None,
 ) -> list[Group]:
-    """Compare an image's estimates with its true poses, object by object; ``points`` (V, 3) metres by object
-    id."""
+    """Compare an image's estimates with its true poses, object by object.
+
+    points: (V, 3) metres by object id. caster: for VSD, where the image has depth.
+    """
     groups = []
-    for object_id, model in estimator.objects.items():
+    sensor = Sensor.of(image) if caster is not None and image.depth is not None else None
+    for object_id, model in objects.items():
         found = [p for p in poses if p.object_id == object_id]
         true = [i for i in image.instances if i.object_id == object_id]
         if not found and not true:
@@ -105,21 +129,34 @@ def compare(
         pair = a[:, None], b[None]
         shift, turn = pose_error(*pair, model.symmetries)
         in_image = mspd(*pair, points[object_id], model.symmetries, image.K)
+        nearest = add_s_of_near(*pair, points[object_id], model.diameter)
         groups.append(
             Group(
                 object_id,
                 mssd(*pair, points[object_id], model.symmetries) / model.diameter,
                 in_image * 640 / width,
-                (add_s if len(model.symmetries) > 1 else add)(*pair, points[object_id]) / model.diameter,
+                (nearest if len(model.symmetries) > 1 else add(*pair, points[object_id])) / model.diameter,
+                nearest / model.diameter,
                 shift,
                 turn,
                 np.array([p.score for p in found]),
                 np.array([p.evidence for p in found]).reshape(len(found), TERMS),
                 (in_image < RIGHT * image.K[0, 0] * model.diameter / b[:, 2, 3]).any(1),
                 np.array([i.visib_fract >= VISIBLE for i in true], bool),
+                sensor and vsd_of_pairs(caster, model, a, b, sensor),
             )
         )
     return groups
+
+
+def add_s_of_near(estimated, true, points, diameter: float) -> np.ndarray:
+    """ADD-S (E, G), metres; infinity for pairs so far apart that they pass no threshold, as whose nearest
+    points take long to find. ADD-S is at least ADD less a diameter."""
+    estimated, true = np.broadcast_arrays(estimated, true)
+    near = add(estimated, true, points) < diameter + max(FAR, NEAR * diameter)
+    result = np.full(near.shape, np.inf)
+    result[near] = add_s(estimated[near], true[near], points)
+    return result
 
 
 def best(group: Group, errors: np.ndarray, threshold: float) -> np.ndarray:
@@ -135,8 +172,8 @@ def best(group: Group, errors: np.ndarray, threshold: float) -> np.ndarray:
 def figures(groups: list[Group], images: int, seconds: list[float]) -> dict[str, float]:
     """Return the flat figures of a run, fractions in 0..1 and SI units (ms for the time of an image).
 
-    mssd, mspd: BOP19 average recalls. mssd_01d: share of instances with MSSD < 0.1 d. found: with MSSD < 0.5
-    d.
+    mssd, mspd: BOP19 average recalls; vsd and ar, the mean of the three, where there is depth. mssd_01d:
+    share of instances with MSSD < 0.1 d. found: with MSSD < 0.5 d.
     Medians are over the found ones. false_positives_per_image: estimates that found nothing.
     """
     asked = {name: [(getattr(g, name)[:, g.asked], g.scores) for g in groups] for name in ("mssd", "mspd")}
@@ -147,7 +184,7 @@ def figures(groups: list[Group], images: int, seconds: list[float]) -> dict[str,
     )
     hit = np.isfinite(nearest)
     false = sum(int((match(g.mssd, g.scores, FOUND) < 0).sum()) for g in groups)
-    return {
+    values = {
         "images": images,
         "instances": len(nearest),
         "mssd": average_recall(asked["mssd"], MSSD_THRESHOLDS),
@@ -160,19 +197,35 @@ def figures(groups: list[Group], images: int, seconds: list[float]) -> dict[str,
         "precision_05d": count([(g.mssd, g.scores) for g in groups], FOUND).precision,
         "ms_per_image": 1e3 * float(np.median(seconds)) if seconds else float("nan"),
     }
+    vsd = vsd_recall(groups)
+    if vsd is not None:
+        values |= {"vsd": vsd, "ar": (vsd + values["mssd"] + values["mspd"]) / 3}
+    return values
+
+
+def vsd_recall(groups: list[Group]) -> float | None:
+    """BOP19's average recall by VSD, over all tolerances; None where an image had no depth."""
+    if not groups or any(g.vsd is None for g in groups):
+        return None
+    of_tau = [[(g.vsd[:, g.asked, t], g.scores) for g in groups] for t in range(len(TAUS))]
+    return float(np.mean([average_recall(errors, VSD_THRESHOLDS) for errors in of_tau]))
 
 
 def add_recalls(groups: list[Group]) -> dict[str, float]:
     """Return ADD(-S) < 0.1 d: ``add_s_01d`` over all asked instances, ``add_s_01d_<id>`` of each object.
 
-    It cannot see a wrong rotation of an object as symmetric as a cube.
+    Estimates are matched by ADD(-S) itself, as in other papers. It cannot see a wrong rotation of an object
+    as symmetric as a cube.
     """
-    errors = {}
+    hits: dict[int, list[np.ndarray]] = {}
     for group in groups:
-        errors.setdefault(group.object_id, []).append(best(group, group.add, FOUND))
-    joined = {i: np.concatenate(parts) for i, parts in sorted(errors.items())}
-    every = np.concatenate([np.zeros(0), *joined.values()])
-    return {"add_s_01d": recall(every, 0.1)} | {f"add_s_01d_{i}": recall(e, 0.1) for i, e in joined.items()}
+        matched = match(group.add, group.scores, ADD_RIGHT)
+        hit = np.isin(np.arange(len(group.asked)), matched)[group.asked]
+        hits.setdefault(group.object_id, []).append(hit)
+    joined = {i: np.concatenate(parts) for i, parts in sorted(hits.items())}
+    every = np.concatenate([np.zeros(0, bool), *joined.values()])
+    shares = {"add_s_01d": every} | {f"add_s_01d_{i}": hit for i, hit in joined.items()}
+    return {name: float(hit.mean()) if len(hit) else float("nan") for name, hit in shares.items()}
 
 
 def false_alarm_scores(groups: list[Group]) -> np.ndarray:
@@ -183,8 +236,13 @@ def false_alarm_scores(groups: list[Group]) -> np.ndarray:
 
 def cut(group: Group, threshold: float) -> Group:
     """The same group as it would be with a higher score threshold."""
-    kept = group.scores >= threshold
-    names = ("mssd", "mspd", "add", "shift", "turn", "scores", "evidence", "right")
+    return kept_of(group, group.scores >= threshold)
+
+
+def kept_of(group: Group, kept: np.ndarray) -> Group:
+    """The same group with these estimates alone: indices, or a mask (E,)."""
+    names = ["mssd", "mspd", "add", "adds", "shift", "turn", "scores", "evidence", "right"]
+    names += [] if group.vsd is None else ["vsd"]
     return replace(group, **{name: getattr(group, name)[kept] for name in names})
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -111,19 +110,23 @@ def pose_of(entry: dict) -> np.ndarray:
     return np.array(entry["T_camera_object"], float).reshape(4, 4)
 
 
-def groups(record: dict, objects: Mapping[int, ObjectModel], points: Mapping[int, np.ndarray]) -> list[Group]:
-    """The measured estimates and the truth of a frame, object by object, as ``bop_run`` compares them."""
-    K = np.array(record["K"], float).reshape(3, 3)
-    found = [
+def poses_of(record: dict) -> list[ObjectPose]:
+    """The measured estimates as the comparison knows them; their covariances and boxes are left out."""
+    return [
         ObjectPose(one["object_id"], pose_of(one), np.eye(6), one["score"], np.zeros(4), 0, 0.0, 0.0)
         for one in (record["estimates"][i] for i in measured(record))
     ]
+
+
+def groups(record: dict, objects: Mapping[int, ObjectModel], points: Mapping[int, np.ndarray]) -> list[Group]:
+    """The measured estimates and the truth of a frame, object by object, as ``bop_run`` compares them."""
+    K = np.array(record["K"], float).reshape(3, 3)
     true = tuple(
         BopInstance(one["object_id"], pose_of(one), None, None, one["visib_fract"], None)
         for one in record["truth"]
     )
     image = BopImage(0, record["frame"], Path(), K, None, 1.0, true)
-    return compare(image, record["width"], found, SimpleNamespace(objects=objects), points)
+    return compare(image, record["width"], poses_of(record), objects, points)
 
 
 def errors(record: dict, objects: Mapping[int, ObjectModel], points: Mapping[int, np.ndarray]) -> list[dict]:

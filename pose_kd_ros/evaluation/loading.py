@@ -19,7 +19,21 @@ from ..pipeline.regional import RegionalEstimator
 
 
 def load_follower(name: str, locator: str | None = None, scale: float = 1.0) -> Follower:
-    """Return the pipeline of a bundle, given by folder or name. scale: the real objects' size over its own.
+    """Return the pipeline of a bundle that looks for objects by itself, or where its locator tells it to; as
+    ``load_estimator``."""
+    estimator = load_estimator(name, locator, scale)
+    if estimator.bundle.manifest.looks_where_told and locator is None:
+        raise BundleError(
+            f"bundle {name}: of the {estimator.bundle.manifest.family} family, which looks where it is told: "
+            "give a keypoint bundle with --locator"
+        )
+    return Follower(estimator, Tracker(estimator.objects))
+
+
+def load_estimator(
+    name: str, locator: str | None = None, scale: float = 1.0
+) -> Estimator | RegionalEstimator:
+    """Return the estimator of a bundle, given by folder or name. scale: the real objects' size over its own.
 
     Everything runs on one thread: several may add the same numbers in another order. Raises BundleError.
     """
@@ -30,16 +44,9 @@ def load_follower(name: str, locator: str | None = None, scale: float = 1.0) -> 
             f"locator {locator}: of the {located.bundle.manifest.family} family, wanted keypoint"
         )
     estimator = _estimator(name, located)
-    manifest = estimator.bundle.manifest
     if isinstance(estimator, PeopleEstimator):
         raise BundleError(f"bundle {name}: shows people; wanted one of objects, whose poses can be compared")
-    if manifest.looks_where_told and located is None:
-        raise BundleError(
-            f"bundle {name}: of the {manifest.family} family, which looks where it is told: "
-            "give a keypoint bundle with --locator"
-        )
-    estimator = estimator.scaled(dict.fromkeys(estimator.objects, scale))
-    return Follower(estimator, Tracker(estimator.objects))
+    return estimator.scaled(dict.fromkeys(estimator.objects, scale))
 
 
 def _estimator(

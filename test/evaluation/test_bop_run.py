@@ -1,6 +1,6 @@
 """Figures of a run, on poses whose figures are known beforehand."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +9,13 @@ import pytest
 from pose_kd_ros.core.object_model import ObjectModel, box_corners
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose
 from pose_kd_ros.evaluation.bop import BopImage, BopInstance
-from pose_kd_ros.evaluation.bop_run import compare, cut, false_alarm_scores, figures, rescored
+from pose_kd_ros.evaluation.bop_run import add_recalls, compare, cut, false_alarm_scores, figures, rescored
 from pose_kd_ros.pipeline.confidence import evidence
 from pose_kd_ros.pipeline.estimator import ObjectPose
 
 K = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
 MODEL = ObjectModel(1, "box", 0.1, np.zeros(3), np.full(3, 0.0577), box_corners((0, 0, 0), (0.0577,) * 3))
 TRUE = make_pose(from_rotation_vector((0.3, 0.2, 0.1)), (0.0, 0.0, 0.5))
-
-
-@dataclass
-class Objects:
-    """All of an estimator that the comparison looks at."""
-
-    objects: dict
 
 
 def image(poses, visible=1.0):
@@ -52,7 +45,7 @@ def off_by(millimetres):
 
 
 def groups(true, estimates, visible=1.0):
-    return compare(image(true, visible), 640, estimates, Objects({1: MODEL}), {1: MODEL.corners()})
+    return compare(image(true, visible), 640, estimates, {1: MODEL}, {1: MODEL.corners()})
 
 
 def test_a_pose_off_by_12_mm_of_100_passes_eight_of_ten_thresholds():
@@ -72,6 +65,14 @@ def test_a_far_pose_is_false_and_the_instance_missing():
 def test_the_second_pose_of_one_instance_is_false():
     values = figures(groups([TRUE], [found(TRUE), found(off_by(5), 0.5)]), 1, [])
     assert values["mssd_01d"] == 1 and values["false_positives_per_image"] == 1
+
+
+def test_add_s_judges_by_itself_not_by_the_farthest_point():
+    """ADD-S of a symmetric object may be small where one corner is far off."""
+    (group,) = groups([TRUE], [found(TRUE)])
+    turned = replace(group, mssd=np.array([[0.9]]), add=np.array([[0.05]]))
+    assert add_recalls([turned]) == {"add_s_01d": 1.0, "add_s_01d_1": 1.0}
+    assert add_recalls([replace(turned, add=np.array([[0.1]]))])["add_s_01d"] == 0  # strictly below
 
 
 def test_hidden_instances_are_not_asked_for_but_may_be_found():

@@ -1,0 +1,157 @@
+"""A bundle on a BOP data set from the command line, on balls whose poses are known."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("trimesh")
+
+from pose_kd_ros.evaluation import bop_eval, bop_run
+from pose_kd_ros.evaluation.__main__ import main
+from pose_kd_ros.evaluation.bop import BopDataset, load_ply_vertices
+from pose_kd_ros.evaluation.bop_results import read_results
+from pose_kd_ros.evaluation.loading import load_estimator
+from test.evaluation.discs import write_discs
+from test.nodes.disc_bundle import write_disc_bundle
+
+PLACES = [(110 + 12 * i, 100 + 6 * i, 32 + i) for i in range(5)]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return write_disc_bundle(tmp_path_factory.mktemp("bundles") / "discs")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Balls that are 4 % farther than they look: an error of about 20 mm."""
+    return write_discs(tmp_path / "balls", PLACES, true_scale=1.04)
+
+
+def evaluated(data, bundle, out, *options):
+    assert main(["--bop", str(data), "--bundle", str(bundle), "--out", str(out), *map(str, options)]) == 0
+    return json.loads((out / "summary.json").read_text())
+
+
+def lines(out):
+    """All but the times."""
+    records = [json.loads(line) for line in (out / "frames.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r.items() if k not in ("latency_ms", "stages_ms")} for r in records]
+
+
+def test_figures_are_those_of_the_same_run_by_hand(data, bundle, tmp_path):
+    summary = evaluated(data, bundle, tmp_path / "out", "--no-vsd")
+    estimator, groups = load_estimator(str(bundle)), []
+    points = {i: load_ply_vertices(data / f"models/obj_{i:06d}.ply") for i in (1, 2)}
+    for look in bop_run.run(estimator, BopDataset(data / "test").images):
+        groups += bop_run.compare(
+            look.image, look.camera.width, look.found.poses, estimator.objects, points
+        )
+    wanted = bop_run.figures(groups, 5, []) | bop_run.add_recalls(groups)
+    for name in wanted.keys() - {"ms_per_image"}:
+        assert summary["figures"][name] == wanted[name], name
+    assert 0.012 < summary["figures"]["median_translation_m"] < 0.03 and summary["figures"]["found"] == 1
+    assert summary["objects"]["1"]["mssd"] == wanted["mssd"] and summary["kind"] == "bop"
+    assert summary["source"] == "balls/test" and summary["frames"] == 5 and summary["faults"] == {}
+
+
+def test_its_results_file_scores_as_it_does(data, bundle, tmp_path, capsys):
+    pytest.importorskip("open3d")
+    out = tmp_path / "out"
+    figures = evaluated(data, bundle, out)["figures"]
+    capsys.readouterr()
+    assert main(["score", "--bop", str(data), "--results", str(out / "results.csv"), "--json"]) == 0
+    scored = json.loads(capsys.readouterr().out)
+    for name in ("mssd", "mspd", "vsd", "ar", "add_s_01d", "found", "auc_adds", "ms_per_image"):
+        assert scored["figures"][name] == pytest.approx(figures[name], abs=1e-9), name
+    assert 0 < figures["vsd"] < 1
+    assert figures["ar"] == pytest.approx((figures["mssd"] + figures["mspd"] + figures["vsd"]) / 3)
+
+
+def test_each_image_has_one_time_and_results_carry_it(data, bundle, tmp_path):
+    evaluated(data, bundle, tmp_path / "out", "--no-vsd")
+    records = [json.loads(line) for line in (tmp_path / "out/frames.jsonl").read_text().splitlines()]
+    times = {r["camera"]: r["latency_ms"] / 1e3 for r in records}
+    results = read_results(tmp_path / "out/results.csv")
+    assert len(results) == sum(len(r["estimates"]) for r in records) == 5
+    for result in results:
+        assert result.seconds == times[f"{result.scene_id:06d}/{result.image_id:06d}"]
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(data, bundle, tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    figures = evaluated(data, bundle, whole, "--no-vsd")["figures"]
+    looks = iter(range(3))
+
+    def stopped(*arguments):
+        if next(looks, None) is None:
+            raise KeyboardInterrupt
+        return to_record(*arguments)
+
+    to_record = bop_eval.to_record
+    monkeypatch.setattr(bop_eval, "to_record", stopped)
+    command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(parts), "--no-vsd"]
+    assert main(command) == bop_eval.STOPPED and len(lines(parts)) == 3
+    with open(parts / "frames.jsonl", "a") as file:
+        file.write('{"frame": 3, "cam')
+    monkeypatch.undo()
+    resumed = evaluated(data, bundle, parts, "--no-vsd")["figures"]
+    assert lines(parts) == lines(whole)
+    for name in figures.keys() - {*bop_eval.TIMES}:
+        assert resumed[name] == figures[name], name
+
+
+def test_another_run_is_not_gone_on_with(data, bundle, tmp_path, capsys):
+    evaluated(data, bundle, tmp_path / "out", "--no-vsd", "--limit", 1)
+    command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(tmp_path / "out"), "--given-boxes"]
+    assert main(command) == bop_eval.REFUSED
+    assert "given_boxes: False, now True" in capsys.readouterr().err
+
+
+def test_both_layouts_give_the_same(data, bundle, tmp_path, to_shards):
+    to_shards(data / "test", tmp_path / "sharded/test", per_shard=2)
+    shutil.copytree(data / "models", tmp_path / "sharded/models")
+    evaluated(data, bundle, tmp_path / "a", "--no-vsd")
+    evaluated(tmp_path / "sharded", bundle, tmp_path / "b", "--no-vsd")
+    assert lines(tmp_path / "a") == lines(tmp_path / "b")
+
+
+def test_a_damaged_picture_is_named_and_the_others_count(data, bundle, tmp_path):
+    (data / "test/000001/rgb/000002.png").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(out), "--no-vsd"]
+    assert main(command) == bop_eval.DAMAGED
+    summary = json.loads((out / "summary.json").read_text())
+    (fault,) = summary["faults"]
+    assert fault.startswith("test/000001/rgb/000002.png: cannot be decoded") and summary["frames"] == 4
+
+
+def test_a_dense_bundle_wants_to_be_told_where_to_look(data, tmp_path, capsys):
+    dense = write_disc_bundle(tmp_path / "dense", "dense")
+    command = ["--bop", str(data), "--bundle", str(dense), "--out", str(tmp_path / "out"), "--no-vsd"]
+    assert main(command) == bop_eval.REFUSED
+    assert "--given-boxes" in capsys.readouterr().err
+    told = evaluated(data, dense, tmp_path / "out", "--no-vsd", "--given-boxes")
+    assert told["figures"]["given_boxes"] == 1 and told["figures"]["found"] == 1
+
+
+def test_another_object_of_the_same_number_is_refused(data, bundle, tmp_path, capsys):
+    path = data / "models/models_info.json"
+    info = json.loads(path.read_text())
+    info["1"]["diameter"] = 100.0
+    path.write_text(json.dumps(info))
+    command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(tmp_path / "out")]
+    assert main(command) == bop_eval.REFUSED
+    assert "diameter of 0.1 m, the bundle's red_ball 0.1732 m" in capsys.readouterr().err
+
+
+def test_frames_hold_what_the_images_hold(data, bundle, tmp_path):
+    evaluated(data, bundle, tmp_path / "out", "--no-vsd", "--limit", 2)
+    first, second = lines(tmp_path / "out")
+    assert (first["camera"], second["camera"]) == ("000001/000000", "000001/000001")
+    true, found = (np.reshape(first[k][0]["T_camera_object"], (4, 4)) for k in ("truth", "estimates"))
+    assert true[2, 3] / found[2, 3] == pytest.approx(1.04, abs=0.02)
+    assert first["errors"][0]["translation_m"] == pytest.approx(np.linalg.norm(true[:3, 3] - found[:3, 3]))
