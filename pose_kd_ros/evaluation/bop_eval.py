@@ -17,20 +17,23 @@ from tqdm import tqdm
 
 from ..bundle.manifest import BundleError
 from ..bundle.store import MANIFEST, sha256
+from ..core.camera import Camera
 from ..core.object_model import ObjectModel
-from . import bop_run, figures
+from . import against, bop_run, figures
 from .bags import BagError
 from .bop import BopDataset, BopError, BopImage, Faults
 from .bop_folder import find_split, load_objects, mesh_path, surface_points
 from .bop_results import BopResult, write_results
-from .bop_run import Look, compare, run
-from .differences import table
+from .bop_run import Look, camera_of, compare, run
 from .frames import errors, pose_of, poses_of
 from .loading import bundle_facts, find_bundle, load_estimator
+from .outcome import OutcomeError
 from .ply import PlyError
 from .progress import Progress
+from .report import finish
 from .summary import environment, write_summary
 from .vsd import Caster, load_mesh
+from .worst import write_overlays
 
 OK, REFUSED, DAMAGED, STOPPED = 0, 2, 3, 130
 SAME_SIZE = 0.05  # diameters that differ by a larger share are of two objects
@@ -49,22 +52,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="DIR", help="where to write (default: evaluation_<FOLDER>)")
     add("--no-vsd", action="store_true", help="leave VSD out, even where there is depth")
     add("--fresh", action="store_true", help="begin again, whatever is in DIR")
+    against.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Evaluate, print and write the figures; returns the exit code."""
     try:
-        code, summary = evaluate(args, args.out or Path(f"evaluation_{args.bop.resolve().name}"))
-    except (BagError, BopError, BundleError, PlyError) as error:
+        out = args.out or Path(f"evaluation_{args.bop.resolve().name}")
+        code, summary = evaluate(args, out)
+        verdict = finish(out, args)
+    except (BagError, BopError, BundleError, PlyError, OutcomeError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return STOPPED
-    print(table([summary["bundle"]["name"]], [summary["figures"]]))
     for fault in summary["faults"]:
         print(f"fault: {fault}", file=sys.stderr)
-    return code
+    return code or verdict
 
 
 def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
@@ -88,6 +93,7 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
     records = [record for record in progress.records() if record["frame"] in images]
     if not records:
         raise BopError(f"{split}: no image could be evaluated: {'; '.join(faults.kinds) or 'none is there'}")
+    write_overlays(out, records, estimator.objects, lambda record: picture(images[record["frame"]]))
     write_results(out / "results.csv", results_of(records))
     visible = {} if caster is None else vsd_figures(records, images, estimator.objects, points, caster)
     summary = write_summary(
@@ -103,6 +109,12 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
         faults={fault.replace(f"{split.parent}/", ""): 1 for fault in faults.kinds},
     )
     return DAMAGED if faults.kinds else OK, summary
+
+
+def picture(image: BopImage) -> tuple[np.ndarray, Camera]:
+    """The pixels and their camera."""
+    pixels = image.load_rgb()
+    return pixels, camera_of(image, pixels)
 
 
 def identity(args: argparse.Namespace, split: Path) -> dict:

@@ -91,11 +91,16 @@ def run(
         except BopError as error:
             (faults or Faults()).add(error)
             continue
-        camera = Camera(image.K, np.zeros(0), "plumb_bob", pixels.shape[1], pixels.shape[0])
+        camera = camera_of(image, pixels)
         regions = true_regions(image, camera, estimator.objects) if given_boxes else ()
         start = time.perf_counter()
         found = estimator.estimate(pixels, camera, regions, search=not given_boxes)
         yield Look(image, camera, found, time.perf_counter() - start)
+
+
+def camera_of(image: BopImage, pixels: np.ndarray) -> Camera:
+    """The ideal pinhole of a BOP image and its pixels (H, W, 3)."""
+    return Camera(image.K, np.zeros(0), "plumb_bob", pixels.shape[1], pixels.shape[0])
 
 
 def true_regions(image: BopImage, camera: Camera, objects: dict[int, ObjectModel]) -> list[Region]:
