@@ -13,6 +13,7 @@ from pose_kd_ros.core.pose import transform
 from pose_kd_ros.evaluation.bop import BopDataset, Faults
 from training.data.crops import CropConfig, CropDataset
 from training.data.objects import load_objects
+from training.data.paste import PasteConfig, Paster
 from training.data.tiles import model_box, read_tile, rolled
 
 CORNERS = box_corners((0, 0, 0), (0.084, 0.084, 0.084))
@@ -60,3 +61,21 @@ def test_dense_codes_refuse_it(tiny_data):
     images = BopDataset(tiny_data / "train", Faults()).images
     with pytest.raises(ValueError, match="roll_deg"):
         CropDataset(images, objects, (2,), CropConfig(roll_deg=10.0), 0, reader=object(), family="dense")
+
+
+def test_pasted_objects_keep_their_pixels_and_what_covers_them_is_nobodys(tile, tiny_data, tmp_path):
+    cv2.imwrite(str(tmp_path / "photo.png"), np.full((300, 400, 3), 255, np.uint8))
+    paster = Paster(PasteConfig(1.0, tmp_path))
+    for seed in range(5):
+        found = paster(tile, np.random.default_rng(seed))
+        inside = cv2.erode((found.labels > 0).astype(np.uint8), np.ones((5, 5))) > 0
+        outside = cv2.dilate((tile.labels > 0).astype(np.uint8), np.ones((5, 5))) == 0
+        np.testing.assert_array_equal(found.pixels[inside], tile.pixels[inside])
+        assert (found.pixels[outside] == 255).all()
+        assert not ((found.labels > 0) & (tile.labels == 0)).any()
+        assert found.instances == tile.instances
+    half = Paster(PasteConfig(0.5, tmp_path))
+    left = [half(tile, np.random.default_rng(seed)) is tile for seed in range(20)]
+    assert 4 < sum(left) < 16
+    with pytest.raises(ValueError, match="pictures"):
+        PasteConfig(0.5)

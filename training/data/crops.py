@@ -4,7 +4,7 @@ restart."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
@@ -18,6 +18,7 @@ from pose_kd_ros.evaluation.bop import BopError, BopImage, BopInstance, Faults
 
 from .dense_targets import collate_dense, make_dense_targets
 from .heatmap_targets import collate_points, make_points
+from .paste import PasteConfig, Paster
 from .surface import CodeReader
 from .targets import MAX_TIED, Instance, collate, make_targets
 from .tiles import Tile, TileInstance, model_box, nearest, read_tile, rolled
@@ -45,6 +46,7 @@ class CropConfig:
     roll_deg: float = 0.0
     """The camera is turned about its optical axis by up to +- this: other poses from the same render, exact
     ones. Not of the dense family."""
+    paste: PasteConfig = field(default_factory=PasteConfig)
 
 
 def around_object(box: np.ndarray, config: CropConfig, rng: np.random.Generator) -> Crop:
@@ -93,9 +95,10 @@ class CropDataset(Dataset):
         self.images, self.models, self.strides, self.config, self.seed = images, models, strides, config, seed
         self.class_of = {model.id: index for index, model in enumerate(models)}
         self.faults, self.reader, self.family = faults or Faults(), reader, family
-        if family == "dense" and config.roll_deg:
-            raise ValueError("crops.roll_deg: of the dense family's codes there is none; wanted 0")
+        if family == "dense" and (config.roll_deg or config.paste.share):
+            raise ValueError("crops.roll_deg, crops.paste: not of the dense family's codes; wanted 0")
         self.numbers = self._numbers()
+        self.paster = Paster(config.paste) if config.paste.share else None
         self.collate = {"keypoint": collate, "dense": collate_dense, "heatmap": collate_points}[family]
 
     def _numbers(self) -> np.ndarray:
@@ -139,6 +142,8 @@ class CropDataset(Dataset):
         if self.config.roll_deg:
             angle = np.radians(rng.uniform(-1, 1) * self.config.roll_deg)
             tile = rolled(tile, angle, {model.id: model for model in self.models})
+        if self.paster:
+            tile = self.paster(tile, rng)
         known = [i for i in tile.instances if self._known(i)]
         crop, about = self._choose(tile, known, rng)
         if self.family == "keypoint":
