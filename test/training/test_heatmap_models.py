@@ -63,6 +63,22 @@ def test_light_encoders_count_as_published_and_keep_their_strides(name, paramete
     assert shapes == [(1, w, 64 // s, 96 // s) for w, s in zip(encoder.widths, encoder.strides)]
 
 
+@pytest.mark.parametrize(
+    "name, plain, taught",
+    [
+        ("mobilenetv2", (9.568, 4.157), (24.35, 10.92)),
+        ("shufflenetv2", (7.549, 3.616), (20.22, 10.11)),
+        ("resnet18", (15.37, 7.709), (23.82, 13.66)),
+    ],
+)
+def test_branches_cost_in_training_alone(name, plain, taught):
+    """Millions of parameters and GFLOP at 256 x 256, of the deployed branch and of all three."""
+    network, size = make_network(light(name, 3)).eval(), (256, 256)
+    found = cost(deployed(network), size), cost(network, size, True)
+    for (parameters, gflop), expected in zip(found, (plain, taught)):
+        assert (parameters / 1e6, gflop) == pytest.approx(expected, rel=1e-3)
+
+
 @pytest.mark.parametrize("kind, gmac", [("fau", 20.8 * 2**30 / 1e9), ("fau-slim", 0.0685)])
 def test_the_slim_unit_costs_a_three_hundredth_of_the_published(kind, gmac):
     unit = make_unit(kind, 256, 3, 1, 16, pool=4).eval()
