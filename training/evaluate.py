@@ -13,11 +13,14 @@ from tqdm import tqdm
 
 from pose_kd_ros.bundle.manifest import DecodeSpec
 from pose_kd_ros.bundle.store import Bundle, open_bundle
+from pose_kd_ros.core.metrics import mahalanobis_radius
 from pose_kd_ros.evaluation.bop import BopDataset, Faults, OnFault
 from pose_kd_ros.evaluation.bop_folder import surface_points
 from pose_kd_ros.evaluation.bop_run import (
+    FOUND,
     Group,
     add_recalls,
+    best,
     compare,
     cut,
     false_alarm_scores,
@@ -30,6 +33,7 @@ from pose_kd_ros.pipeline.families import make_estimator
 from pose_kd_ros.pipeline.network import load_network
 from pose_kd_ros.pipeline.regional import RegionalEstimator
 
+LEAST_FOUND = 20  # for a scale of covariances that means something
 ALARMS_PER_IMAGE = 1 / 100  # the score threshold is chosen so that held-out renders have no more
 
 
@@ -63,8 +67,9 @@ def measure(
 def choose(
     bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse"
 ) -> tuple[DecodeSpec, dict[str, float]]:
-    """Fit the score's weights and choose the lowest pose_score with at most ALARMS_PER_IMAGE false alarms, on
-    the first half of the split's images; return both and the figures on the second half.
+    """Fit the score's weights and the covariances' scale and choose the lowest pose_score with at most
+    ALARMS_PER_IMAGE false alarms, on the first half of the split's images; return these and the figures on
+    the second half.
 
     A dense or heatmap bundle, which finds nothing by itself, is given the true boxes; its figures say so.
     """
@@ -77,10 +82,34 @@ def choose(
     alarms = np.sort(false_alarm_scores([rescored(g, weights) for g in fit]))[::-1]
     allowed = int(half * ALARMS_PER_IMAGE)
     threshold = math.ceil(100 * float(alarms[allowed]) + 1e-6) / 100 if len(alarms) > allowed else 0.05
-    decode = DecodeSpec(bundle.manifest.decode.cell_score, threshold, weights.tolist())
+    scale = covariance_scale([cut(rescored(g, weights), threshold) for g in fit])
+    decode = DecodeSpec(bundle.manifest.decode.cell_score, threshold, weights.tolist(), scale)
     groups, images, seconds = measure(estimator, split, limit - limit // 2, limit // 2, on_fault, given)
-    values = figures([cut(rescored(g, weights), threshold) for g in groups], images, seconds)
+    groups = [cut(rescored(g, weights), threshold) for g in groups]
+    values = figures(groups, images, seconds) | {"coverage_90": coverage(groups, 0.9, scale)}
     return decode, rounded(values | ({"given_boxes": 1.0} if given else {}))
+
+
+def surprises_of_found(groups: list[Group]) -> np.ndarray:
+    """The found instances' squared Mahalanobis distances (N,)."""
+    found = [best(g, g.surprise, FOUND) for g in groups]
+    distances = np.concatenate([np.zeros(0), *found])
+    return distances[np.isfinite(distances)]
+
+
+def covariance_scale(groups: list[Group]) -> float:
+    """What covariances must be multiplied by for half of the found instances' errors to lie in the half
+    ellipsoid; 1 where fewer than LEAST_FOUND were found."""
+    distances = surprises_of_found(groups)
+    if len(distances) < LEAST_FOUND:
+        return 1.0
+    return float(f"{np.median(distances) / mahalanobis_radius(0.5):.4g}")
+
+
+def coverage(groups: list[Group], share: float, scale: float) -> float:
+    """The share of the found instances' errors inside the ellipsoid of this share; NaN of nothing."""
+    distances = surprises_of_found(groups)
+    return float((distances < scale * mahalanobis_radius(share)).mean()) if len(distances) else float("nan")
 
 
 def fit_confidence(terms: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -156,12 +156,18 @@ class DecodeSpec:
     """What held-out renders decided. cell_score: a cell, pixel or keypoint counts above it.
 
     pose_score: a pose is kept above it. calibration: weights of the score's terms (``pipeline.confidence``),
-    or empty.
+    or empty. covariance_scale: what refinement's covariance is multiplied by, so that half of the errors lie
+    in its half ellipsoid.
     """
 
     cell_score: float
     pose_score: float
     calibration: list[float]
+    covariance_scale: float = 1.0
+
+    def __post_init__(self):
+        if not self.covariance_scale > 0:
+            raise BundleError(f"decode.covariance_scale: wanted more than 0, found {self.covariance_scale}")
 
 
 @dataclass(frozen=True)

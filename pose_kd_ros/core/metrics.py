@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+from scipy.special import gammaincinv
 
 from .camera import project_pinhole
 from .pose import inverse, rotation_angle, transform
@@ -75,6 +77,28 @@ def pose_error(estimated, true, symmetries=_NONE) -> tuple[np.ndarray, np.ndarra
     best = np.argmin(turns, -1)[..., None]
     shifts = np.linalg.norm(estimated[..., :3, 3] - true[..., :3, 3], axis=-1)
     return np.take_along_axis(shifts, best, -1)[..., 0], np.take_along_axis(turns, best, -1)[..., 0]
+
+
+def error_vector(estimated, true, symmetries=_NONE) -> np.ndarray:
+    """The small change (6,) of ``core.refine`` that moves an estimate (4, 4) to the true pose (4, 4), to its
+    symmetric equivalent that is turned away least."""
+    candidates = np.asarray(true, float) @ symmetries
+    true = candidates[int(np.argmin(rotation_angle(candidates[:, :3, :3], estimated[:3, :3])))]
+    turn = Rotation.from_matrix(true[:3, :3] @ estimated[:3, :3].T).as_rotvec()
+    return np.concatenate([true[:3, 3] - estimated[:3, 3], turn])
+
+
+def squared_mahalanobis(estimated, covariance, true, symmetries=_NONE) -> float:
+    """How far an error lies in standard deviations of the covariance (6, 6), squared: chi-squared with 6
+    degrees of freedom if covariances are what they say."""
+    gap = error_vector(estimated, true, symmetries)
+    return float(gap @ np.linalg.solve(covariance, gap))
+
+
+def mahalanobis_radius(share: float) -> float:
+    """The squared Mahalanobis distance that this share of six-dimensional errors stays below: chi-squared's
+    quantile. Convention: 10.64 for 0.9."""
+    return float(2 * gammaincinv(3, share))
 
 
 def within_cm_degrees(estimated, true, centimetres=5.0, degrees=5.0, symmetries=_NONE) -> np.ndarray:

@@ -22,6 +22,7 @@ from ..core.metrics import (
     mssd,
     pose_error,
     recall,
+    squared_mahalanobis,
 )
 from ..core.object_model import ObjectModel
 from ..pipeline.confidence import RIGHT, TERMS, confidence
@@ -45,8 +46,9 @@ class Group:
     """Estimates and true instances of one object in one image.
 
     mssd, add, adds: (E, G) over the diameter; add is ADD, of a symmetric object ADD-S, which adds is of any.
-    mspd: (E, G) px x 640 / width. turn (rad), shift (m): (E, G) up to symmetry. vsd: (E, G, T) for each tau,
-    None where it was not measured.
+    mspd: (E, G) px x 640 / width. turn (rad), shift (m): (E, G) up to symmetry. surprise: (E, G), errors in
+    standard deviations of the estimates' covariances, squared. vsd: (E, G, T) for each tau, None where it was
+    not measured.
     scores: (E,). evidence: (E, TERMS), the scores' terms. right: (E,) bool, in the score's sense. asked: (G,)
     bool, instances that count; the others may be found without harm.
     """
@@ -58,6 +60,7 @@ class Group:
     adds: np.ndarray
     shift: np.ndarray
     turn: np.ndarray
+    surprise: np.ndarray
     scores: np.ndarray
     evidence: np.ndarray
     right: np.ndarray
@@ -144,6 +147,7 @@ def compare(
                 nearest / model.diameter,
                 shift,
                 turn,
+                surprises(found, b, model),
                 np.array([p.score for p in found]),
                 np.array([p.evidence for p in found]).reshape(len(found), TERMS),
                 (in_image < RIGHT * image.K[0, 0] * model.diameter / b[:, 2, 3]).any(1),
@@ -152,6 +156,12 @@ def compare(
             )
         )
     return groups
+
+
+def surprises(found: Sequence[ObjectPose], true: np.ndarray, model: ObjectModel) -> np.ndarray:
+    """Squared Mahalanobis distances (E, G) of estimates from true poses (G, 4, 4)."""
+    rows = [[squared_mahalanobis(p.pose, p.covariance, t, model.symmetries) for t in true] for p in found]
+    return np.array(rows, float).reshape(len(found), len(true))
 
 
 def add_s_of_near(estimated, true, points, diameter: float) -> np.ndarray:
@@ -246,7 +256,7 @@ def cut(group: Group, threshold: float) -> Group:
 
 def kept_of(group: Group, kept: np.ndarray) -> Group:
     """The same group with these estimates alone: indices, or a mask (E,)."""
-    names = ["mssd", "mspd", "add", "adds", "shift", "turn", "scores", "evidence", "right"]
+    names = ["mssd", "mspd", "add", "adds", "shift", "turn", "surprise", "scores", "evidence", "right"]
     names += [] if group.vsd is None else ["vsd"]
     return replace(group, **{name: getattr(group, name)[kept] for name in names})
 

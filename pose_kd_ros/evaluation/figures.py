@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.spatial.transform import Rotation
-from scipy.special import gammaincinv
 
-from ..core.metrics import auc_posecnn, recall
+from ..core.metrics import auc_posecnn, mahalanobis_radius, recall, squared_mahalanobis
 from ..core.object_model import ObjectModel
 from ..core.pose import make_pose, rotation_angle
 from . import bop_run
@@ -89,7 +88,7 @@ def truth_figures(records: Sequence[dict], objects: Objects, points: Mapping[int
         **{
             f"within_{round(100 * m)}cm_{d}deg": mean((shift < m) & (turn < np.radians(d))) for m, d in WITHIN
         },
-        **{f"coverage_{round(100 * p)}": mean(distances < radius(p)) for p in SHARES},
+        **{f"coverage_{round(100 * p)}": mean(distances < mahalanobis_radius(p)) for p in SHARES},
         "id_switches": id_switches(records),
     }
 
@@ -113,24 +112,10 @@ def mahalanobis(records: Sequence[dict], objects: Objects) -> np.ndarray:
             if error["estimate"] is None or error["mssd_d"] >= FOUND:
                 continue
             estimate = record["estimates"][error["estimate"]]
-            gap = error_vector(
-                pose_of(estimate), pose_of(record["truth"][error["truth"]]), objects[error["object_id"]]
-            )
-            result.append(gap @ np.linalg.solve(np.reshape(estimate["covariance"], (6, 6)), gap))
+            pair = pose_of(estimate), np.reshape(estimate["covariance"], (6, 6))
+            true, model = pose_of(record["truth"][error["truth"]]), objects[error["object_id"]]
+            result.append(squared_mahalanobis(*pair, true, model.symmetries))
     return np.array(result, float)
-
-
-def radius(share: float) -> float:
-    """The squared Mahalanobis distance that this share of six-dimensional errors stays below: chi-squared's
-    quantile. Convention: 10.64 for 0.9."""
-    return float(2 * gammaincinv(3, share))
-
-
-def error_vector(estimate: np.ndarray, true: np.ndarray, model: ObjectModel) -> np.ndarray:
-    """The small change (6,) of ``core.refine`` that moves an estimate to the true pose, up to symmetry."""
-    true = nearest_representative(estimate, true, model)
-    turn = Rotation.from_matrix(true[:3, :3] @ estimate[:3, :3].T).as_rotvec()
-    return np.concatenate([true[:3, 3] - estimate[:3, 3], turn])
 
 
 def nearest_representative(estimate: np.ndarray, true: np.ndarray, model: ObjectModel) -> np.ndarray:
@@ -268,7 +253,7 @@ def curves(records: Sequence[dict], objects: Objects) -> dict[str, dict]:
 
     found = mahalanobis(judged, objects)
     shares = np.linspace(0.05, 0.95, 19)
-    held = [mean(found < radius(share)) for share in shares]
+    held = [mean(found < mahalanobis_radius(share)) for share in shares]
     coverage = {"x": shares.tolist(), "y": held, "x_label": "share that the covariance promises"}
     return {
         "mssd": curve("mssd_d", 0.5, "MSSD, diameters"),

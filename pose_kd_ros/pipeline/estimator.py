@@ -147,7 +147,7 @@ class Estimator:
         boxes = voted_boxes(votes.points)
         threshold = max(1.0, VOTE_ERROR * float(np.median((boxes[:, 2:] - boxes[:, :2]).max(1)))) / crop.scale
         correspondences = to_correspondences(votes, model, crop, camera)
-        return solve(correspondences, model, camera, threshold, self.bundle.manifest.decode.calibration)
+        return solve(correspondences, model, camera, threshold, self.bundle.manifest.decode)
 
 
 def to_correspondences(

@@ -115,7 +115,7 @@ class RegionalEstimator:
         correspondences = in_full_image(correspondences, crop, camera)
         watch.lap("decode")
         threshold = ERROR[self.family] * self.spec.size / crop.scale
-        pose = solve(correspondences, model, camera, threshold, self.bundle.manifest.decode.calibration)
+        pose = solve(correspondences, model, camera, threshold, self.bundle.manifest.decode)
         watch.lap("pnp")
         if pose is None or overlap(pose.box, region.box) <= NEAR:
             return []

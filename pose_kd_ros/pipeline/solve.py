@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..bundle.manifest import DecodeSpec
 from ..core.camera import Camera
 from ..core.object_model import ObjectModel, canonical
 from ..core.pnp import solve_pnp
@@ -77,10 +78,10 @@ def solve(
     model: ObjectModel,
     camera: Camera,
     threshold: float,
-    calibration: list[float],
+    decode: DecodeSpec,
 ) -> ObjectPose | None:
     """RANSAC PnP over one instance's correspondences, robust refinement, canonical representative; None if
-    they hold no pose. threshold: pixels of the full image."""
+    they hold no pose. threshold: pixels of the full image. decode: the bundle's."""
     result = solve_pnp(correspondences, camera.K, threshold)
     if result is None:
         return None
@@ -95,11 +96,12 @@ def solve(
     terms = evidence(correspondences.score, result.support, cells, refined.sigma_px / size)
     pose = canonical(refined.pose, model)
     covariance = with_origin_moved(refined.covariance, pose[:3, 3] - refined.pose[:3, 3])
+    covariance = decode.covariance_scale * covariance
     return ObjectPose(
         object_id=model.id,
         pose=pose,
         covariance=covariance,
-        score=confidence(terms, calibration),
+        score=confidence(terms, decode.calibration),
         box=box,
         cells=cells,
         support=result.support,

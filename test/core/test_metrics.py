@@ -212,3 +212,18 @@ def test_random_rotations_of_a_cube():
     found[:, :3, 3] = true[:, :3, 3]
     assert recall(add_s(found, true, surface), 0.1 * diameter) == 1.0
     assert recall(mssd(found, true, surface, symmetries), 0.1 * diameter) < 0.2
+
+
+def test_mahalanobis_distances_of_errors_follow_the_covariance_up_to_symmetry():
+    from pose_kd_ros.core.metrics import error_vector, mahalanobis_radius, squared_mahalanobis
+    from pose_kd_ros.core.object_model import rotations_about
+    from pose_kd_ros.core.refine import moved
+
+    pose = make_pose(Rotation.from_rotvec((0.3, -0.2, 0.9)).as_matrix(), (0.1, 0.0, 0.7))
+    step = np.array([0.01, 0, -0.02, 0.02, 0.0, 0.01])
+    turns = rotations_about((0, 0, 1), steps=4)
+    np.testing.assert_allclose(error_vector(pose, moved(pose, step)), step, atol=1e-9)
+    np.testing.assert_allclose(error_vector(pose, moved(pose, step) @ turns[3], turns), step, atol=1e-9)
+    covariance = np.diag([1e-4] * 6)
+    assert squared_mahalanobis(pose, covariance, moved(pose, step)) == pytest.approx((step**2).sum() / 1e-4)
+    assert mahalanobis_radius(0.9) == pytest.approx(10.645, abs=1e-3)

@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("torch")
 
 from pose_kd_ros.evaluation.bop import BopError
-from pose_kd_ros.evaluation.bop_run import figures
+from pose_kd_ros.evaluation.bop_run import Group, figures
 from pose_kd_ros.pipeline.confidence import confidence
 from pose_kd_ros.pipeline.estimator import Estimates, ObjectPose
 from training.data.objects import load_objects
-from training.evaluate import fit_confidence, measure
+from training.evaluate import covariance_scale, coverage, fit_confidence, measure
 
 
 def test_fitted_scores_are_frequencies():
@@ -91,3 +91,23 @@ def test_a_damaged_picture_is_refused_or_left_out_of_the_figures(occluded_linemo
     _, images, seconds = measure(estimator, split, on_fault="skip")
     assert images == len(seconds) == 5
     assert f"{split}: skipped 1 of 6 images: 1 picture" in capsys.readouterr().out
+
+
+def test_covariances_are_scaled_to_hold_half_of_the_errors_in_the_half_ellipsoid():
+    random = np.random.RandomState(0)
+    claimed, true = 0.01, 0.04  # standard deviations of every component
+    groups = []
+    for _ in range(400):
+        gap = (random.normal(0, true, 6) ** 2).sum() / claimed**2
+        one = np.ones((1, 1))
+        groups.append(
+            Group(
+                1, one * 0.1, one, one, one, one, one, one * gap, np.ones(1), np.ones((1, 5)),
+                np.ones(1, bool), np.ones(1, bool), None,
+            )
+        )  # fmt: skip
+    scale = covariance_scale(groups)
+    assert scale == pytest.approx(16, rel=0.15)
+    assert coverage(groups, 0.9, scale) == pytest.approx(0.9, abs=0.04)
+    assert coverage(groups, 0.9, 1.0) < 0.05
+    assert covariance_scale(groups[:10]) == 1.0 and np.isnan(coverage([], 0.9, 1.0))
