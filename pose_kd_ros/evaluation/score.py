@@ -105,7 +105,7 @@ def targets_of(
 
 def as_pose(result: BopResult) -> ObjectPose:
     """An estimate as the comparison knows it; what a results file does not tell is empty."""
-    nothing = {"covariance": np.zeros((6, 6)), "box": np.zeros(4), "evidence": np.zeros(TERMS)}
+    nothing = {"covariance": np.eye(6), "box": np.zeros(4), "evidence": np.zeros(TERMS)}
     return ObjectPose(
         result.object_id,
         result.T_camera_object,
