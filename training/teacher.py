@@ -96,7 +96,7 @@ def _refuse_unmeasured(folder: Path, step: int, floor: float) -> None:
     found = metrics.get("found", metrics.get("AP", metrics.get("mean", 0.0) / 100))
     if found < floor:
         raise ValueError(
-            f"{path}: the teacher's found (of people: AP, or PCKh / 100) is {found:.3f}; "
+            f"{path}: the teacher finds {found:.3f} of the objects (of people: AP, or PCKh / 100); "
             f"distill.floor wants {floor}"
         )
 
