@@ -332,7 +332,7 @@ def test_teachers_that_will_not_do_are_refused_by_name(teacher, tiny_data, tmp_p
     deep = dataclasses.replace(student, network=dataclasses.replace(SMALL, levels=5))
     refused(lambda f: None, "teacher with 4 levels, the student has 5", deep)
     small = dataclasses.replace(student, crops=CropConfig(128))
-    refused(lambda f: None, "teacher of 256 px crops, the student's have 128", small)
+    refused(lambda f: None, "teacher of 256x256 px crops, the student's have 128x128", small)
     models = tmp_path / "other" / "models"
     models.mkdir(parents=True)
     infos = json.loads((tiny_data / "models" / "models_info.json").read_text())
