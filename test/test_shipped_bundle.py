@@ -32,9 +32,11 @@ def test_its_manifest_says_what_it_was_trained_on_and_measured(cube):
     assert {"mssd", "mspd", "found"} <= set(training.metrics)
 
 
-def test_the_driller_replays_and_carries_neither_mesh_nor_picture():
-    driller = open_bundle(BUNDLES / "lmo")
+@pytest.mark.parametrize(("name", "family"), [("lmo", "keypoint"), ("lmo_heatmap", "heatmap")])
+def test_the_driller_replays_and_carries_neither_mesh_nor_picture(name, family):
+    driller = open_bundle(BUNDLES / name)
     load_network(driller, threads=1)
+    assert driller.manifest.family == family
     assert [model.id for model in driller.objects] == [8]
     assert {path.name for path in driller.folder.iterdir()} == {"manifest.json", "network.onnx", "golden.npz"}
     assert 0 < driller.manifest.training.metrics["found"] < 1
