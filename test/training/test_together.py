@@ -126,8 +126,11 @@ def test_the_teachers_weight_follows_lead_and_ramp():
     assert [distill.share(p) for p in (0.0, 0.19, 0.2, 0.3, 0.4, 1.0)] == pytest.approx([0, 0, 0, 0.5, 1, 1])
     assert [DistillConfig().share(p) for p in (0.0, 0.5)] == [1.0, 1.0]
     assert [DistillConfig(lead=0.5).share(p) for p in (0.4, 0.5)] == [0.0, 1.0]
-    half = {name: 0.5 for name in ("kd_score", "kd_feature", "kd_code", "kd_mask")}
+    half = {name: 0.5 for name in ("kd_score", "kd_feature", "kd_code", "kd_mask", "kd_map")}
     assert LossWeights(kd_vote=50.0).taught(0.5) == LossWeights(kd_vote=25.0, **half)
+    assert LossWeights(online=2.0, online_vote=8.0).taught(1.0, 0.25) == LossWeights(
+        online=0.5, online_vote=2.0, online_score=0.25
+    )
     with pytest.raises(ValueError, match=r"found 0\.8 and 0\.3"):
         DistillConfig(lead=0.8, ramp=0.3)
 
