@@ -96,6 +96,13 @@ class PoseNode(LifecycleNode):
         """Take everything down; afterwards the node is unconfigured and can be configured again."""
         return self._attempt("recover", self._unload)
 
+    def destroy_node(self) -> None:
+        """End the worker too: while its thread lives it holds the node, and with it a DDS participant."""
+        try:
+            self._unload()
+        finally:
+            super().destroy_node()
+
     def _attempt(self, name: str, action: Callable[[], None]) -> TransitionCallbackReturn:
         """rclpy swallows what a transition raises, so the reason is told here and kept for /diagnostics."""
         try:

@@ -56,6 +56,13 @@ def test_shutdown_from_active_takes_everything_down(ros, discs):
     assert not rig.pose_node.get_subscriptions_info_by_topic("/image")
 
 
+def test_a_node_that_is_destroyed_while_active_ends_its_worker(ros, discs):
+    rig = Rig(ros, bundle=discs, threads=1)
+    worker = rig.pose_node.processing.worker
+    ros.remove(rig.pose_node)
+    assert not worker._thread.is_alive()
+
+
 def test_every_parameter_is_described_and_has_its_range(ros):
     rig = Rig(ros, autostart=False, camera=False)
     client = ros.node("reader").create_client(DescribeParameters, "/pose_node/describe_parameters")
