@@ -9,12 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training.render.pictures import load_photographs, photo_crop
+from training.render.pictures import load_photographs
 
 from .tiles import Tile
 
 MOST_BEHIND, MOST_BEFORE = 8, 3  # pieces of photographs behind and before the objects of a pasted tile
+SHRINK = (0.7, 3.0)  # pixels of a photograph to one of the tile, as far as there are so many
 SOFT = 3  # pixels of the seam
+REACH = (0.04, 0.3)  # of a piece, in sides of the tile
+LEVEL, GAIN = (25.0, 140.0), (0.4, 6.0)  # mean of an object's pixels after it is relit; how far that may go
+GAMMA, CAST = (0.8, 1.4), 0.2
 
 
 @dataclass(frozen=True)
@@ -47,30 +51,58 @@ class Paster:
         if rng.random() >= self.share:
             return tile
         height, width = tile.labels.shape
-        behind = photo_crop(rng, self.photographs, width, height)
+        pixels, labels = self._part(width, height, rng), tile.labels.copy()
         for _ in range(rng.integers(MOST_BEHIND + 1)):
-            behind = self._piece_on(behind, rng)[0]
-        pixels = blended(behind, tile.pixels, tile.labels > 0)
-        labels = tile.labels.copy()
+            self._put_piece(pixels, rng)
+        blend(pixels, relit(tile.pixels, labels > 0, rng), labels > 0)
         for _ in range(rng.integers(MOST_BEFORE + 1)):
-            pixels, covered = self._piece_on(pixels, rng)
-            labels[covered] = 0
+            where, covered = self._put_piece(pixels, rng)
+            labels[where][covered] = 0
         return replace(tile, pixels=pixels, labels=labels)
 
-    def _piece_on(self, pixels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A copy with a blob of another photograph somewhere, and where it is (H, W) bool."""
+    def _part(self, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+        """A new picture (height, width, 3) of a random part of a random photograph, maybe mirrored."""
+        photo = self.photographs[rng.integers(len(self.photographs))]
+        most = min(photo.shape[1] / width, photo.shape[0] / height)
+        shrink = min(np.exp(rng.uniform(*np.log(SHRINK))), most)
+        w, h = max(1, int(width * shrink)), max(1, int(height * shrink))
+        x, y = rng.integers(photo.shape[1] - w + 1), rng.integers(photo.shape[0] - h + 1)
+        how = cv2.INTER_AREA if shrink > 1 else cv2.INTER_LINEAR
+        part = cv2.resize(photo[y : y + h, x : x + w], (width, height), interpolation=how)
+        return np.ascontiguousarray(part[:, ::-1]) if rng.random() < 0.5 else part
+
+    def _put_piece(self, pixels: np.ndarray, rng: np.random.Generator):
+        """Put a blob of another photograph somewhere into ``pixels``; returns a window of them, and where in
+        it the blob is, bool."""
         height, width = pixels.shape[:2]
-        covered, reach = np.zeros((height, width), np.uint8), rng.uniform(0.04, 0.2) * max(height, width)
+        reach = rng.uniform(*REACH) * max(height, width)
         angle = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 9)))
         radius = reach * rng.uniform(0.5, 1.5, len(angle))
         center = rng.uniform((0, 0), (width, height))
         outline = center + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
-        cv2.fillPoly(covered, [np.round(outline).astype(np.int32)], 1)
-        photograph = photo_crop(rng, self.photographs, width, height)
-        return blended(pixels, photograph, covered > 0), covered > 0
+        outline = np.round(outline).astype(np.int32)
+        low = np.clip(outline.min(0) - SOFT, 0, (width - 1, height - 1))
+        high = np.clip(outline.max(0) + SOFT + 1, low + 1, (width, height))
+        where = slice(low[1], high[1]), slice(low[0], high[0])
+        covered = np.zeros(high[::-1] - low[::-1], np.uint8)
+        cv2.fillPoly(covered, [outline - low.astype(np.int32)], 1)
+        blend(pixels[where], self._part(*(high - low), rng), covered > 0)
+        return where, covered > 0
 
 
-def blended(behind: np.ndarray, before: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8: ``before`` where the mask is, with a soft seam."""
-    share = cv2.GaussianBlur(mask.astype(np.float32), (SOFT, SOFT), 0)[..., None]
-    return (behind + share * (before.astype(np.float32) - behind)).round().astype(np.uint8)
+def blend(pixels: np.ndarray, before: np.ndarray, mask: np.ndarray) -> None:
+    """Put ``before`` into ``pixels``, both (H, W, 3) uint8, where the mask is, with a soft seam."""
+    share = cv2.GaussianBlur(mask.astype(np.uint8) * 255, (SOFT, SOFT), 0)[..., None].astype(np.uint16)
+    pixels[:] = (pixels * (255 - share) + before * share + 127) // 255
+
+
+def relit(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The picture (H, W, 3) uint8 as if what the mask shows were under a light of its own: exposure, gamma
+    and a cast of colour. A renderer's lamps leave dark things darker than a camera's exposure would."""
+    mean = pixels[mask].mean() if mask.any() else 128.0
+    gain = np.clip(np.exp(rng.uniform(*np.log(LEVEL))) / max(mean, 1.0), *GAIN)
+    gain = gain * (1 + rng.uniform(-1, 1, 3) * CAST)
+    level = (np.arange(256) / 255)[:, None] * gain
+    pivot = np.clip(mean / 255 * gain, 1e-3, None)  # the mean stays where it is
+    curve = pivot * (level / pivot) ** np.exp(rng.uniform(*np.log(GAMMA)))
+    return cv2.LUT(pixels, np.clip(255 * curve, 0, 255).round().astype(np.uint8)[:, None])
