@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -83,9 +84,16 @@ class Ears(Node):
 
     def __init__(self):
         super().__init__("evaluate_live")
-        self.heard = Heard()
+        self.heard, self.fault = Heard(), ""  # fault: why the node could not start, in its own words
         self.create_subscription(String, f"/{POSE_NODE}/status", self._on_status, LISTEN)
         self.create_subscription(Detection3DArray, f"/{POSE_NODE}/detections", self._on_detections, LISTEN)
+
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, LISTEN)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name.startswith(f"{POSE_NODE}:") and status.message.startswith("cannot "):
+                self.fault = status.message
 
     def _on_status(self, message: String) -> None:
         self.heard.statuses.append(json.loads(message.data))
@@ -110,8 +118,8 @@ def wait_until_active(ears: Ears, process: subprocess.Popen, topic: str, stop: t
     """Raises Died unless the node listens to ``topic`` in time."""
     deadline = time.monotonic() + START_SECONDS
     while not ears.count_subscribers(topic):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise Died("the node did not become active; its log says why")
+        if ears.fault or process.poll() is not None or time.monotonic() > deadline:
+            raise Died(f"the node did not become active: {ears.fault or 'its log says why'}")
         if stop.wait(0.05):
             return
 

@@ -56,7 +56,8 @@ def test_what_arrives_is_counted_and_aged(recording, tmp_path):
 
 def test_a_node_that_does_not_start_and_a_bag_that_is_none_are_named(recording, tmp_path):
     done = run(recording, "--bundle", tmp_path / "nothing")
-    assert done.returncode == 2 and "did not become active" in done.stderr
+    assert done.returncode == 2 and "did not become active: cannot configure" in done.stderr
+    assert "nothing" in done.stderr.splitlines()[-1]
     done = run(tmp_path / "nowhere", "--bundle", "cube")
     assert done.returncode == 2 and "nowhere" in done.stderr
 
