@@ -41,6 +41,39 @@ def test_rows_of_a_stage_differ_in_the_method_alone():
             assert all(getattr(row.run, name) == getattr(first, name) for name in same)
 
 
+@pytest.mark.parametrize(
+    "method, branches, aggregation, teacher, align, weight",
+    [
+        ("plain", 1, "none", "none", "kl", None),
+        ("mean of branches", 3, "mean", "ensemble", "kl", 0.05),
+        ("okdhp", 3, "fau-slim", "ensemble", "kl", 0.05),
+        ("dml", 3, "none", "peers", "kl", 0.05),
+        ("one", 3, "one", "ensemble", "kl", 0.05),
+        ("okdhp, fau as published", 3, "fau", "ensemble", "kl", 0.05),
+        ("okdhp, released form", 3, "fau", "ensemble", "kl", 2.0),
+        ("okdhp, transport", 3, "fau-slim", "ensemble", "transport", 2.0),
+    ],
+)
+def test_rows_are_what_their_names_say(method, branches, aggregation, teacher, align, weight):
+    (run,) = (row.run for row in rows_of() if row.method == method and row.run.seed == 0)
+    network, online = run.network, run.online
+    assert (len(network.depths), network.aggregation) == (branches, aggregation)
+    assert (online.teacher, online.align) == (teacher, align)
+    assert weight in (None, run.weights.online)
+    assert online.released == (method == "okdhp, released form")
+
+
+def test_what_a_frozen_teacher_teaches():
+    """FPD: half of the error against 8 stacks' maps. ADLP: transport weighs what it does between branches."""
+    rows = {row.method: row.run for row in rows_of() if row.run.seed == 0}
+    fpd, (eight,) = rows["fpd"], (run for name, run in rows.items() if "8 stacks" in name)
+    assert (fpd.distill.method, fpd.weights.heatmap, fpd.weights.kd_map) == ("naive", 0.5, 0.5)
+    assert fpd.distill.teacher == eight.folder and eight.network.shared + eight.network.depths[0] == 8
+    then = rows["okdhp, then adlp from its ensemble"]
+    assert (then.distill.method, then.distill.teacher) == ("adlp", rows["okdhp"].folder)
+    assert then.weights.kd_map == rows["okdhp, transport"].weights.online
+
+
 def test_equal_compute_costs_what_the_branches_cost():
     rows = {row.method: row for row in rows_of()}
     times = rows["plain, equal compute"].run.steps / rows["plain"].run.steps
