@@ -9,9 +9,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from training.commands import Online  # noqa: E402
+from training.models.network import make_network  # noqa: E402
 from training.plan import cut, groups  # noqa: E402
-from training.plan_online import FIRST, online_plan  # noqa: E402
+from training.plan_online import CONTROLS, FIRST, NEW, online_plan  # noqa: E402
+from training.step import losses, prepare  # noqa: E402
 from training.table import make_table, write  # noqa: E402
+from training.train import make_dataset  # noqa: E402
 
 
 def rows_of(**options):
@@ -61,6 +64,22 @@ def test_rows_are_what_their_names_say(method, branches, aggregation, teacher, a
     assert (online.teacher, online.align) == (teacher, align)
     assert weight in (None, run.weights.online)
     assert online.released == (method == "okdhp, released form")
+
+
+@pytest.mark.parametrize("way", [*FIRST, *CONTROLS, *NEW], ids=lambda way: way.name)
+def test_every_way_learns_something_finite(way, tiny_data):
+    command = Online((Path("test"),), Path("out"), data=tiny_data, objects=(1,), size=64, width=16, tile_px=0)
+    run = way.of(command.config("student_lmo_heatmap"), "darknet-tiny-h", 0)
+    dataset, network = make_dataset(run, "train"), make_network(run.network)
+    batch = dataset.collate([dataset[i] for i in range(2)])
+    outputs = network(prepare(batch), with_features=True)
+    terms = losses(outputs, batch, network, run.weights, online=run.online, watch=True)
+    terms["total"].backward()
+    assert ("online" in terms) == (run.online.teacher != "none")
+    assert ("ensemble" in terms) == (run.network.aggregation != "none")
+    learnt = [p.grad for branch in network.branches for p in branch.parameters()]
+    assert all(g is not None and g.isfinite().all() for g in learnt)
+    assert all(term.isfinite() for term in terms.values())
 
 
 def test_what_a_frozen_teacher_teaches():
