@@ -44,7 +44,7 @@ class LossWeights:
     heatmap: float = 1.0
     """Heatmap family: squared error of every supervised map."""
     kd_map: float = 1.0
-    """Of a heatmap teacher's maps."""
+    """Of a heatmap teacher's maps; as with ``online``, kl pulls far harder than the others and wants 0.05."""
     ensemble: float = 1.0
     """Several branches: the task's losses of their ensemble; as OKDHP."""
     online: float = 0.05

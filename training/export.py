@@ -82,6 +82,7 @@ def cost(network: nn.Module, size: tuple[int, int], with_features: bool = False)
 def write_onnx(network: nn.Module, path: Path, size: int, stride: int, outputs: list[str]) -> None:
     """Export with free height and width, each a multiple of ``stride``."""
     rows, columns = torch.export.Dim("rows", min=1, max=64), torch.export.Dim("columns", min=1, max=64)
+    size = max(size, 2 * stride)  # a side of one stride would be taken for a constant
     example = torch.zeros(1, 3, size, size + stride)  # unlike sides, or the exporter ties them to each other
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter deprecates parts of itself

@@ -68,8 +68,9 @@ CONTROLS = (
     replace(OKDHP, name="okdhp, released form", aggregation="fau", online=RELEASED, weight=2.0),
     replace(OKDHP, name="branches alone", online=ALONE),
 )
+TRANSPORT = 2.0  # weight with which transport between maps pulls about as hard as the truth
 NEW = (
-    replace(OKDHP, name="okdhp, transport", online=OnlineConfig("ensemble", "transport"), weight=2.0),
+    replace(OKDHP, name="okdhp, transport", online=OnlineConfig("ensemble", "transport"), weight=TRANSPORT),
     replace(OKDHP, name="okdhp, l2", online=OnlineConfig("ensemble", "l2"), weight=2.0),
     replace(OKDHP, name="okdhp, temperature 1", online=OnlineConfig("ensemble", temperature=1.0), weight=2.0),
 )
@@ -124,7 +125,9 @@ def then_adlp(student: RunConfig, backbone: str, floor: float) -> Row:
     run = PLAIN.of(student, backbone, 0)
     name = run_name(student, backbone, "okdhp_then_adlp", 0)
     distill = DistillConfig("adlp", teacher=teacher, floor=floor)
-    return Row("okdhp, then adlp from its ensemble", replace(run, name=name, distill=distill))
+    weights = replace(student.weights, kd_map=TRANSPORT)
+    taught = replace(run, name=name, distill=distill, weights=weights)
+    return Row("okdhp, then adlp from its ensemble", taught)
 
 
 def vote_runs(votes: RunConfig, seed: int) -> list[tuple[str, RunConfig]]:

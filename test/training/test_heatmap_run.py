@@ -11,13 +11,16 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
+from pose_kd_ros.core.camera import project_pinhole  # noqa: E402
 from pose_kd_ros.core.object_model import ObjectModel, box_corners, rotations_about  # noqa: E402
+from pose_kd_ros.core.pose import transform  # noqa: E402
 from pose_kd_ros.evaluation.bop import BopDataset  # noqa: E402
 from pose_kd_ros.evaluation.bop_run import run  # noqa: E402
 from pose_kd_ros.pipeline.families import make_estimator  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training import checkpoint  # noqa: E402
 from training.config import RunConfig, load_config  # noqa: E402
+from training.data.augment import AugmentConfig, augmented, make_augmentation  # noqa: E402
 from training.data.crops import CropConfig, CropDataset  # noqa: E402
 from training.data.heatmap_targets import NOWHERE, make_points  # noqa: E402
 from training.data.objects import load_objects  # noqa: E402
@@ -122,6 +125,29 @@ def test_symmetric_objects_have_one_truth():
     first, *others = (make_points(0, model, pose @ s, *how)["points"] for s in model.symmetries)
     for other in others:
         torch.testing.assert_close(other, first)
+
+
+def test_no_crop_of_an_object_is_a_mirror_image(tiny_data, tmp_path):
+    """Neither its keypoints nor, in augmentation, its pixels: a mirror turns an object into another one."""
+    config = settings(tiny_data, tmp_path, crops=CropConfig(size=64, search_share=0.0, roll_deg=15.0))
+    dataset, (model,) = make_dataset(config, "train"), config.load_objects()
+    (instance,) = BopDataset(tiny_data / "train").images[0].instances
+    true = project_pinhole(np.diag([500.0, 500, 1]), transform(instance.T_camera_object, model.keypoints))
+    found = [dataset[i]["points"].numpy() for i in range(12)]
+    whole = [points for points in found if (points > NOWHERE).all()]
+    assert whole and {turned(points) for points in whole} == {turned(true)}
+    bright = torch.zeros(8, 3, 32, 32)
+    bright[..., :8] = 1.0
+    augmentation = make_augmentation(AugmentConfig(cutout=0.0), torch.device("cpu"))
+    for seed in range(4):
+        columns = augmented(bright, augmentation, seed).mean((1, 2))
+        assert (columns[:, :8].mean(1) > columns[:, 8:].mean(1) + 0.2).all()
+
+
+def turned(points):
+    """Which way round the projections of three keypoints lie, +1 or -1."""
+    a, b = points[2] - points[0], points[4] - points[0]
+    return np.sign(a[0] * b[1] - a[1] * b[0])
 
 
 def test_nearly_every_crop_is_about_an_object_and_one_hardly_seen_is_nobodys_background(tiny_data, tmp_path):

@@ -16,6 +16,7 @@ from training.data.coco import read_coco  # noqa: E402
 from training.data.mpii import read_mpii  # noqa: E402
 from training.data.people import COCO, MPII, People, Person  # noqa: E402
 from training.data.people_crops import PeopleCropConfig, PeopleDataset, input_size, placed  # noqa: E402
+from training.data.people_source import PeopleConfig  # noqa: E402
 from training.evaluate_people import evaluate_people, predictions  # noqa: E402
 from training.people_metrics import average_precision, pckh, person_score, similarity, suppressed  # noqa: E402
 
@@ -164,6 +165,15 @@ def test_heads_are_those_of_the_person_at_that_place(files, tmp_path):
     (tmp_path / "heads.mat").write_bytes(b"nothing")
     with pytest.raises(BopError, match=r"heads\.mat: wants RELEASE"):
         read_mpii(*files[0](), tmp_path / "heads.mat")
+
+
+def test_heads_are_for_measuring_alone(files, tmp_path):
+    """A person to learn from without a head box stops nothing."""
+    path, images = files[0]()
+    config = PeopleConfig("mpii", path, images, path, heads=tmp_path / "none.mat")
+    assert len(config.load(False).persons) == 1
+    with pytest.raises(BopError, match=r"none\.mat: no such file"):
+        config.load(True)
 
 
 @pytest.fixture

@@ -9,9 +9,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from training.commands import Online  # noqa: E402
+from training.models.network import make_network  # noqa: E402
 from training.plan import cut, groups  # noqa: E402
-from training.plan_online import FIRST, online_plan  # noqa: E402
+from training.plan_online import CONTROLS, FIRST, NEW, online_plan  # noqa: E402
+from training.step import losses, prepare  # noqa: E402
 from training.table import make_table, write  # noqa: E402
+from training.train import make_dataset  # noqa: E402
 
 
 def rows_of(**options):
@@ -39,6 +42,55 @@ def test_rows_of_a_stage_differ_in_the_method_alone():
             assert row.run.network.plain == first.network.plain or "hourglass" in row.run.name
             same = ("data", "crops", "augment", "steps", "batch_size", "lr", "seed", "precision")
             assert all(getattr(row.run, name) == getattr(first, name) for name in same)
+
+
+@pytest.mark.parametrize(
+    "method, branches, aggregation, teacher, align, weight",
+    [
+        ("plain", 1, "none", "none", "kl", None),
+        ("mean of branches", 3, "mean", "ensemble", "kl", 0.05),
+        ("okdhp", 3, "fau-slim", "ensemble", "kl", 0.05),
+        ("dml", 3, "none", "peers", "kl", 0.05),
+        ("one", 3, "one", "ensemble", "kl", 0.05),
+        ("okdhp, fau as published", 3, "fau", "ensemble", "kl", 0.05),
+        ("okdhp, released form", 3, "fau", "ensemble", "kl", 2.0),
+        ("okdhp, transport", 3, "fau-slim", "ensemble", "transport", 2.0),
+    ],
+)
+def test_rows_are_what_their_names_say(method, branches, aggregation, teacher, align, weight):
+    (run,) = (row.run for row in rows_of() if row.method == method and row.run.seed == 0)
+    network, online = run.network, run.online
+    assert (len(network.depths), network.aggregation) == (branches, aggregation)
+    assert (online.teacher, online.align) == (teacher, align)
+    assert weight in (None, run.weights.online)
+    assert online.released == (method == "okdhp, released form")
+
+
+@pytest.mark.parametrize("way", [*FIRST, *CONTROLS, *NEW], ids=lambda way: way.name)
+def test_every_way_learns_something_finite(way, tiny_data):
+    command = Online((Path("test"),), Path("out"), data=tiny_data, objects=(1,), size=64, width=16, tile_px=0)
+    run = way.of(command.config("student_lmo_heatmap"), "darknet-tiny-h", 0)
+    dataset, network = make_dataset(run, "train"), make_network(run.network)
+    batch = dataset.collate([dataset[i] for i in range(2)])
+    outputs = network(prepare(batch), with_features=True)
+    terms = losses(outputs, batch, network, run.weights, online=run.online, watch=True)
+    terms["total"].backward()
+    assert ("online" in terms) == (run.online.teacher != "none")
+    assert ("ensemble" in terms) == (run.network.aggregation != "none")
+    learnt = [p.grad for branch in network.branches for p in branch.parameters()]
+    assert all(g is not None and g.isfinite().all() for g in learnt)
+    assert all(term.isfinite() for term in terms.values())
+
+
+def test_what_a_frozen_teacher_teaches():
+    """FPD: half of the error against 8 stacks' maps. ADLP: transport weighs what it does between branches."""
+    rows = {row.method: row.run for row in rows_of() if row.run.seed == 0}
+    fpd, (eight,) = rows["fpd"], (run for name, run in rows.items() if "8 stacks" in name)
+    assert (fpd.distill.method, fpd.weights.heatmap, fpd.weights.kd_map) == ("naive", 0.5, 0.5)
+    assert fpd.distill.teacher == eight.folder and eight.network.shared + eight.network.depths[0] == 8
+    then = rows["okdhp, then adlp from its ensemble"]
+    assert (then.distill.method, then.distill.teacher) == ("adlp", rows["okdhp"].folder)
+    assert then.weights.kd_map == rows["okdhp, transport"].weights.online
 
 
 def test_equal_compute_costs_what_the_branches_cost():

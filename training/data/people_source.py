@@ -37,10 +37,10 @@ class PeopleConfig:
 
     def load(self, val: bool, faults: Faults | None = None) -> People:
         """The people to train on, or to measure on; BopError, or as ``faults`` says."""
-        path, images = self.annotations, self.images
-        if val:
-            path, images = self.val_annotations, self.val_images or self.images
-        return read_people(self.kind, path, images, self.heads, faults)
+        if not val:  # heads are for measuring, and who has none can be learnt from
+            return read_people(self.kind, self.annotations, self.images, None, faults)
+        images = self.val_images or self.images
+        return read_people(self.kind, self.val_annotations, images, self.heads, faults)
 
 
 def read_people(
