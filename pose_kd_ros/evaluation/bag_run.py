@@ -99,6 +99,8 @@ def main(args: argparse.Namespace) -> int:
         folders = folders_of(out, args.bundle)
         if args.against and len(folders) > 1:
             raise OutcomeError(f"against: found {len(folders)} bundles, wanted one")
+        if args.against:
+            against.given(args)
         codes, summaries = [], []
         for bundle, folder in zip(args.bundle, folders):
             code, summary = evaluate(args, bundle, folder)

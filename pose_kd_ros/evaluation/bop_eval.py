@@ -60,6 +60,8 @@ def main(args: argparse.Namespace) -> int:
     """Evaluate, print and write the figures; returns the exit code."""
     try:
         out = args.out or Path(f"evaluation_{args.bop.resolve().name}")
+        if args.against:
+            against.given(args)
         code, summary = evaluate(args, out)
         verdict = finish(out, args)
     except (BagError, BopError, BundleError, PlyError, OutcomeError) as error:
