@@ -177,6 +177,20 @@ def test_a_database_is_read_up_to_its_broken_page(tmp_path):
     assert 1 <= len(frames) < 10 and images.damaged and "is damaged" in next(iter(images.faults))
 
 
+def test_messages_that_are_gone_without_a_word_are_a_fault(tmp_path):
+    """A record whose kind nobody knows any more is passed over, as MCAP wants it."""
+    path = write(tmp_path / "bag", disc_messages(10))
+    with open_bag(path) as bag:
+        size = len(next(bag.messages(["/camera/image_raw"])).data)
+    data = bytearray((path / "bag.mcap").read_bytes())
+    data[data.index(b"\x05" + (22 + size).to_bytes(8, "little"))] = 0x7F
+    (path / "bag.mcap").write_bytes(data)
+    frames, images = read(path)
+    assert len(frames) == 9 and images.damaged
+    lost = "10 messages of /camera/image_raw were recorded, 9 could be read"
+    assert images.faults == {f"bag is damaged: {lost}": 1}
+
+
 def test_broken_rows_are_passed_over_where_the_database_does_not_open(shared_data, tmp_path):
     data = bytearray((shared_data / "bags" / "klintan_sample.db3").read_bytes())
     data[len(data) // 2 : len(data) // 2 + 200_000] = bytes(200_000)
