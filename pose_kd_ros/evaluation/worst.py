@@ -146,8 +146,14 @@ def overlay(image, camera: Camera, frame: dict, objects: Mapping[int, ObjectMode
     for estimate in frame["estimates"]:
         if estimate["object_id"] in objects and estimate["state"] != "lost":
             corners, pose = _drawn(estimate, objects)
-            draw_pose(image, camera, pose, corners, f"{estimate['class_name']} {estimate['score']:.2f}")
+            draw_pose(image, camera, pose, corners, label(estimate))
     return image
+
+
+def label(estimate: dict) -> str:
+    """Class and score; of a pose that was not seen in this frame that it is only expected there."""
+    seen = estimate["state"] in MEASURED
+    return f"{estimate['class_name']} {format(estimate['score'], '.2f') if seen else estimate['state']}"
 
 
 def shrunk(image: np.ndarray) -> np.ndarray:

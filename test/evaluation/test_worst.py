@@ -87,3 +87,9 @@ def test_overlays_show_truth_and_estimate_where_they_are(frames, tmp_path):
 
 def test_overlays_of_large_images_are_small_enough_to_embed():
     assert worst.shrunk(np.zeros((1080, 1920, 3), np.uint8)).shape == (450, 800, 3)
+
+
+def test_a_pose_that_was_only_expected_is_labelled_so(frames):
+    estimate = frames[0]["estimates"][0]
+    assert worst.label(estimate) == f"cube {estimate['score']:.2f}"
+    assert worst.label(estimate | {"state": "predicted"}) == "cube predicted"
