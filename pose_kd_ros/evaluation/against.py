@@ -142,14 +142,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--default-tolerance", default="", metavar="VALUE", help=text)
 
 
-def check(args: argparse.Namespace, now: Summary) -> int:
-    """Print what changed since ``args.against``; 1 if something got worse than allowed or is gone, else 0."""
+def given(args: argparse.Namespace) -> tuple[Summary, dict[str, str]]:
+    """The baseline and the tolerances by figure, or OutcomeError: a long evaluation asks before it begins."""
     pairs = [text.rpartition("=") for text in args.tolerance]
     for name, _, value in pairs:
         if not name or not value:
             raise OutcomeError(f"tolerance: found {name or value!r}, wanted FIGURE=VALUE")
-    tolerances = {name: value for name, _, value in pairs}
-    found = changes(read_summary(args.against), now, tolerances, args.default_tolerance)
+    for text in (*(value for _, _, value in pairs), args.default_tolerance or DEFAULT):
+        parse_tolerance(text)
+    return read_summary(args.against), {name: value for name, _, value in pairs}
+
+
+def check(args: argparse.Namespace, now: Summary) -> int:
+    """Print what changed since ``args.against``; 1 if something got worse than allowed or is gone, else 0."""
+    baseline, tolerances = given(args)
+    found = changes(baseline, now, tolerances, args.default_tolerance)
     bad = [change.figure for change in found if change.verdict in BAD]
     print(f"\nAgainst {args.against}:\n{change_table(found)}")
     if bad:

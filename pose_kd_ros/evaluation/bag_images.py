@@ -95,6 +95,11 @@ class BagImages:
         except BagError as error:
             self._broken = True
             self.faults[str(error)] += 1
+            return
+        if number + 1 < self.count:  # bytes that are no record any more are passed over without a word
+            self._broken = True
+            lost = f"{self.count} messages of {self.topic} were recorded, {number + 1} could be read"
+            self.faults[f"{self.bag.path.name} is damaged: {lost}"] += 1
 
     def _first(self, topic: str) -> Iterator[RawMessage]:
         try:

@@ -23,6 +23,7 @@ from ..core.camera import Camera
 from ..pipeline.follow import Follower
 from . import against, figures
 from .bag_images import BagFrame, BagImages, load_camera
+from .bag_vsd import DepthJudge
 from .bags import Bag, BagError, open_bag
 from .bop_results import BopResult, write_results
 from .differences import table, write_differences
@@ -83,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="the real objects' size over the bundle's",
     )
+    add("--depth", metavar="TOPIC", help="registered depth images: VSD of objects with truth and --mesh")
     add("--camera", metavar="TOPIC", help="image topic, where several were recorded")
     add("--camera-info", type=Path, metavar="FILE", help="calibration file of ROS, in place of CameraInfo")
     add("--limit", type=int, metavar="N", help="stop after N images")
@@ -97,6 +99,8 @@ def main(args: argparse.Namespace) -> int:
         folders = folders_of(out, args.bundle)
         if args.against and len(folders) > 1:
             raise OutcomeError(f"against: found {len(folders)} bundles, wanted one")
+        if args.against:
+            against.given(args)
         codes, summaries = [], []
         for bundle, folder in zip(args.bundle, folders):
             code, summary = evaluate(args, bundle, folder)
@@ -145,10 +149,13 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
     objects = follower.estimator.objects
     points, silhouettes = surfaces(args.mesh, objects, args.object_scale)
     camera = load_camera(args.camera_info) if args.camera_info else None
+    if args.depth and not args.truth:
+        raise BagError("--depth: VSD compares with true poses: wanted --truth, too")
     with open_bag(args.bag, salvage=True) as bag:
         images = BagImages(bag, args.camera, camera)
         names = Names(parse_objects(args.object), objects)
         truth = joined([make_truth(source, bag, names) for source in args.truth])
+        judge = DepthJudge.make(bag, args.depth, silhouettes, objects) if args.depth else None
         progress = Progress(out, identity(args, follower, images.topic), args.fresh)
         if progress.follower is not None:
             follower.restore(progress.follower)
@@ -158,6 +165,8 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
             spent = 1e3 * (time.perf_counter() - started)
             true = truth(frame)
             record = to_record(frame, followed, expected, true, objects, points, silhouettes, spent)
+            if judge is not None and true is not None:
+                record |= judge.measure(frame, record)
             progress.add(record, follower.state())
         records = progress.records()
         if not records:
@@ -175,7 +184,7 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
         objects=figures.object_figures(records, objects, points),
         curves=figures.curves(records, objects),
         environment=environment(),
-        faults=images.faults,
+        faults=images.faults + Counter(r["depth_fault"] for r in records if "depth_fault" in r),
     )
     return DAMAGED if images.damaged else OK, summary
 
@@ -234,6 +243,7 @@ def identity(args: argparse.Namespace, follower: Follower, camera: str) -> dict:
         "truth": list(args.truth),
         "object": list(args.object),
         "mesh": list(args.mesh),
+        "depth": args.depth,
     }
 
 

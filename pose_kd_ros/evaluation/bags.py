@@ -1,4 +1,5 @@
-"""Recordings without ROS: rosbag2 folders, single .mcap and .db3 files, with or without metadata.yaml.
+"""Recordings without ROS: rosbag2 folders, single .mcap and .db3 files, with or without metadata.yaml, plain
+or compressed by file or message.
 
 Messages stay as the CDR bytes that were recorded; only the current message (sqlite3) or chunk (MCAP) is held
 in memory.
@@ -8,13 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import zstd
 from .salvage import BrokenDatabase, CutPath
 
 SUFFIXES = (".mcap", ".db3")
+STORAGE = (*SUFFIXES, *(f"{suffix}{zstd.SUFFIX}" for suffix in SUFFIXES))
 
 
 class BagError(ValueError):
@@ -82,7 +86,7 @@ class Bag:
         for reader in sorted(self._readers, key=lambda one: one.start_time):
             wanted = [connection for connection in reader.connections if connection.topic in names]
             for connection, stamp, data in self._read(reader, wanted) if wanted else ():
-                yield RawMessage(connection.topic, full_type(connection.msgtype), stamp, bytes(data))
+                yield RawMessage(connection.topic, full_type(connection.msgtype), stamp, data)
 
     def readable(self, topics: Sequence[str]) -> Iterator[RawMessage]:
         """As `messages`, but ends without a word where the recording is damaged."""
@@ -92,7 +96,8 @@ class Bag:
     def _read(self, reader, connections: list) -> Iterator[tuple]:
         """Storage plugins and decompressors share no base class of errors but Exception."""
         try:
-            yield from reader.messages(connections)
+            for connection, stamp, data in reader.messages(connections):
+                yield connection, stamp, zstd.plain(bytes(data))
         except Exception as error:
             raise BagError(f"{self.path.name} is damaged: {error}") from error
 
@@ -115,7 +120,7 @@ def open_bag(path: Path | str, salvage: bool = False) -> Iterator[Bag]:
     parts, faults = storage_parts(path), []
     with contextlib.ExitStack() as stack:
         try:
-            readers = [stack.enter_context(Reader(part)) for part in parts]
+            readers = [stack.enter_context(Reader(unpacked(part, stack))) for part in parts]
         except Exception as error:  # of the storage, its compression or metadata.yaml: no common base class
             faults = [f"{path.name} is damaged: {error}"]
             files = storage_parts(path, metadata=False) if salvage else []
@@ -129,11 +134,20 @@ def rescued(path: Path, stack: contextlib.ExitStack):
     """Returns a reader of one storage file, whole or damaged; None where nothing of it can be read."""
     from rosbags.rosbag2 import Reader
 
+    path = unpacked(path, stack, partly=True)
     damaged = BrokenDatabase if path.suffix == ".db3" else lambda path: Reader(CutPath(path))
     for make in (Reader, damaged):
         with contextlib.suppress(Exception):
             return stack.enter_context(make(path))
     return None
+
+
+def unpacked(path: Path, stack: contextlib.ExitStack, partly: bool = False) -> Path:
+    """Returns the storage file itself, or a compressed one's content in a folder that goes with the stack."""
+    if path.suffix != zstd.SUFFIX:
+        return path
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pose_kd_ros-")))
+    return zstd.unpack(path, folder, partly)
 
 
 def storage_parts(path: Path, metadata: bool = True) -> list[Path]:
@@ -143,12 +157,12 @@ def storage_parts(path: Path, metadata: bool = True) -> list[Path]:
     """
     if not path.exists():
         raise BagError(f"No recording at {path}")
-    if (path.is_file() and path.suffix in SUFFIXES) or (metadata and (path / "metadata.yaml").is_file()):
+    if (path.is_file() and path.name.endswith(STORAGE)) or (metadata and (path / "metadata.yaml").is_file()):
         return [path]
-    parts = sorted(part for part in path.glob("*") if part.suffix in SUFFIXES)
+    parts = sorted(part for part in path.glob("*") if part.name.endswith(STORAGE))
     if not parts:
         raise BagError(
-            f"{path} is no rosbag2 recording: wanted a metadata.yaml or files {' '.join(SUFFIXES)}"
+            f"{path} is no rosbag2 recording: wanted a metadata.yaml or files {' '.join(STORAGE)}"
         )
     return parts
 

@@ -38,6 +38,7 @@ from .worst import write_overlays
 OK, REFUSED, DAMAGED, STOPPED = 0, 2, 3, 130
 SAME_SIZE = 0.05  # diameters that differ by a larger share are of two objects
 TIMES = ("ms_per_image", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
+BLIND = ("images", "found_rate", "poses_per_image")
 Objects = Mapping[int, ObjectModel]
 
 
@@ -59,6 +60,8 @@ def main(args: argparse.Namespace) -> int:
     """Evaluate, print and write the figures; returns the exit code."""
     try:
         out = args.out or Path(f"evaluation_{args.bop.resolve().name}")
+        if args.against:
+            against.given(args)
         code, summary = evaluate(args, out)
         verdict = finish(out, args)
     except (BagError, BopError, BundleError, PlyError, OutcomeError) as error:
@@ -80,7 +83,9 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
     if estimator.bundle.manifest.looks_where_told and not (args.locator or args.given_boxes):
         raise BundleError(f"bundle {args.bundle}: looks where it is told: give --locator B or --given-boxes")
     check_sizes(split, estimator.objects)
-    images = dict(enumerate(BopDataset(split, faults).images[: args.limit]))
+    images = dict(enumerate(BopDataset(split, faults, truth_wanted=False).images[: args.limit]))
+    if args.given_boxes and not all(image.has_truth for image in images.values()):
+        raise BopError(f"{split}: --given-boxes: wants true poses of all images, found some without")
     points = surface_points(split, estimator.objects)
     caster = caster_for(split, estimator.objects, images.values()) if not args.no_vsd else None
     progress = Progress(out, identity(args, split), args.fresh)
@@ -95,7 +100,8 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
         raise BopError(f"{split}: no image could be evaluated: {'; '.join(faults.kinds) or 'none is there'}")
     write_overlays(out, records, estimator.objects, lambda record: picture(images[record["frame"]]))
     write_results(out / "results.csv", results_of(records))
-    visible = {} if caster is None else vsd_figures(records, images, estimator.objects, points, caster)
+    judged = [record for record in records if record["judged"]]
+    visible = {} if caster is None else vsd_figures(judged, images, estimator.objects, points, caster)
     summary = write_summary(
         out,
         kind="bop",
@@ -139,8 +145,9 @@ def check_sizes(split: Path, objects: Objects) -> None:
 
 
 def caster_for(split: Path, objects: Objects, images) -> Caster | None:
-    """The meshes for VSD; None where an image has no depth. Raises BopError without open3d."""
-    if not all(image.depth is not None for image in images):
+    """The meshes for VSD; None where an image with truth has no depth. Raises BopError without open3d."""
+    told = [image for image in images if image.has_truth]
+    if not told or any(image.depth is None for image in told):
         return None
     return Caster({i: load_mesh(mesh_path(split, i)) for i in objects})
 
@@ -173,7 +180,7 @@ def to_record(number: int, look: Look, objects: Objects, points: Mapping[int, np
             }
             for pose in look.found.poses
         ],
-        "judged": True,
+        "judged": image.has_truth,
         "truth": [
             {
                 "object_id": true.object_id,
@@ -194,12 +201,14 @@ def all_figures(
     visible: Mapping[str, float],
     given_boxes: bool,
 ) -> dict[str, float]:
-    """The figures against the truth, those of VSD, and times; given_boxes: 1, where it was told the boxes."""
-    times = figures.blind_figures(records)
+    """The figures against the truth, those of VSD, and times; given_boxes: 1, where it was told the boxes.
+    Of images without truth what was found, and times."""
+    blind = figures.blind_figures(records)
+    kept = TIMES if any(record["judged"] for record in records) else (*BLIND, *TIMES)
     return {
         **_truth_figures(records, objects, points),
         **visible,
-        **{name: times[name] for name in TIMES},
+        **{name: blind[name] for name in kept},
         **({"given_boxes": 1.0} if given_boxes else {}),
     }
 
@@ -209,14 +218,15 @@ def object_figures(records: Sequence[dict], objects: Objects, points: Mapping[in
     result = {}
     for key, model in objects.items():
         own = _truth_figures([figures.only(record, key) for record in records], {key: model}, points)
-        del own["ms_per_image"]
+        own.pop("ms_per_image", None)
         result[str(key)] = {"class_name": model.name, **own}
     return result
 
 
 def _truth_figures(records: Sequence[dict], objects: Objects, points: Mapping[int, np.ndarray]) -> dict:
-    """Those of a recording but for its tracks."""
-    values = figures.truth_figures(records, objects, points)
+    """Those of a recording but for its tracks; none where nothing is known of any image."""
+    judged = [record for record in records if record["judged"]]
+    values = figures.truth_figures(judged, objects, points) if judged else {}
     return {name: value for name, value in values.items() if name != "id_switches"}
 
 

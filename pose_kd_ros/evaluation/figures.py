@@ -66,6 +66,8 @@ def only(record: dict, object_id: int) -> dict:
 def truth_figures(records: Sequence[dict], objects: Objects, points: Mapping[int, np.ndarray]) -> dict:
     """What can be said against true poses, over the instances that are in view.
 
+    vsd: where there is depth and a mesh, see ``bag_vsd``; ar: where there is in all.
+
     auc_add, auc_adds: PoseCNN's, to 0.1 m. within_...: both errors below. coverage_<p>: share of found
     instances whose error lies inside the ellipsoid of the covariance that is to hold p per cent of them.
     """
@@ -80,8 +82,10 @@ def truth_figures(records: Sequence[dict], objects: Objects, points: Mapping[int
 
     shift, turn = column("translation_m"), column("rotation_rad")
     distances = mahalanobis(records, objects)
+    with_depth = bop_run.vsd_recall([group for group in compared if group.vsd is not None])
     return {
         **bop_run.figures(compared, len(records), seconds),
+        **({} if with_depth is None else {"vsd": with_depth}),
         **bop_run.add_recalls(compared),
         "auc_add": auc_posecnn(column("add_d", True)),
         "auc_adds": auc_posecnn(column("adds_d", True)),

@@ -3,12 +3,14 @@
 Everything but ``latency_ms`` and ``stages_ms`` is the same each time on one machine. Beyond the keys that all
 evaluations share, a line says ``judged`` (whether anything is known of its true poses) and, of an estimate,
 ``consistency_px`` (how far the corners of its box moved in the image from where its track expected them) and,
-with a mesh, ``edge_px`` and ``edge_agreement``, see ``edges``.
+with a mesh, ``edge_px`` and ``edge_agreement``, see ``edges``. With depth images it says ``vsd``: errors
+(E, G, T) between measured estimates and true poses by object id, see ``vsd``; or ``depth_fault``: why not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from .bop import BopImage, BopInstance
 from .bop_run import NEAR, Group, compare
 from .edges import Silhouette
 from .truth import TruePose
+from .vsd import TAUS
 
 MEASURED = ("new", "tracked")  # states of tracks that were seen in the frame, which the node publishes
 TIMES = ("latency_ms", "stages_ms")  # what differs from run to run
@@ -126,7 +129,14 @@ def groups(record: dict, objects: Mapping[int, ObjectModel], points: Mapping[int
         for one in record["truth"]
     )
     image = BopImage(0, record["frame"], Path(), K, None, 1.0, true)
-    return compare(image, record["width"], poses_of(record), objects, points)
+    found = compare(image, record["width"], poses_of(record), objects, points)
+    seen = record.get("vsd", {})
+    return [_with_vsd(one, seen[str(one.object_id)]) if str(one.object_id) in seen else one for one in found]
+
+
+def _with_vsd(group: Group, errors: list) -> Group:
+    """The group with errors (E, G, T), whose shape a list without estimates does not tell."""
+    return replace(group, vsd=np.array(errors, float).reshape(*group.mssd.shape, len(TAUS)))
 
 
 def errors(record: dict, objects: Mapping[int, ObjectModel], points: Mapping[int, np.ndarray]) -> list[dict]:

@@ -70,9 +70,11 @@ def latency(x: Sequence[float], ms: Sequence[float], label: str) -> str:
     middle = [x[part].mean() for part in parts]
     figure, axes = _axes()
     axes.plot(x, ms, ".", color=FAINT, markersize=2.5, alpha=0.6)
-    for share, color, name in ((95, LINES[1], "95th percentile"), (50, LINES[0], "median")):
-        axes.plot(middle, [np.percentile(ms[part], share) for part in parts], color=color, label=name)
-    axes.set(xlabel=label, ylabel="ms", ylim=(0, 1.15 * np.percentile(ms, 99.5) or 1.0))
+    high, median = ([np.percentile(ms[part], share) for part in parts] for share in (95, 50))
+    axes.plot(middle, high, color=LINES[1], label="95th percentile")
+    axes.plot(middle, median, color=LINES[0], label="median")
+    top = max(1.15 * np.percentile(ms, 99.5), 1.05 * max(high))
+    axes.set(xlabel=label, ylabel="ms", ylim=(0, top or 1.0))
     _legend(axes)
     return svg(figure, "latency of each frame, with running median and 95th percentile")
 

@@ -37,6 +37,8 @@ ERRORS = {
 def page(outcome: Outcome) -> str:
     """The report as HTML."""
     summary = outcome.summary
+    names = {int(key): entry["class_name"] for key, entry in summary.objects.items()}
+    chosen = worst.choose(outcome.frames, names=names)
     return render(
         "report.html",
         title=f"{summary.source}, {summary.name}",
@@ -47,7 +49,7 @@ def page(outcome: Outcome) -> str:
         plots=plots_of(outcome),
         with_truth=any(frame["truth"] for frame in outcome.frames),
         stages=stage_table(outcome.frames),
-        worst=[(w, data_uri(outcome.overlay(w.frame))) for w in worst.choose(outcome.frames)],
+        worst=[(w, data_uri(outcome.overlay(w.frame))) for w in chosen],
     )
 
 

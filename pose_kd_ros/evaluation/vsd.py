@@ -1,7 +1,7 @@
 """Visible surface discrepancy (VSD) of BOP19: compares what of the object can be seen at two poses.
 
 Distances are along the rays, metres, 0 where there is nothing; pixel centres at integers. Rays are cast with
-open3d, which nothing else needs.
+open3d, which nothing else needs but ``--mesh FILE``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.camera import project_pinhole
+from ..core.camera import Camera, project_pinhole
 from ..core.object_model import ObjectModel
 from ..core.pose import transform
 from .bop import BopError, BopImage
@@ -46,18 +46,36 @@ def visible(distance, measured, delta: float = DELTA) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Rays:
-    """The rays of a pinhole camera's pixels: K (3, 3) px."""
+    """The rays of a camera's pixels: K (3, 3) px. lens: the camera where it distorts, None for a pinhole."""
 
     K: np.ndarray
     width: int
     height: int
+    lens: Camera | None = None
+
+    @classmethod
+    def of(cls, camera: Camera) -> Rays:
+        return cls(camera.K, camera.width, camera.height, camera if len(camera.D) else None)
+
+    def same(self, other: Rays) -> bool:
+        """Whether these are the rays of the same camera."""
+        D, others = (() if one.lens is None else one.lens.D for one in (self, other))
+        sizes = (self.width, self.height) == (other.width, other.height)
+        return sizes and np.array_equal(self.K, other.K) and np.array_equal(D, others)
 
     @cached_property
     def directions(self) -> np.ndarray:
-        """(H, W, 3) unit, camera frame."""
+        """(H, W, 3) unit, camera frame; NaN for pixels that no ray of the lens reaches."""
         v, u = np.mgrid[0 : self.height, 0 : self.width]
-        through = np.stack([u, v, np.ones(u.shape)], -1) @ np.linalg.inv(self.K).T
+        if self.lens is None:
+            through = np.stack([u, v, np.ones(u.shape)], -1) @ np.linalg.inv(self.K).T
+        else:
+            through = self.lens.rays(np.stack([u, v], -1).reshape(-1, 2)).reshape(*u.shape, 3)
         return through / np.linalg.norm(through, axis=-1, keepdims=True)
+
+    def project(self, points) -> np.ndarray:
+        """Points (N, 3) in the camera frame to pixels (N, 2)."""
+        return project_pinhole(self.K, points) if self.lens is None else self.lens.project(points)
 
     def to_distance(self, depth) -> np.ndarray:
         """A depth image (H, W), metres along the optical axis -> metres along each ray."""
@@ -95,7 +113,7 @@ class Caster:
         points = transform(pose, self._vertices[object_id])
         if (points[:, 2] <= 0).any():
             return slice(0, rays.height), slice(0, rays.width)
-        seen = project_pinhole(rays.K, points)
+        seen = rays.project(points)
         edges = np.stack([np.floor(seen.min(0)), np.ceil(seen.max(0)) + 1])
         (left, top), (right, bottom) = np.clip(edges, 0, (rays.width, rays.height)).astype(int)
         return slice(top, bottom), slice(left, right)
@@ -141,7 +159,7 @@ def _open3d():
         import open3d
     except (ImportError, OSError) as error:
         raise BopError(
-            f"VSD renders with open3d, which cannot be imported ({error}): pip install open3d-cpu, "
-            "or leave VSD out with --no-vsd"
+            f"open3d reads meshes and renders them for VSD, and cannot be imported ({error}): "
+            "pip install open3d-cpu; on BOP data sets --no-vsd leaves VSD out"
         ) from error
     return open3d

@@ -34,12 +34,14 @@ class Worst:
     why: str
 
 
-def choose(frames: Sequence[dict], count: int = COUNT) -> list[Worst]:
+def choose(frames: Sequence[dict], count: int = COUNT, names: Mapping[int, str] | None = None) -> list[Worst]:
     """At most ``count`` frames, the kinds of fault in turn, the worst of each kind first.
 
-    Neighbours of a chosen frame show the same fault and are passed over.
+    Neighbours of a chosen frame show the same fault and are passed over. names: of objects by id; frames tell
+    only of those that were found in them.
     """
-    lists = _of_truth(frames) if any(frame["truth"] for frame in frames) else _of_tracks(frames)
+    told = any(frame["truth"] for frame in frames)
+    lists = _of_truth(frames, names or {}) if told else _of_tracks(frames)
     apart = max(1, len(frames) // (8 * count))
     chosen: list[Worst] = []
     for candidate in itertools.chain(*itertools.zip_longest(*lists)):
@@ -50,10 +52,11 @@ def choose(frames: Sequence[dict], count: int = COUNT) -> list[Worst]:
     return chosen
 
 
-def _of_truth(frames: Sequence[dict]) -> list[list[Worst]]:
+def _of_truth(frames: Sequence[dict], names: Mapping[int, str]) -> list[list[Worst]]:
     """Wrong poses by MSSD, missed objects by how much of them is seen, false alarms by score."""
     wrong, missed, false = [], [], []
-    names = {e["object_id"]: e["class_name"] for frame in frames for e in frame["estimates"]}
+    found = {e["object_id"]: e["class_name"] for frame in frames for e in frame["estimates"]}
+    names = found | dict(names)
     for index, frame in enumerate(frames):
         for error in asked(frame):
             name = names.get(error["object_id"], f"object {error['object_id']}")
@@ -98,8 +101,15 @@ def unmatched(frame: dict) -> list[dict]:
     return [e for i, e in estimates if i not in near and e["state"] in MEASURED]
 
 
+def scattered(index: int) -> int:
+    """An order in which equals are shown from all over a recording: that of binary digits read backwards.
+
+    Convention: of 0 to 7 it makes 0, 4, 2, 6, 1, 5, 3, 7."""
+    return int(f"{index:032b}"[::-1], 2)
+
+
 def _ranked(found: list[tuple[float, int, str]], frames: Sequence[dict]) -> list[Worst]:
-    ordered = sorted(found, key=lambda entry: (-entry[0], entry[1]))
+    ordered = sorted(found, key=lambda entry: (-entry[0], scattered(entry[1])))
     return [Worst(index, frames[index]["frame"], why) for _, index, why in ordered]
 
 
@@ -136,8 +146,14 @@ def overlay(image, camera: Camera, frame: dict, objects: Mapping[int, ObjectMode
     for estimate in frame["estimates"]:
         if estimate["object_id"] in objects and estimate["state"] != "lost":
             corners, pose = _drawn(estimate, objects)
-            draw_pose(image, camera, pose, corners, f"{estimate['class_name']} {estimate['score']:.2f}")
+            draw_pose(image, camera, pose, corners, label(estimate))
     return image
+
+
+def label(estimate: dict) -> str:
+    """Class and score; of a pose that was not seen in this frame that it is only expected there."""
+    seen = estimate["state"] in MEASURED
+    return f"{estimate['class_name']} {format(estimate['score'], '.2f') if seen else estimate['state']}"
 
 
 def shrunk(image: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import cv2
 import numpy as np
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from pose_kd_ros.core.pose import make_pose, rotation_between, to_quaternion
 from pose_kd_ros.evaluation.bag_messages import typestore
@@ -15,10 +15,11 @@ PERIOD = 40_000_000
 START = 5_000_000_000
 
 
-def write(path, messages, storage=StoragePlugin.MCAP):
+def write(path, messages, storage=StoragePlugin.MCAP, compression=CompressionMode.NONE):
     """messages: (topic, type, stamp ns, message)."""
-    store = typestore()
-    with Writer(path, version=8, storage_plugin=storage) as writer:
+    store, writer = typestore(), Writer(path, version=8, storage_plugin=storage)
+    writer.set_compression(compression, CompressionFormat.ZSTD)
+    with writer:
         topics = {}
         for topic, kind, stamp, message in messages:
             if topic not in topics:

@@ -3,7 +3,7 @@ import pytest
 
 pytest.importorskip("rosbags")
 from recordings import CAMERA, FRAME, START, compressed_at, disc, disc_messages, image_at, info_at, write
-from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from pose_kd_ros.evaluation.bag_images import BagImages, load_camera
 from pose_kd_ros.evaluation.bags import BagError, open_bag
@@ -32,6 +32,38 @@ def test_pictures_come_in_order_with_the_camera_of_their_frame(tmp_path, storage
     assert frames[0].camera.K[0, 0] == 300  # the info came with the second picture
     np.testing.assert_array_equal(frames[3].image[..., ::-1], disc(128, 126, 33.5))
     assert not images.faults and not images.damaged
+
+
+STORED = [
+    (storage, mode)
+    for storage in (StoragePlugin.MCAP, StoragePlugin.SQLITE3)
+    for mode in (CompressionMode.FILE, CompressionMode.MESSAGE)
+] + [(StoragePlugin.MCAP, CompressionMode.STORAGE)]
+
+
+@pytest.mark.parametrize(("storage", "mode"), STORED)
+def test_compressed_recordings_are_read_with_and_without_metadata(tmp_path, storage, mode):
+    plain, _ = read(write(tmp_path / "plain", disc_messages(5), storage))
+    path = write(tmp_path / "bag", disc_messages(5), storage, mode)
+    file = next(one for one in path.iterdir() if one.name != "metadata.yaml")
+    with_metadata = read(path)
+    (path / "metadata.yaml").unlink()
+    for frames, images in (with_metadata, read(path), read(file)):
+        assert not images.faults and [frame.frame for frame in frames] == list(range(5))
+        np.testing.assert_array_equal(frames[4].image, plain[4].image)
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+def test_a_truncated_compressed_file_is_read_up_to_the_cut(tmp_path, metadata):
+    path = write(tmp_path / "bag", disc_messages(10), compression=CompressionMode.FILE)
+    file = path / "bag.mcap.zstd"
+    file.write_bytes(file.read_bytes()[:-300])
+    if not metadata:
+        (path / "metadata.yaml").unlink()
+    frames, images = read(path)
+    assert 1 <= len(frames) < 10 and images.damaged
+    ((fault, count),) = images.faults.items()
+    assert fault.startswith("bag is damaged") and count == 1
 
 
 def test_the_latest_info_of_frame_and_size_holds_whatever_its_stamp(tmp_path):
@@ -143,6 +175,20 @@ def test_a_database_is_read_up_to_its_broken_page(tmp_path):
     frames, images = read(path)
     assert [frame.frame for frame in frames] == list(range(len(frames)))
     assert 1 <= len(frames) < 10 and images.damaged and "is damaged" in next(iter(images.faults))
+
+
+def test_messages_that_are_gone_without_a_word_are_a_fault(tmp_path):
+    """A record whose kind nobody knows any more is passed over, as MCAP wants it."""
+    path = write(tmp_path / "bag", disc_messages(10))
+    with open_bag(path) as bag:
+        size = len(next(bag.messages(["/camera/image_raw"])).data)
+    data = bytearray((path / "bag.mcap").read_bytes())
+    data[data.index(b"\x05" + (22 + size).to_bytes(8, "little"))] = 0x7F
+    (path / "bag.mcap").write_bytes(data)
+    frames, images = read(path)
+    assert len(frames) == 9 and images.damaged
+    lost = "10 messages of /camera/image_raw were recorded, 9 could be read"
+    assert images.faults == {f"bag is damaged: {lost}": 1}
 
 
 def test_broken_rows_are_passed_over_where_the_database_does_not_open(shared_data, tmp_path):

@@ -326,3 +326,20 @@ def test_the_shipped_bundle_on_real_pictures_with_truth(cube_bag, tmp_path):
     assert found["instances"] == found["images"] == 6 and 0 <= found["found"] <= 1
     truth = [json.loads(line)["truth"] for line in lines(tmp_path)]
     assert [one["visib_fract"] for (one,) in truth] == [1.0] * 6
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--against", "nowhere"), "nowhere: cannot be read"),
+        (("--against", "{base}", "--tolerance", "mssd"), "wanted FIGURE=VALUE"),
+        (("--against", "{base}", "--default-tolerance", "little"), "found 'little'"),
+    ],
+)
+def test_a_baseline_that_cannot_be_used_is_refused_before_the_work(
+    bag, bundle, write_outcome, tmp_path, capsys, options, words
+):
+    base = write_outcome(tmp_path / "base")
+    options = [option.format(base=base) for option in options]
+    assert run(bag, "--bundle", bundle, "--out", tmp_path / "out", *options) == 2
+    assert words in capsys.readouterr().err and not (tmp_path / "out").exists()

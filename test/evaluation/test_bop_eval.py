@@ -1,7 +1,9 @@
 """A bundle on a BOP data set from the command line, on balls whose poses are known."""
 
+import io
 import json
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -155,3 +157,43 @@ def test_frames_hold_what_the_images_hold(data, bundle, tmp_path):
     true, found = (np.reshape(first[k][0]["T_camera_object"], (4, 4)) for k in ("truth", "estimates"))
     assert true[2, 3] / found[2, 3] == pytest.approx(1.04, abs=0.02)
     assert first["errors"][0]["translation_m"] == pytest.approx(np.linalg.norm(true[:3, 3] - found[:3, 3]))
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_without_published_truth_there_are_results_to_send_in(data, bundle, tmp_path, to_shards, shards):
+    told = evaluated(data, bundle, tmp_path / "told", "--no-vsd")
+    if shards:
+        to_shards(data / "test", tmp_path / "sharded/test")
+        shutil.copytree(data / "models", tmp_path / "sharded/models")
+        data = tmp_path / "sharded"
+        for path in (data / "test").glob("*.tar"):
+            without_truth(path)
+    else:
+        for path in data.glob("test/*/scene_gt*.json"):
+            path.unlink()
+    summary = evaluated(data, bundle, tmp_path / "out")
+    assert (tmp_path / "out/results.csv").read_text().count("\n") == 6
+    poses = [[r.T_camera_object for r in read_results(tmp_path / n / "results.csv")] for n in ("out", "told")]
+    np.testing.assert_array_equal(*poses)
+    found = summary["figures"]
+    assert found["images"] == 5 and found["found_rate"] == 1 and found["ms_per_image"] > 0
+    assert "mssd" not in found and "mssd" in told["figures"] and summary["curves"] == {}
+    page = (tmp_path / "out/report.html").read_text()
+    assert "frames with a pose" in page and "false alarms" not in page
+
+
+def without_truth(path):
+    """Take the true poses out of a shard."""
+    with tarfile.open(path) as tar:
+        members = [(m, tar.extractfile(m).read()) for m in tar if ".gt" not in m.name]
+    with tarfile.open(path, "w") as tar:
+        for member, content in members:
+            tar.addfile(member, io.BytesIO(content))
+
+
+def test_given_boxes_want_truth(data, bundle, tmp_path, capsys):
+    for path in data.glob("test/*/scene_gt*.json"):
+        path.unlink()
+    command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(tmp_path / "out"), "--given-boxes"]
+    assert main(command) == 2
+    assert "--given-boxes: wants true poses of all images" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pose_kd_ros.evaluation import report
+from pose_kd_ros.evaluation import plots, report
 from pose_kd_ros.evaluation.meaning import meaning
 from pose_kd_ros.evaluation.outcome import OutcomeError, read_frames, read_outcome, read_summary
 from pose_kd_ros.evaluation.worst import choose
@@ -97,12 +97,20 @@ def test_the_same_evaluation_gives_the_same_page(built):
 
 
 def test_curves_over_one_unit_share_a_plot(built):
-    plots = report.curves_by_unit(read_summary(built).curves)
-    assert {label: list(curves) for label, curves in plots.items()} == {
+    by_unit = report.curves_by_unit(read_summary(built).curves)
+    assert {label: list(curves) for label, curves in by_unit.items()} == {
         "threshold, diameters": ["mssd", "add"],
         "threshold, pixels": ["mspd"],
         "share that the covariance promises": ["coverage"],
     }
+
+
+def test_the_lines_of_the_latency_stay_in_their_plot(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "svg", lambda figure, text: drawn.append(figure.axes[0]))
+    plots.latency(range(218), [20.0] * 217 + [200.0], "image")
+    (axes,) = drawn
+    assert axes.get_ylim()[1] > max(max(line.get_ydata()) for line in axes.lines[1:]) > 100
 
 
 def test_without_truth_there_are_no_errors_and_no_recall(write_outcome, tmp_path):

@@ -120,7 +120,7 @@ def test_depth_without_open3d_is_refused_with_the_way_out(balls, tmp_path, capsy
     monkeypatch.setitem(sys.modules, "open3d", None)
     write_results(tmp_path / "r.csv", true_results())
     assert main(["score", "--bop", str(balls), "--results", str(tmp_path / "r.csv")]) == 2
-    assert "pip install open3d-cpu, or leave VSD out with --no-vsd" in capsys.readouterr().err
+    assert "pip install open3d-cpu; on BOP data sets --no-vsd leaves VSD out" in capsys.readouterr().err
 
 
 def test_symmetric_turns_cost_nothing(balls):

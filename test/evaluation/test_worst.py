@@ -62,6 +62,16 @@ def test_neighbours_show_the_same_fault_once(frames):
     assert min(np.diff(numbers)) >= len(many) // 48 > 1
 
 
+def test_a_short_recording_in_which_nothing_is_found_is_shown_from_end_to_end(frames):
+    """All are missed alike: not the first six, and by the object's name."""
+    errors = frames[0]["errors"]
+    missed = [dict.fromkeys(e) | {"object_id": e["object_id"], "truth": e["truth"]} for e in errors]
+    short = [dict(frame, estimates=[], errors=missed) for frame in frames[:47]]
+    chosen = worst.choose(short, names={1: "cube", 5: "dragon"})
+    assert [w.index for w in chosen] == [0, 32, 16, 8, 40, 24]
+    assert all(w.why.split(",")[0] in ("cube missed", "dragon missed") for w in chosen)
+
+
 def test_overlays_show_truth_and_estimate_where_they_are(frames, tmp_path):
     paths = worst.write_overlays(tmp_path, frames, objects(), grey, 2)
     assert sorted(p.name for p in paths) == sorted(p.name for p in (tmp_path / "overlays").iterdir())
@@ -77,3 +87,9 @@ def test_overlays_show_truth_and_estimate_where_they_are(frames, tmp_path):
 
 def test_overlays_of_large_images_are_small_enough_to_embed():
     assert worst.shrunk(np.zeros((1080, 1920, 3), np.uint8)).shape == (450, 800, 3)
+
+
+def test_a_pose_that_was_only_expected_is_labelled_so(frames):
+    estimate = frames[0]["estimates"][0]
+    assert worst.label(estimate) == f"cube {estimate['score']:.2f}"
+    assert worst.label(estimate | {"state": "predicted"}) == "cube predicted"

@@ -34,10 +34,11 @@ class BopDataset:
 
     The layout, scene folders or shards, is seen by what is there. Pictures, masks and depth are read when
     they are asked for, the json files here. Raises BopError; with `faults` that skip, images that cannot be
-    understood are left out, each named in `faults`.
+    understood are left out, each named in `faults`. truth_wanted: False also takes images whose true poses
+    are not published, as those of HB and ITODD.
     """
 
-    def __init__(self, split: Path | str, faults: Faults | None = None) -> None:
+    def __init__(self, split: Path | str, faults: Faults | None = None, truth_wanted: bool = True) -> None:
         self.root, self.faults = Path(split), faults or Faults()
         scenes = sorted(p for p in self.root.glob("*") if p.is_dir() and p.name.isdigit())
         shards = shard_paths(self.root)
@@ -48,6 +49,7 @@ class BopDataset:
                 f"{found}: not a BOP split"
             )
         if shards:
-            self.images = load_shards(self.root, self.faults)
+            self.images = load_shards(self.root, self.faults, truth_wanted)
         else:
-            self.images = [image for scene in scenes for image in load_scene(scene, self.faults)]
+            found = (load_scene(scene, self.faults, truth_wanted) for scene in scenes)
+            self.images = [image for images in found for image in images]

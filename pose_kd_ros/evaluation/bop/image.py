@@ -40,7 +40,8 @@ class BopInstance:
 @dataclass(frozen=True)
 class BopImage:
     """One image and what is in it. K (3, 3) px, pixel centres at integers; depth_scale: metres per count of
-    the depth file (depth None where there is none). T_camera_world (4, 4) metres, None where unknown."""
+    the depth file (depth None where there is none). T_camera_world (4, 4) metres, None where unknown.
+    has_truth: False where nobody tells what is in it."""
 
     scene_id: int
     image_id: int
@@ -50,6 +51,7 @@ class BopImage:
     depth_scale: float
     instances: tuple[BopInstance, ...]
     T_camera_world: np.ndarray | None = None
+    has_truth: bool = True
 
     def load_rgb(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB, the pixels that K is about: an EXIF orientation is not followed. Grey images
@@ -66,7 +68,8 @@ class BopImage:
 
 @dataclass(frozen=True)
 class Entries:
-    """What the json files say of one image; ``where``: names of the entries, in errors.
+    """What the json files say of one image; ``where``: names of the entries, in errors. truths: None where
+    there is no such file.
 
     masks: of each instance that has one, by its index.
     """
@@ -84,8 +87,9 @@ def make_image(scene_id: int, image_id: int, rgb: Source, depth: Source | None, 
     camera = as_object(entries.camera, where)
     scale = float(numbers(camera, "depth_scale", 1, where)[0]) if depth or "depth_scale" in camera else 1.0
     K, T_camera_world = _intrinsics(camera, where), _camera_pose(camera, where)
-    instances = _instances(entries)
-    return BopImage(scene_id, image_id, rgb, K, depth, scale * METRES, instances, T_camera_world)
+    told = entries.truths is not None
+    instances = _instances(entries) if told else ()
+    return BopImage(scene_id, image_id, rgb, K, depth, scale * METRES, instances, T_camera_world, told)
 
 
 def _intrinsics(camera: dict, where: str) -> np.ndarray:

@@ -10,19 +10,20 @@ from .source import Mask, Source
 from .values import as_list, as_object, field, read_json
 
 
-def load_scene(folder: Path, faults: Faults | None = None) -> list[BopImage]:
+def load_scene(folder: Path, faults: Faults | None = None, truth_wanted: bool = True) -> list[BopImage]:
     """All images of one scene folder, by number. scene_gt_info.json, masks and depth may be absent.
 
-    faults: told of what is wrong, and whether to go on; without it BopError is raised.
+    faults: told of what is wrong, and whether to go on; without it BopError is raised. truth_wanted: False
+    where scene_gt.json may be absent, too.
     """
     faults = faults or Faults()
     try:
-        scene = _Scene(Path(folder))
+        scene = _Scene(Path(folder), truth_wanted)
     except BopError as error:
         faults.add(BopError(str(error), "scene"))
         return []
     images = []
-    for key in scene.truths:
+    for key in scene.cameras if scene.truths is None else scene.truths:
         try:
             images.append(scene.image(key))
         except BopError as error:
@@ -33,12 +34,19 @@ def load_scene(folder: Path, faults: Faults | None = None) -> list[BopImage]:
 class _Scene:
     """The json files and the names of the files of one scene."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, truth_wanted: bool = True) -> None:
         self.folder = folder
-        self.cameras, self.truths = (self._json(f"scene_{name}.json") for name in ("camera", "gt"))
+        self.cameras = self._json("scene_camera.json")
+        told = truth_wanted or (folder / "scene_gt.json").exists()
+        self.truths = self._json("scene_gt.json") if told else None
         self.infos = self._json("scene_gt_info.json") if (folder / "scene_gt_info.json").exists() else None
         self.files = {part: _by_stem(folder / part) for part in ("rgb", "gray", "depth", "mask_visib")}
         self.files["rgb"] = self.files["rgb"] or self.files["gray"]
+
+    @property
+    def source(self) -> str:
+        """The file that says which images there are."""
+        return "scene_camera.json" if self.truths is None else "scene_gt.json"
 
     def _json(self, name: str) -> dict:
         path = self.folder / name
@@ -49,10 +57,10 @@ class _Scene:
 
     def image(self, key: str) -> BopImage:
         if not key.isdigit():
-            raise BopError(f"{self.folder / 'scene_gt.json'}: image number {key!r} is not a number")
+            raise BopError(f"{self.folder / self.source}: image number {key!r} is not a number")
         stem = f"{int(key):06d}"
         if stem not in self.files["rgb"]:
-            missing = f"image {key} of scene_gt.json has no picture rgb/{stem}.*"
+            missing = f"image {key} of {self.source} has no picture rgb/{stem}.*"
             raise BopError(f"{self.folder}: {missing}", "picture")
         rgb, depth = (self.files[part].get(stem) for part in ("rgb", "depth"))
         return make_image(
@@ -62,12 +70,12 @@ class _Scene:
     def _entries(self, key: str) -> Entries:
         path = {part: self.folder / f"scene_{part}.json" for part in ("camera", "gt", "gt_info")}
         where = {part: f"{p}, image {key}" for part, p in path.items()}
-        truths = as_list(self.truths[key], where["gt"])
-        masks = {k: self.files["mask_visib"].get(f"{int(key):06d}_{k:06d}") for k in range(len(truths))}
+        truths = None if self.truths is None else as_list(self.truths[key], where["gt"])
+        masks = {k: self.files["mask_visib"].get(f"{int(key):06d}_{k:06d}") for k in range(len(truths or ()))}
         return Entries(
             field(self.cameras, key, path["camera"]),
             truths,
-            None if self.infos is None else field(self.infos, key, path["gt_info"]),
+            None if truths is None or self.infos is None else field(self.infos, key, path["gt_info"]),
             {k: Mask(Source(mask)) for k, mask in masks.items() if mask},
             where,
         )

@@ -31,15 +31,16 @@ def _number(shard: Path) -> int:
     return int(digits[0]) if digits else -1
 
 
-def load_shards(split: Path, faults: Faults) -> list[BopImage]:
-    """All images of a split's shards, by scene and image number; ``faults`` is told of what is wrong."""
+def load_shards(split: Path, faults: Faults, truth_wanted: bool = True) -> list[BopImage]:
+    """All images of a split's shards, by scene and image number; ``faults`` is told of what is wrong.
+    truth_wanted: False where gt.json may be absent."""
     images: dict[tuple[int, int], BopImage] = {}
     promised = _promised(split, faults)
     for path in shard_paths(split):
         members = {key: {} for key in promised.get(_number(path), ())} | _members(path, faults)
         for key, parts in members.items():
             try:
-                image = _image(path, key, parts)
+                image = _image(path, key, parts, truth_wanted)
                 if (image.scene_id, image.image_id) in images:
                     raise BopError(f"{path}: {key} is in another shard, too", "shard")
             except BopError as error:
@@ -88,7 +89,7 @@ def _promised(split: Path, faults: Faults) -> dict[int, list[str]]:
     return found
 
 
-def _image(path: Path, key: str, parts: dict[str, Source]) -> BopImage:
+def _image(path: Path, key: str, parts: dict[str, Source], truth_wanted: bool) -> BopImage:
     numbered = _KEY.fullmatch(key)
     if numbered is None:
         raise BopError(f"{path}: {key!r}: wants members named <scene>_<image>.*")
@@ -96,16 +97,17 @@ def _image(path: Path, key: str, parts: dict[str, Source]) -> BopImage:
     if rgb is None:
         raise BopError(f"{path}: {key} has no picture {key}.rgb.*", "picture")
     scene, image = (int(number) for number in numbered.groups())
-    return make_image(scene, image, rgb, _picture(parts, "depth"), _entries(path, key, parts))
+    entries = _entries(path, key, parts, truth_wanted)
+    return make_image(scene, image, rgb, _picture(parts, "depth"), entries)
 
 
 def _picture(parts: dict[str, Source], modality: str) -> Source | None:
     return next((parts[part] for part in sorted(parts) if part.startswith(f"{modality}.")), None)
 
 
-def _entries(path: Path, key: str, parts: dict[str, Source]) -> Entries:
+def _entries(path: Path, key: str, parts: dict[str, Source], truth_wanted: bool) -> Entries:
     where = {part: f"{path}:{key}.{part}.json" for part in ("camera", "gt", "gt_info")}
-    for part in ("camera", "gt"):
+    for part in ("camera", "gt") if truth_wanted else ("camera",):
         if f"{part}.json" not in parts:
             raise BopError(f"{where[part]}: no such member")
     camera, truths, infos = (
@@ -113,5 +115,5 @@ def _entries(path: Path, key: str, parts: dict[str, Source]) -> Entries:
         for part, name in where.items()
     )
     source = parts.get("mask_visib.json")
-    count = len(as_list(truths, where["gt"])) if source else 0
+    count = len(as_list(truths, where["gt"])) if source and truths is not None else 0
     return Entries(camera, truths, infos, {k: Mask(source, str(k)) for k in range(count)}, where)
