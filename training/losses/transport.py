@@ -159,12 +159,15 @@ class Sinkhorn:
 
     def _translate(self) -> torch.Tensor:
         """Add to f and take from g the constant that is best for the masses; the plan stays. Alternating
-        sweeps alone would need rho / eps of them to get there."""
-        left = torch.logsumexp(self.log_a - self.f / self.rho, 0)
-        shift = (left - torch.logsumexp(self.log_b - self.g / self.rho, 0)) * (self.rho / 2)
+        sweeps alone would need rho / eps of them to get there. In 64 bits: the two sums are near 1 and what
+        they differ by is near eps, of which 32 bits would keep one digit, and no problem would come to
+        rest."""
+        left = torch.logsumexp(self.log_a.double() - self.f.double() / self.rho, 0)
+        right = torch.logsumexp(self.log_b.double() - self.g.double() / self.rho, 0)
+        shift = (left - right) * (self.rho / 2)
         self.f += shift
         self.g -= shift
-        return shift
+        return shift.float()
 
     def select(self, index: torch.Tensor) -> Sinkhorn:
         """Some of the problems; write them back with ``put``."""
