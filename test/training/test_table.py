@@ -149,7 +149,7 @@ def test_the_command_line_changes_teacher_and_students_alike(tmp_path):
     dense = command.configs("teacher_lmo_dense", "student_lmo_dense_none")
     for run in (*command.configs(), *dense):
         assert run.objects == (5, 8) and run.network.classes == 2 and run.faults == "skip"
-        assert run.cache == (None if run in dense else tmp_path / "tiles")
+        assert run.cache == tmp_path / "tiles"
 
 
 def test_dense_rows_look_where_the_keypoint_teacher_finds(rows, tiny_data, tmp_path):
