@@ -180,8 +180,6 @@ class Table:
             config = replace(RECIPES[name](), **shared)
             crops = replace(config.crops, size=self.size or config.crops.size)
             network = replace(config.network, classes=len(self.objects) or config.network.classes)
-            if network.family == "dense":  # its tiles are in memory alone
-                config = replace(config, cache=None)
             result.append(replace(config, crops=crops, steps=steps or config.steps, network=network))
         return tuple(result)
 

@@ -64,7 +64,8 @@ def make_table(
                 do(group, test, val_images)
                 write(rows, out, test, in_all, real)
         except (Stopped, KeyboardInterrupt) as reason:
-            print(f"stopped: {reason or 'Ctrl-C'}; the same command goes on", flush=True)
+            why = str(reason) or "Ctrl-C, or the minutes are up"  # outside training, in an export for example
+            print(f"stopped: {why}; the same command goes on", flush=True)
             write(rows, out, test, in_all, real)
             return False
     return True

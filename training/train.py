@@ -43,11 +43,31 @@ def make_loader(dataset: CropDataset, config: RunConfig, first: int, last: int, 
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=dataset.collate,
+        collate_fn=partial(collated, dataset),
         num_workers=config.workers,
         worker_init_fn=_one_thread,
         pin_memory=fabric.device.type == "cuda",
     )
+
+
+def collated(dataset: CropDataset | PeopleDataset, samples: list[dict[str, torch.Tensor]]) -> dict:
+    """A batch; ``faults``: what this loader process has skipped since its last."""
+    return {**dataset.collate(samples), "faults": dataset.faults.news()}
+
+
+@contextmanager
+def faults_counted(dataset: CropDataset | PeopleDataset, config: RunConfig, fabric: Fabric) -> Iterator[None]:
+    """Say in the end how many images this process's loaders had to skip, if any."""
+    faults, before = dataset.faults, len(dataset.faults.kinds)
+    people = isinstance(dataset, PeopleDataset)
+    total = len(dataset.people.persons if people else dataset.images) + faults.images
+    try:
+        yield
+    finally:
+        if len(faults.kinds) > before:
+            where = dataset.people.annotations if people else config.data / config.split
+            who = f" by process {fabric.global_rank}" if fabric.world_size > 1 else ""
+            print(f"{where}: {faults.summary(total)}{who}", flush=True)
 
 
 def on_device(fabric: Fabric, loader: DataLoader):
@@ -145,8 +165,9 @@ def train_together(configs: list[RunConfig]) -> list[Path]:
     names = " + ".join(each.config.name for each in learners)
     hidden = fabric.global_rank > 0
     bar = tqdm(batches, initial=first, total=last, desc=names, unit="step", disable=hidden)
-    with ctrl_c_between_steps() as stop, logs_written(learners):
+    with ctrl_c_between_steps() as stop, logs_written(learners), faults_counted(dataset, config, fabric):
         for step, batch in enumerate(bar, first):
+            dataset.faults.hear(batch["faults"])
             images = prepare(batch, partial(augment, config, fabric, augmentation, step))
             told = Told(teachers, images)
             active = [each for each in learners if each.start <= step < each.config.steps]

@@ -19,7 +19,9 @@ from pose_kd_ros.pipeline.families import make_estimator  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training import checkpoint  # noqa: E402
 from training.config import RunConfig, load_config  # noqa: E402
+from training.data import surface  # noqa: E402
 from training.data.crops import CropConfig  # noqa: E402
+from training.data.surface import CodeReader  # noqa: E402
 from training.data.tiles import read_tile  # noqa: E402
 from training.evaluate import evaluate_command  # noqa: E402
 from training.export import export_run, trained_network  # noqa: E402
@@ -171,6 +173,29 @@ def test_a_damaged_depth_is_skipped_and_counted(dense_data, tmp_path):
     assert len(samples) == 6 and list(dataset.faults.kinds.values()) == ["depth"]
     with pytest.raises(BopError, match=r"000003\.png: object 1: .*--depth"):
         [make_dataset(dataclasses.replace(config, faults="refuse"), "train")[i] for i in range(6)]
+
+
+def test_tiles_with_codes_are_cached_and_found(dense_data, tmp_path, monkeypatch):
+    """As in memory; other codes, or none, are other tiles; a folder that was cut short is refused."""
+    config = settings(dense_data, tmp_path, tile_px=96)
+    expected = [make_dataset(config, "train")[i] for i in range(8)]
+    cached = dataclasses.replace(config, cache=tmp_path / "cache")
+    for again in (False, True):
+        with monkeypatch.context() as patch:
+            if again:
+                patch.setattr(CodeReader, "codes", None)
+            dataset = make_dataset(cached, "train")
+        for sample, wanted in zip((dataset[i] for i in range(8)), expected):
+            assert all(torch.equal(sample[name], wanted[name]) for name in wanted)
+    make_dataset(dataclasses.replace(cached, network=NetworkConfig(), crops=CropConfig(64)), "train")
+    monkeypatch.setattr(surface, "OFF", 0.04)
+    make_dataset(cached, "train")
+    folders = [p for p in (tmp_path / "cache").iterdir() if p.is_dir()]
+    assert len(folders) == 3
+    for folder in folders:
+        (folder / "codes.u16").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"codes.u16: wants \d+ bytes, got 4; remove"):
+        make_dataset(cached, "train")
 
 
 def test_depth_is_asked_for(tiny_data, tmp_path, dense_data):

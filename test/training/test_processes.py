@@ -36,6 +36,11 @@ BRANCHES = (
     "--network.classes 1 --tile-px 0 --crops.size 64 " + SHORT
 ).split()
 
+CODES = (
+    "training train student-lmo-dense-none --network.width 16 --network.classes 1 --tile-px 0 "
+    "--crops.size 64 " + SHORT
+).split()
+
 
 @pytest.fixture(scope="module")
 def teacher(tiny_data, tmp_path_factory):
@@ -81,6 +86,14 @@ def test_branches_that_teach_each_other_do_too(form, tiny_data, tmp_path):
     two = curves(TORCHRUN, tiny_data, tmp_path, "two", "--devices", "2", *more, options=BRANCHES)
     assert set(one) == set(two) and len(one["train/online"]) == 6 and len(one["val/ensemble"]) == 2
     for tag in set(one) - {"train/online_ratio", "val/online_ratio"}:  # of each process's own crops
+        assert two[tag] == pytest.approx(one[tag], rel=1e-2 if tag == "train/norm" else 1e-4, abs=1e-7), tag
+
+
+def test_surface_codes_do_too(dense_data, tmp_path):
+    one = curves(RUN, dense_data, tmp_path, "one", options=CODES)
+    two = curves(TORCHRUN, dense_data, tmp_path, "two", "--devices", "2", options=CODES)
+    assert set(one) == set(two) and len(one["train/code"]) == 6 and len(one["val/mask"]) == 2
+    for tag in one:
         assert two[tag] == pytest.approx(one[tag], rel=1e-2 if tag == "train/norm" else 1e-4, abs=1e-7), tag
 
 

@@ -130,6 +130,7 @@ def test_a_worker_names_what_it_skips_and_training_goes_on(data, tmp_path):
     code, output = train_command(data, tmp_path / "skipped", "--faults", "skip")
     assert code == 0, output
     assert output.count("skipped (picture, fault 1)") == 1 and "000003.png: cannot be decoded" in output
+    assert output.count("train: skipped 1 of 6 images: 1 picture") == 1
     assert (tmp_path / "skipped/run/last.ckpt").exists()
 
 

@@ -139,6 +139,15 @@ def test_time_that_is_up_stops_it_between_steps(rows, tiny_data, tmp_path):
     assert json.loads((tmp_path / "t.json").read_text())[0]["status"] == "not run"
 
 
+def test_a_stop_outside_training_says_why(rows, tiny_data, tmp_path, monkeypatch, capsys):
+    def pressed(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(table, "train_together", pressed)
+    assert make_table(rows[:1], tmp_path / "t.json", [tiny_data / "val"], 2, 0.0) is False
+    assert "stopped: Ctrl-C, or the minutes are up; the same command goes on" in capsys.readouterr().out
+
+
 def test_the_command_line_changes_teacher_and_students_alike(tmp_path):
     command = Table((tmp_path,), tmp_path / "t.json", data=tmp_path, size=128, batch_size=8, steps=3)
     teacher, student = command.configs()
@@ -149,7 +158,7 @@ def test_the_command_line_changes_teacher_and_students_alike(tmp_path):
     dense = command.configs("teacher_lmo_dense", "student_lmo_dense_none")
     for run in (*command.configs(), *dense):
         assert run.objects == (5, 8) and run.network.classes == 2 and run.faults == "skip"
-        assert run.cache == (None if run in dense else tmp_path / "tiles")
+        assert run.cache == tmp_path / "tiles"
 
 
 def test_dense_rows_look_where_the_keypoint_teacher_finds(rows, tiny_data, tmp_path):

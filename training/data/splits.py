@@ -27,10 +27,8 @@ def load_split(
 
     Prints what was skipped. Raises BopError, as ``faults`` says, for what is missing or damaged.
     """
-    if cache and reader:
-        raise ValueError(f"{cache}: tiles with surface codes are kept in memory alone; leave out --cache")
     if tile_px and cache:
-        tiles = _from_cache(cache, split, models, faults, tile_px, seed)
+        tiles = _from_cache(cache, split, models, faults, tile_px, seed, reader)
         _say(split, faults, tiles.about["images"])
         return tiles
     images = trainable(split, models, faults)
@@ -53,17 +51,24 @@ def trainable(split: Path, models: list[ObjectModel], faults: Faults) -> list[Bo
 
 
 def _from_cache(
-    cache: Path, split: Path, models: list[ObjectModel], faults: Faults, tile_px: int, seed: int
+    cache: Path,
+    split: Path,
+    models: list[ObjectModel],
+    faults: Faults,
+    tile_px: int,
+    seed: int,
+    reader: CodeReader | None,
 ) -> CachedTiles:
     """The faults of the run that made the tiles are this run's, too: it may refuse them."""
 
     def make():
         images = trainable(split, models, faults)
         total = len(images) + faults.images
-        tiles = make_tiles(images, models, tile_px, seed, faults)
+        tiles = make_tiles(images, models, tile_px, seed, faults, reader)
         return tiles, lambda: {"images": total, "faults": faults.kinds}
 
-    tiles = open_or_make(cache / fingerprint(split, models, tile_px, seed), tile_px, make)
+    name = fingerprint(split, models, tile_px, seed, reader.fingerprint() if reader else "")
+    tiles = open_or_make(cache / name, tile_px, make)
     for message, kind in tiles.about["faults"].items():
         faults.add(BopError(message, kind))
     return tiles

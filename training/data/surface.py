@@ -76,6 +76,15 @@ class CodeReader:
         self.models = {model.id: model for model in models}
         self._trees = {i: cKDTree(surface.points) for i, surface in surfaces.items()}
 
+    def fingerprint(self) -> str:
+        """Changes with whatever codes depend on beside the pictures: surfaces, symmetries, limits."""
+        digest = hashlib.sha256(repr((OFF, MOST_OFF, MAX_TIED)).encode())
+        for i, tree in sorted(self._trees.items()):
+            model = self.models[i]
+            for values in ([i, model.diameter], tree.data, model.symmetries, model.reference):
+                digest.update(np.asarray(values, np.float64).tobytes())
+        return digest.hexdigest()
+
     def codes(self, labels: np.ndarray, depth: np.ndarray, K: np.ndarray, instances, where) -> np.ndarray:
         """Return code maps (R, H, W) uint16, one for each of the most representatives that any instance has;
         an instance with fewer repeats its first (see ``core.object_model.representatives``).

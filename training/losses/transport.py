@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import threshold
 
 MARGINAL_ERROR = 1e-3  # balanced: solved when the plan's L1 error is below this share of the mass
 POTENTIAL_CHANGE = 1e-3  # unbalanced: solved when a sweep changes no potential by more than this share of eps
@@ -82,14 +83,18 @@ class Sinkhorn:
         log_a, log_b = (mass.T.log().clamp_(min=NO_MASS).contiguous() for mass in (a, b))
         f = torch.zeros_like(log_a) if f is None else f.T.clone(memory_format=torch.contiguous_format)
         g = torch.zeros_like(log_b) if g is None else g.T.clone(memory_format=torch.contiguous_format)
-        log_plan = log_a[:, None] + log_b + (f[:, None] + g - cost.permute(1, 2, 0)) / eps
-        return cls(log_plan.contiguous(), f, g, log_a, log_b, eps, rho)
+        log_plan = (f[:, None] + g).sub_(cost.permute(1, 2, 0)).div_(eps)
+        return cls(log_plan.add_(log_a[:, None] + log_b), f, g, log_a, log_b, eps, rho)
 
     def colder(self, eps: float) -> None:
         """The same potentials at another eps."""
         prior = self.log_a[:, None] + self.log_b
-        self.log_plan.sub_(prior).mul_(self.eps / eps).add_(prior)
+        self.log_plan = prior.lerp_(self.log_plan, self.eps / eps)
         self.eps = eps
+
+    def plan(self) -> torch.Tensor:
+        """The plan itself (S, T, B), 0 where there is next to nothing in it."""
+        return threshold(self.log_plan, FAINT, -torch.inf).exp_()
 
     def sweep(self, step: float = 1.0) -> torch.Tensor:
         """Scale rows, then columns, ``step`` times as far as asked; return how wrong the rows were (B,): see
@@ -100,7 +105,7 @@ class Sinkhorn:
         across = self._scaling(self.g, self.log_b - log_sum(self.log_plan, 0), step)
         self.log_plan += across
         if self.rho is None:
-            return self._row_error(rows)
+            return self._row_error(rows.exp())
         shift = self._translate() / self.eps
         change_f = ((up + shift).abs() * (self.log_a > NO_MASS)).amax(0)
         return torch.maximum(change_f, ((across - shift).abs() * (self.log_b > NO_MASS)).amax(0))
@@ -115,38 +120,35 @@ class Sinkhorn:
             for _ in range(count):
                 self.sweep(1.5)
             return
-        a, b = self.log_a.exp(), self.log_b.exp()
-        plan = torch.where(self.log_plan < FAINT, 0.0, self.log_plan.clamp(min=FAINT).exp_())
-        up_all, across_all = torch.ones_like(a), torch.ones_like(b)
+        plan = self.plan()
+        masses = self.log_a.exp()[:, None], self.log_b.exp()[None]
+        scales = [torch.ones_like(mass) for mass in masses]
         for _ in range(count):
-            up = a / plan.sum(1).clamp_(min=LEAST)
-            up *= up.sqrt()
-            up_all *= up
-            plan *= up[:, None]
-            across = b / plan.sum(0).clamp_(min=LEAST)
-            across *= across.sqrt()
-            across_all *= across
-            plan *= across
-        for log_scale, potential, along in ((up_all, self.f, 1), (across_all, self.g, 0)):
+            for axis, mass, total in ((1, masses[0], scales[0]), (0, masses[1], scales[1])):
+                scale = mass / plan.sum(axis, keepdim=True).clamp_(min=LEAST)
+                scale *= scale.sqrt()
+                total *= scale
+                plan *= scale
+        for log_scale, potential, axis in ((scales[0], self.f, 1), (scales[1], self.g, 0)):
             log_scale.clamp_(1 / FAR, FAR).log_()
-            potential.add_(log_scale, alpha=self.eps)
-            self.log_plan += log_scale.unsqueeze(along)
+            potential.add_(log_scale.squeeze(axis), alpha=self.eps)
+            self.log_plan += log_scale
 
-    def sweep_symmetric(self) -> torch.Tensor:
-        """For a cloud against itself, f = g: rows and columns go half of the way at once; return how wrong
-        the rows were (B,). It needs no stages: the plan starts near its diagonal."""
-        rows = log_sum(self.log_plan, 1)
-        half = self._scaling(self.f, self.log_a - rows, 0.5)
-        self.g.copy_(self.f)
-        self.log_plan += half[:, None]
-        self.log_plan += half
+    def sweep_symmetric(self, plan: torch.Tensor) -> torch.Tensor:
+        """For a cloud against itself, f = g: rows and columns of the ``plan`` go half of the way at once;
+        return how wrong the rows were (B,). Over the plan itself, whose diagonal is never nothing."""
+        rows = plan.sum(1)
+        half = self._scaling(self.f, self.log_a - rows.clamp(min=LEAST).log_(), 0.5)
+        scale = half.exp()
+        plan *= scale[:, None]
+        plan *= scale
         if self.rho is None:
             return self._row_error(rows)
         return (half.abs() * (self.log_a > NO_MASS)).amax(0) * 2
 
     def _row_error(self, rows: torch.Tensor) -> torch.Tensor:
         mass = self.log_a.exp()
-        return (rows.exp() - mass).abs().sum(0) / mass.sum(0)
+        return (rows - mass).abs_().sum(0) / mass.sum(0)
 
     def _scaling(self, potential: torch.Tensor, gap: torch.Tensor, step: float = 1.0) -> torch.Tensor:
         """The logarithm of the scaling that closes a gap (of logarithms of mass) as far as rho lets it, times
@@ -159,9 +161,10 @@ class Sinkhorn:
 
     def _translate(self) -> torch.Tensor:
         """Add to f and take from g the constant that is best for the masses; the plan stays. Alternating
-        sweeps alone would need rho / eps of them to get there."""
-        left = torch.logsumexp(self.log_a - self.f / self.rho, 0)
-        shift = (left - torch.logsumexp(self.log_b - self.g / self.rho, 0)) * (self.rho / 2)
+        sweeps alone would need rho / eps of them to get there. In 64 bits: the sums differ by about eps."""
+        left = torch.logsumexp(self.log_a.double() - self.f.double() / self.rho, 0)
+        right = torch.logsumexp(self.log_b.double() - self.g.double() / self.rho, 0)
+        shift = ((left - right) * (self.rho / 2)).float()
         self.f += shift
         self.g -= shift
         return shift
@@ -202,7 +205,7 @@ def transport(
             good = (guessed.sweep() < GOOD_GUESS).nonzero().squeeze(1)
             state.put(good, guessed.select(good))
         solved, sweeps = finish(state, a, b, sweeps, max_sweeps)
-        return _solution(state, a, b, solved, sweeps)
+        return _solution(state, state.plan(), a, b, solved, sweeps)
 
 
 def transport_to_itself(
@@ -211,12 +214,15 @@ def transport_to_itself(
     """Solve B problems of a cloud against itself: cost (B, S, S), symmetric; a (B, S), 0 for padding."""
     with torch.no_grad(), torch.autocast(cost.device.type, enabled=False):
         cost, a, _ = _prepared(cost, a, a)
-        state = Sinkhorn.start(cost, a, a, eps, rho)
-        empty, sweeps, solved = (a <= 0).all(1), 0, (a <= 0).all(1)
+        # every point to itself alone: the solution where points lie far apart, so that no stages are needed
+        f = a.log().clamp_(min=NO_MASS).mul_(-eps / 2)
+        state = Sinkhorn.start(cost, a, a, eps, rho, f, f)
+        plan, sweeps, solved = state.plan(), 0, (empty := (a <= 0).all(1))
         while sweeps < max_sweeps and not (sweeps % 4 == 0 and solved.all()):
-            solved = (state.sweep_symmetric() < _limit(rho)) | empty
+            solved = (state.sweep_symmetric(plan) < _limit(rho)) | empty
             sweeps += 1
-        return _solution(state, a, a, solved, sweeps)
+        state.g = state.f
+        return _solution(state, plan, a, a, solved, sweeps)
 
 
 def _prepared(cost, a, b):
@@ -250,11 +256,10 @@ def finish(state: Sinkhorn, a, b, sweeps: int, max_sweeps: int) -> tuple[torch.T
     return solved, sweeps
 
 
-def _solution(state: Sinkhorn, a, b, solved, sweeps: int) -> Solution:
+def _solution(state: Sinkhorn, plan: torch.Tensor, a, b, solved, sweeps: int) -> Solution:
     eps, rho, f, g = state.eps, state.rho, state.f.T * (a > 0), state.g.T * (b > 0)
     has_mass = (a > 0).any(1) & (b > 0).any(1)
-    real = (a > 0)[:, :, None] & (b > 0)[:, None, :]
-    plan = torch.where(real, state.log_plan.permute(2, 0, 1).clamp(min=NO_MASS).exp_(), 0.0)
+    plan = plan.permute(2, 0, 1)  # of padding there is next to nothing, which is 0
     value = (a * paid(f, rho)).sum(1) + (b * paid(g, rho)).sum(1)
     value = value - eps * (plan.sum((1, 2)) - a.sum(1) * b.sum(1))
     return Solution(plan, f, g, torch.where(has_mass, value, 0.0), solved, sweeps)

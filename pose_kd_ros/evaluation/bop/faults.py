@@ -25,13 +25,13 @@ class BopError(ValueError):
 class Faults:
     """The faults met so far. ``refuse`` raises the first; ``skip`` keeps all, each logged as a warning once.
 
-    A process has its own: what a loader's worker meets is in the worker's log.
+    A process has its own: what a loader's worker meets is in the worker's log, and ``news`` to hand on.
     """
 
     def __init__(self, on_fault: OnFault = "refuse") -> None:
         if on_fault not in ("refuse", "skip"):
             raise ValueError(f"faults: wants refuse or skip, got {on_fault!r}")
-        self.on_fault, self.kinds = on_fault, {}
+        self.on_fault, self.kinds, self._handed_on = on_fault, {}, 0
 
     def add(self, error: BopError) -> None:
         """Raise ``error``, or take note of it: whoever calls goes on without that image."""
@@ -40,6 +40,17 @@ class Faults:
         if str(error) not in self.kinds:
             self.kinds[str(error)] = error.kind
             _log.warning("skipped (%s, fault %d): %s", error.kind, len(self.kinds), error)
+
+    def news(self) -> list[tuple[str, str]]:
+        """Messages and kinds of those skipped since the last call."""
+        found = list(self.kinds.items())[self._handed_on :]
+        self._handed_on = len(self.kinds)
+        return found
+
+    def hear(self, news: list[tuple[str, str]]) -> None:
+        """Take note of what another process has skipped and logged."""
+        for message, kind in news:
+            self.kinds.setdefault(message, kind)
 
     @property
     def images(self) -> int:
