@@ -165,7 +165,10 @@ def _information(jacobian, weight) -> np.ndarray:
 def _solved(matrix, right) -> np.ndarray | None:
     """matrix^-1 right, or None where a direction is not held (condition beyond 1e12)."""
     size = np.sqrt(np.diag(matrix))
-    if not (size > 0).all() or np.linalg.cond(matrix / np.outer(size, size)) > 1e12:
+    if not (size > 0).all():
+        return None
+    least, *_, most = np.linalg.eigvalsh(matrix / np.outer(size, size))
+    if least * 1e12 < most:
         return None
     return np.linalg.solve(matrix, right)
 

@@ -35,11 +35,13 @@ def confidence(terms: np.ndarray, weights) -> float:
     return float(expit(terms @ np.asarray(weights)))
 
 
-def highest_confidence(class_score: float, cells: int, relative_sigma: float, weights) -> float:
-    """Return an upper bound of the score before anything is solved: whatever share of the votes agrees, and
-    however much they scatter up to ``relative_sigma``."""
+def highest_confidence(
+    class_score: float, cells: int, relative_sigma: float, weights, support: float | None = None
+) -> float:
+    """Return an upper bound of the score before a pose is solved or, with the share of the votes that agrees
+    known (``support``), refined: however much they scatter up to ``relative_sigma``."""
     return max(
-        confidence(evidence(class_score, support, cells, sigma), weights)
-        for support in (0.0, 1.0)
+        confidence(evidence(class_score, share, cells, sigma), weights)
+        for share in ((0.0, 1.0) if support is None else (support,))
         for sigma in (0.0, relative_sigma)
     )

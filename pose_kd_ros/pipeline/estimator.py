@@ -15,7 +15,17 @@ from .decode import decode_cells, group_cells, voted_boxes
 from .network import Network
 from .preprocess import crop_about, network_input
 from .region import Region, overlap
-from .solve import SAME_OBJECT, Estimates, ObjectPose, Stopwatch, check_size, solve, suppress, with_track
+from .solve import (
+    MOST_SCATTER,
+    SAME_OBJECT,
+    Estimates,
+    ObjectPose,
+    Stopwatch,
+    check_size,
+    solve,
+    suppress,
+    with_track,
+)
 
 VOTE_ERROR = 0.03  # inlier threshold over the voted box: votes scatter by about 1 % of the object they see
 MAX_GROUPS = 8  # groups of an image that are solved, best first: a busy background has many faint ones
@@ -121,7 +131,7 @@ class Estimator:
         if overlap(group_box(votes, crop), region.box) < NEAR / 2:
             return False
         calibration = self.bundle.manifest.decode.calibration
-        most = highest_confidence(best_cells(votes), len(votes), 2 * VOTE_ERROR, calibration)
+        most = highest_confidence(best_cells(votes), len(votes), MOST_SCATTER, calibration)
         return most >= self.pose_score
 
     def _groups_in(self, image, crop: Crop, watch: Stopwatch) -> list[LocalPredictions]:
@@ -147,7 +157,8 @@ class Estimator:
         boxes = voted_boxes(votes.points)
         threshold = max(1.0, VOTE_ERROR * float(np.median((boxes[:, 2:] - boxes[:, :2]).max(1)))) / crop.scale
         correspondences = to_correspondences(votes, model, crop, camera)
-        return solve(correspondences, model, camera, threshold, self.bundle.manifest.decode)
+        decode = self.bundle.manifest.decode
+        return solve(correspondences, model, camera, threshold, decode, self.pose_score)
 
 
 def to_correspondences(

@@ -115,7 +115,8 @@ class RegionalEstimator:
         correspondences = in_full_image(correspondences, crop, camera)
         watch.lap("decode")
         threshold = ERROR[self.family] * self.spec.size / crop.scale
-        pose = solve(correspondences, model, camera, threshold, self.bundle.manifest.decode)
+        decode = self.bundle.manifest.decode
+        pose = solve(correspondences, model, camera, threshold, decode, self.pose_score)
         watch.lap("pnp")
         if pose is None or overlap(pose.box, region.box) <= NEAR:
             return []

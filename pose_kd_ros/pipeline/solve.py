@@ -13,9 +13,10 @@ from ..core.object_model import ObjectModel, canonical
 from ..core.pnp import solve_pnp
 from ..core.predictions import Correspondences
 from ..core.refine import refine_pose, with_origin_moved
-from .confidence import TERMS, confidence, evidence
+from .confidence import TERMS, confidence, evidence, highest_confidence
 from .region import overlap, projected_box
 
+MOST_SCATTER = 0.06  # of the object's box: votes within any family's threshold scatter less
 SAME_OBJECT = 0.5  # poses of a class whose projected boxes overlap by more are one object
 
 
@@ -79,11 +80,16 @@ def solve(
     camera: Camera,
     threshold: float,
     decode: DecodeSpec,
+    least: float = 0.0,
 ) -> ObjectPose | None:
     """RANSAC PnP over one instance's correspondences, robust refinement, canonical representative; None if
-    they hold no pose. threshold: pixels of the full image. decode: the bundle's."""
+    they hold no pose, or none whose score could reach ``least``. threshold: pixels of the full image. decode:
+    the bundle's."""
     result = solve_pnp(correspondences, camera.K, threshold)
     if result is None:
+        return None
+    cells, score = len(np.unique(correspondences.cell)), correspondences.score
+    if highest_confidence(score, cells, MOST_SCATTER, decode.calibration, result.support) < least:
         return None
     refined = refine_pose(result.pose, correspondences, camera.K, threshold)
     if refined is None:
@@ -92,8 +98,7 @@ def solve(
     if box is None:
         return None
     size = float((box[2:] - box[:2]).max())
-    cells = len(np.unique(correspondences.cell))
-    terms = evidence(correspondences.score, result.support, cells, refined.sigma_px / size)
+    terms = evidence(score, result.support, cells, refined.sigma_px / size)
     pose = canonical(refined.pose, model)
     covariance = with_origin_moved(refined.covariance, pose[:3, 3] - refined.pose[:3, 3])
     covariance = decode.covariance_scale * covariance

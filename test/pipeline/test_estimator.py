@@ -146,7 +146,9 @@ def test_a_box_that_leaves_the_view_is_none():
 )
 def test_no_score_is_above_what_was_foreseen(class_score, cells, support, sigma, weights):
     most = highest_confidence(class_score, cells, 0.06, weights)
-    assert confidence(evidence(class_score, support, cells, sigma), weights) <= most + 1e-12
+    score = confidence(evidence(class_score, support, cells, sigma), weights)
+    solved = highest_confidence(class_score, cells, 0.06, weights, support)
+    assert score <= solved + 1e-12 and solved <= most + 1e-12
 
 
 def test_groups_that_cannot_reach_the_threshold_are_not_solved(monkeypatch):
@@ -155,6 +157,16 @@ def test_groups_that_cannot_reach_the_threshold_are_not_solved(monkeypatch):
     hopeless = estimator(oracle, pose_score=0.96)  # the oracle's class score is 0.95
     monkeypatch.setattr("pose_kd_ros.pipeline.estimator.solve", None)
     assert hopeless.estimate(oracle.image(), PINHOLE, [region], search=False).poses == []
+
+
+def test_poses_that_cannot_reach_the_threshold_are_not_refined(monkeypatch):
+    oracle = Oracle(PINHOLE, [POSE], noise_px=3.0)
+    region = Region(projected_box(POSE, MODEL, PINHOLE), 1)
+    found = estimator(oracle, pose_score=0.0).estimate(oracle.image(), PINHOLE, [region], search=False)
+    assert found.poses[0].support < 0.9
+    monkeypatch.setattr("pose_kd_ros.pipeline.solve.refine_pose", None)
+    strict = estimator(oracle, pose_score=0.95 * 0.95)  # above 0.95 times that share, below 0.95
+    assert strict.estimate(oracle.image(), PINHOLE, [region], search=False).poses == []
 
 
 def test_a_search_without_zoom_solves_what_it_saw_from_afar():
