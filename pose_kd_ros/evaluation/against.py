@@ -7,9 +7,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from .meaning import NEITHER, is_time, meaning
 from .outcome import OutcomeError, Summary, read_summary
+from .summary import SUMMARY
 from .tables import text_table
 
 DEFAULT, TIMES = "2%", "25%"
@@ -142,8 +144,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--default-tolerance", default="", metavar="VALUE", help=text)
 
 
-def given(args: argparse.Namespace) -> tuple[Summary, dict[str, str]]:
-    """The baseline and the tolerances by figure, or OutcomeError: a long evaluation asks before it begins."""
+def given(args: argparse.Namespace, out: Path | None = None) -> tuple[Summary, dict[str, str]]:
+    """The baseline and the tolerances by figure, or OutcomeError: a long evaluation asks before it begins.
+
+    out: the folder that it will write; with a summary compared to itself nothing is ever worse.
+    """
+    if out is not None and Path(args.against).resolve() in (out.resolve(), out.resolve() / SUMMARY):
+        raise OutcomeError(f"against: {args.against} would be written over: wanted a copy, or another --out")
     pairs = [text.rpartition("=") for text in args.tolerance]
     for name, _, value in pairs:
         if not name or not value:

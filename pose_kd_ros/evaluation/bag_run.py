@@ -100,7 +100,7 @@ def main(args: argparse.Namespace) -> int:
         if args.against and len(folders) > 1:
             raise OutcomeError(f"against: found {len(folders)} bundles, wanted one")
         if args.against:
-            against.given(args)
+            against.given(args, out)
         codes, summaries = [], []
         for bundle, folder in zip(args.bundle, folders):
             code, summary = evaluate(args, bundle, folder)

@@ -61,7 +61,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         out = args.out or Path(f"evaluation_{args.bop.resolve().name}")
         if args.against:
-            against.given(args)
+            against.given(args, out)
         code, summary = evaluate(args, out)
         verdict = finish(out, args)
     except (BagError, BopError, BundleError, PlyError, OutcomeError) as error:

@@ -197,3 +197,15 @@ def test_given_boxes_want_truth(data, bundle, tmp_path, capsys):
     command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(tmp_path / "out"), "--given-boxes"]
     assert main(command) == 2
     assert "--given-boxes: wants true poses of all images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["out", "out/summary.json"])
+def test_a_baseline_that_would_be_written_over_is_refused(
+    data, bundle, tmp_path, write_outcome, capsys, name
+):
+    """Compared with itself nothing is ever worse."""
+    before = (write_outcome(tmp_path / "out") / "summary.json").read_bytes()
+    command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(tmp_path / "out"), "--fresh"]
+    assert main([*command, "--against", str(tmp_path / name)]) == 2
+    assert "would be written over" in capsys.readouterr().err
+    assert (tmp_path / "out/summary.json").read_bytes() == before
