@@ -60,8 +60,8 @@ class Rays:
     def same(self, other: Rays) -> bool:
         """Whether these are the rays of the same camera."""
         D, others = (() if one.lens is None else one.lens.D for one in (self, other))
-        sizes = (self.width, self.height) == (other.width, other.height)
-        return sizes and np.array_equal(self.K, other.K) and np.array_equal(D, others)
+        mine, its = ((one.width, one.height, one.lens and one.lens.model) for one in (self, other))
+        return mine == its and np.array_equal(self.K, other.K) and np.array_equal(D, others)
 
     @cached_property
     def directions(self) -> np.ndarray:
@@ -73,9 +73,20 @@ class Rays:
             through = self.lens.rays(np.stack([u, v], -1).reshape(-1, 2)).reshape(*u.shape, 3)
         return through / np.linalg.norm(through, axis=-1, keepdims=True)
 
-    def project(self, points) -> np.ndarray:
-        """Points (N, 3) in the camera frame to pixels (N, 2)."""
-        return project_pinhole(self.K, points) if self.lens is None else self.lens.project(points)
+    def window(self, points) -> tuple[slice, slice]:
+        """Rows and columns of the pixels that may see what lies between points (N, 3) before the camera."""
+        seen = project_pinhole(self.K, points)
+        low, high = np.floor(seen.min(0)), np.ceil(seen.max(0)) + 1
+        if self.lens is None:
+            (left, top), (right, bottom) = np.clip([low, high], 0, (self.width, self.height)).astype(int)
+            return slice(top, bottom), slice(left, right)
+        inside = ((self._ideal >= low) & (self._ideal <= high)).all(-1)  # straight edges are bent in pixels
+        return _extent(inside.any(1)), _extent(inside.any(0))
+
+    @cached_property
+    def _ideal(self) -> np.ndarray:
+        """(H, W, 2): where a pinhole would see what each pixel of the lens sees."""
+        return project_pinhole(self.K, self.directions)
 
     def to_distance(self, depth) -> np.ndarray:
         """A depth image (H, W), metres along the optical axis -> metres along each ray."""
@@ -113,10 +124,13 @@ class Caster:
         points = transform(pose, self._vertices[object_id])
         if (points[:, 2] <= 0).any():
             return slice(0, rays.height), slice(0, rays.width)
-        seen = rays.project(points)
-        edges = np.stack([np.floor(seen.min(0)), np.ceil(seen.max(0)) + 1])
-        (left, top), (right, bottom) = np.clip(edges, 0, (rays.width, rays.height)).astype(int)
-        return slice(top, bottom), slice(left, right)
+        return rays.window(points)
+
+
+def _extent(taken: np.ndarray) -> slice:
+    """From the first to the last that is taken (N,)."""
+    places = np.flatnonzero(taken)
+    return slice(places[0], places[-1] + 1) if len(places) else slice(0, 0)
 
 
 @dataclass(frozen=True)
