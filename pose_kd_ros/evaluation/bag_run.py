@@ -9,6 +9,7 @@ recording is damaged and what could be read was evaluated.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections import Counter
@@ -151,11 +152,14 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
     camera = load_camera(args.camera_info) if args.camera_info else None
     if args.depth and not args.truth:
         raise BagError("--depth: VSD compares with true poses: wanted --truth, too")
-    with open_bag(args.bag, salvage=True) as bag:
+    with open_bag(args.bag, salvage=True) as bag, contextlib.ExitStack() as stack:
         images = BagImages(bag, args.camera, camera)
         names = Names(parse_objects(args.object), objects)
         truth = joined([make_truth(source, bag, names) for source in args.truth])
-        judge = DepthJudge.make(bag, args.depth, silhouettes, objects) if args.depth else None
+        judge = None
+        if args.depth:
+            beside = stack.enter_context(open_bag(args.bag, salvage=True))
+            judge = DepthJudge.make(beside, args.depth, silhouettes, objects)
         progress = Progress(out, identity(args, follower, images.topic), args.fresh)
         if progress.follower is not None:
             follower.restore(progress.follower)

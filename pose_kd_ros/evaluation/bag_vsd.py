@@ -25,10 +25,13 @@ NEAR_NS = 10_000_000  # at 0.1 m/s an object moves 1 mm in that time
 
 
 class DepthImages:
-    """The depth images of a topic, found by the stamps of pictures; read once, side by side with them."""
+    """The depth images of a topic, found by the stamps of pictures; read once, side by side with them.
+
+    bag: opened for them alone, since an MCAP file without its index is read from one place. Raises BagError:
+    no such topic, or not of images.
+    """
 
     def __init__(self, bag: Bag, topic: str):
-        """Raises BagError: no such topic, or not of images."""
         self.topic = topic
         if (kind := bag.pick([topic])[0].type) != IMAGE:
             raise BagError(f"--depth: {topic} is {kind}; wanted {IMAGE}")
@@ -55,8 +58,9 @@ class DepthImages:
         while not self._near or self._near[-1][0] < stamp_ns:
             if (message := next(self._messages, None)) is None:
                 break
-            with contextlib.suppress(struct.error):  # too short for a stamp: no message at all
-                self._near.append((read_stamp(message.data), message))
+            with contextlib.suppress(struct.error, IndexError):  # too short for a stamp: no message at all
+                if (stamp := read_stamp(message.data)) >= stamp_ns - NEAR_NS:
+                    self._near.append((stamp, message))
         while self._near and self._near[0][0] < stamp_ns - NEAR_NS:
             self._near.popleft()
         stamp, message = min(self._near, key=lambda one: abs(one[0] - stamp_ns), default=(0, None))
@@ -76,8 +80,8 @@ class DepthJudge:
 
     @classmethod
     def make(cls, bag: Bag, topic: str, shapes: Mapping[int, Silhouette], objects) -> DepthJudge:
-        """shapes: what --mesh says; objects without are left out. Raises BagError: no such topic, no shape at
-        all, no open3d."""
+        """bag: as ``DepthImages`` wants it. shapes: what --mesh says; objects without are left out. Raises
+        BagError: no such topic, no shape at all, no open3d."""
         if not shapes:
             raise BagError("--depth: VSD renders the objects: wanted --mesh, too")
         try:

@@ -1,6 +1,7 @@
 """VSD on recordings with depth: drawn from the true poses, so that its figures are known beforehand."""
 
 import json
+from collections import deque
 
 import numpy as np
 import pytest
@@ -24,8 +25,12 @@ from recordings import (
 
 from pose_kd_ros.core.camera import Camera
 from pose_kd_ros.core.object_model import box_corners
+from pose_kd_ros.core.pose import make_pose
+from pose_kd_ros.evaluation import bag_vsd
 from pose_kd_ros.evaluation.__main__ import main
-from pose_kd_ros.evaluation.bag_vsd import triangles
+from pose_kd_ros.evaluation.bag_images import BagImages
+from pose_kd_ros.evaluation.bag_vsd import DepthImages, triangles
+from pose_kd_ros.evaluation.bags import open_bag
 from pose_kd_ros.evaluation.edges import BOX_FACES
 from pose_kd_ros.evaluation.vsd import Caster, Rays
 
@@ -103,6 +108,34 @@ def test_pictures_without_depth_are_counted_and_the_others_measured(bundle, tmp_
     assert summary["faults"] == wanted
 
 
+def test_a_cut_recording_has_as_many_pictures_with_depth_as_without(bundle, tmp_path):
+    """A file without its index is read from one place: pictures and depth each want their own."""
+    path = write(tmp_path / "bag", scene(*whole())) / "bag.mcap"
+    path.write_bytes(path.read_bytes()[:-100])
+    with open_bag(path, salvage=True) as bag:
+        count = len(list(BagImages(bag).frames()))
+    out = tmp_path / "out"
+    assert evaluate(path, bundle, out)[0] == 3 and count > 2
+    lines = [json.loads(line) for line in (out / "frames.jsonl").read_text().splitlines()]
+    assert len(lines) == count and all("vsd" in line for line in lines[:-1])
+
+
+def test_depth_that_nobody_asks_for_is_not_kept(tmp_path, monkeypatch):
+    """Where a run goes on, or truth begins late, all the depth before would fill the memory."""
+    held = []
+
+    class Counted(deque):
+        def append(self, one):
+            super().append(one)
+            held.append(len(self))
+
+    monkeypatch.setattr(bag_vsd, "deque", Counted)
+    with open_bag(write(tmp_path / "bag", scene(*whole()))) as bag:
+        *_, last = BagImages(bag).frames()
+        assert DepthImages(bag, "/depth").at(last).max() == WALL
+    assert max(held) == 1
+
+
 TRUTH = ("--truth", "tf:ball", "--object", "ball=1")
 MESH = ("--mesh", "1=box")
 
@@ -131,3 +164,18 @@ def test_the_rays_of_a_lens_meet_the_pixels_it_draws():
     rows, columns = np.nonzero(met)
     assert abs(columns.min() - corners[:, 0].min()) <= 1 and abs(rows.max() - corners[:, 1].max()) <= 1
     assert rays.same(Rays.of(camera)) and not rays.same(RAYS)
+    four = (CAMERA.matrix, (0.2, -0.05, 0.001, 0.002))
+    kinds = "plumb_bob", "equidistant"
+    bent, wide = (Rays.of(Camera(*four, kind, CAMERA.width, CAMERA.height)) for kind in kinds)
+    assert not bent.same(wide)
+
+
+def test_a_lens_that_bends_edges_outwards_cuts_nothing_off():
+    """Half of a box's edge lies farther out than its corners do."""
+    matrix = np.array([[450.0, 0, 320], [0, 450, 240], [0, 0, 1]])
+    camera = Camera(matrix, (-0.35, 0.12, 0.0, 0.0, 0.0), "plumb_bob", 640, 480)
+    rays, pose = Rays.of(camera), make_pose(np.eye(3), (0, 0, 0.25))
+    v, u = np.mgrid[0:480, 0:640]
+    front = np.abs(camera.rays(np.stack([u, v], -1).reshape(-1, 2))[:, :2]).max(1) * 0.2 < 0.05
+    seen = Caster({1: BOX}).distance(1, pose, rays) > 0
+    assert abs(seen.sum() - front.sum()) < 0.002 * front.sum()
