@@ -159,7 +159,10 @@ def storage_parts(path: Path, metadata: bool = True) -> list[Path]:
         raise BagError(f"No recording at {path}")
     if (path.is_file() and path.name.endswith(STORAGE)) or (metadata and (path / "metadata.yaml").is_file()):
         return [path]
-    parts = sorted(part for part in path.glob("*") if part.name.endswith(STORAGE))
+    found = {part.name: part for part in path.glob("*") if part.name.endswith(STORAGE)}
+    # of a file and its compressed twin, which a recorder leaves that dies at that, the file
+    twins = {f"{name}{zstd.SUFFIX}" for name in found}
+    parts = [part for name, part in sorted(found.items()) if name not in twins]
     if not parts:
         raise BagError(
             f"{path} is no rosbag2 recording: wanted a metadata.yaml or files {' '.join(STORAGE)}"

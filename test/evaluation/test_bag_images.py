@@ -66,6 +66,20 @@ def test_a_truncated_compressed_file_is_read_up_to_the_cut(tmp_path, metadata):
     assert fault.startswith("bag is damaged") and count == 1
 
 
+@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_a_file_that_was_not_yet_compressed_as_a_whole_is_read_once(tmp_path, storage):
+    """A recorder that dies while it compresses leaves both, and no metadata."""
+    path = write(tmp_path / "bag", disc_messages(5), storage)
+    file = next(one for one in path.iterdir() if one.name != "metadata.yaml")
+    packed = write(tmp_path / "packed", disc_messages(5), storage, CompressionMode.FILE)
+    compressed = next(one for one in packed.iterdir() if one.name != "metadata.yaml").read_bytes()
+    (path / "metadata.yaml").unlink()
+    for size in (len(compressed), len(compressed) // 2):
+        file.with_name(f"{file.name}.zstd").write_bytes(compressed[:size])
+        frames, images = read(path)
+        assert [frame.frame for frame in frames] == list(range(5)) and not images.faults
+
+
 def test_the_latest_info_of_frame_and_size_holds_whatever_its_stamp(tmp_path):
     other = Pinhole(CAMERA.width, CAMERA.height, 400.0, 400.0, 160.0, 120.0)
     picture = disc(100, 100, 20)
