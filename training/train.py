@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -56,8 +56,13 @@ def collated(dataset: CropDataset | PeopleDataset, samples: list[dict[str, torch
 
 
 @contextmanager
-def faults_counted(dataset: CropDataset | PeopleDataset, config: RunConfig, fabric: Fabric) -> Iterator[None]:
-    """Say in the end how many images this process's loaders had to skip, if any."""
+def faults_counted(
+    dataset: CropDataset | PeopleDataset | None, folder: Path, fabric: Fabric
+) -> Iterator[None]:
+    """Say in the end how many images of a split this process's loaders had to skip, if any."""
+    if dataset is None:
+        yield
+        return
     faults, before = dataset.faults, len(dataset.faults.kinds)
     people = isinstance(dataset, PeopleDataset)
     total = len(dataset.people.persons if people else dataset.images) + faults.images
@@ -65,7 +70,7 @@ def faults_counted(dataset: CropDataset | PeopleDataset, config: RunConfig, fabr
         yield
     finally:
         if len(faults.kinds) > before:
-            where = dataset.people.annotations if people else config.data / config.split
+            where = dataset.people.annotations if people else folder
             who = f" by process {fabric.global_rank}" if fabric.world_size > 1 else ""
             print(f"{where}: {faults.summary(total)}{who}", flush=True)
 
@@ -165,7 +170,12 @@ def train_together(configs: list[RunConfig]) -> list[Path]:
     names = " + ".join(each.config.name for each in learners)
     hidden = fabric.global_rank > 0
     bar = tqdm(batches, initial=first, total=last, desc=names, unit="step", disable=hidden)
-    with ctrl_c_between_steps() as stop, logs_written(learners), faults_counted(dataset, config, fabric):
+    splits = (dataset, config.split), (validation, config.val_split)
+    with ExitStack() as stack:
+        stop = stack.enter_context(ctrl_c_between_steps())
+        stack.enter_context(logs_written(learners))
+        for crops, split in splits:
+            stack.enter_context(faults_counted(crops, config.data / split, fabric))
         for step, batch in enumerate(bar, first):
             dataset.faults.hear(batch["faults"])
             images = prepare(batch, partial(augment, config, fabric, augmentation, step))
@@ -240,6 +250,7 @@ def validate(
     loader = on_device(fabric, make_loader(dataset, learners[0].config, 0, batches, fabric))
     found = [[] for _ in learners]
     for batch in loader:
+        dataset.faults.hear(batch["faults"])  # the next loader's processes know it then
         images = prepare(batch)
         for learner, terms in zip(learners, found):
             terms.append(learner.judged(images, batch))

@@ -134,6 +134,15 @@ def test_a_worker_names_what_it_skips_and_training_goes_on(data, tmp_path):
     assert (tmp_path / "skipped/run/last.ckpt").exists()
 
 
+def test_what_is_skipped_while_watching_is_named_once_and_summed_too(data, tmp_path):
+    (data / "val/000000/rgb/000001.png").write_bytes(b"\x89PNG broken")
+    options = "--faults", "skip", "--val-every", "1"
+    code, output = train_command(data, tmp_path / "runs", *options)
+    assert code == 0, output
+    assert output.count("skipped (picture, fault 1)") == 1 and "000001.png: cannot be decoded" in output
+    assert output.count("val: skipped 1 of 2 images: 1 picture") == 1 and "train: skipped" not in output
+
+
 def test_no_readable_image_is_an_end_and_not_a_hang(data):
     for number in range(6):
         picture(data, number).write_bytes(b"")
