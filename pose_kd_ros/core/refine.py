@@ -168,7 +168,7 @@ def _solved(matrix, right) -> np.ndarray | None:
     if not (size > 0).all():
         return None
     least, *_, most = np.linalg.eigvalsh(matrix / np.outer(size, size))
-    if least * 1e12 < most:
+    if not least * 1e12 >= most:  # or not a number
         return None
     return np.linalg.solve(matrix, right)
 

@@ -16,7 +16,7 @@ from ..core.refine import refine_pose, with_origin_moved
 from .confidence import TERMS, confidence, evidence, highest_confidence
 from .region import overlap, projected_box
 
-MOST_SCATTER = 0.06  # of the object's box: votes within any family's threshold scatter less
+MOST_SCATTER = 0.1  # of the object's box: votes within any family's threshold scatter less
 SAME_OBJECT = 0.5  # poses of a class whose projected boxes overlap by more are one object
 
 

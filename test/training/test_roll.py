@@ -13,7 +13,7 @@ from pose_kd_ros.core.pose import transform
 from pose_kd_ros.evaluation.bop import BopDataset, Faults
 from training.data.crops import CropConfig, CropDataset
 from training.data.objects import load_objects
-from training.data.paste import LEVEL, PasteConfig, Paster
+from training.data.paste import LIFTED, LIT, PasteConfig, Paster, relit
 from training.data.tiles import model_box, read_tile, rolled
 
 CORNERS = box_corners((0, 0, 0), (0.084, 0.084, 0.084))
@@ -78,9 +78,16 @@ def test_pasted_objects_keep_their_pixels_and_what_covers_them_is_nobodys(tile, 
         assert (found.pixels[outside] == 255).all()
         assert not ((found.labels > 0) & (tile.labels == 0)).any()
         assert found.instances == tile.instances
-        assert LEVEL[0] / 2 < found.pixels[inside].mean() < 2 * LEVEL[1]
     half = Paster(PasteConfig(0.5, tmp_path))
     left = [half(tile, np.random.default_rng(seed)) is tile for seed in range(20)]
     assert 4 < sum(left) < 16
     with pytest.raises(ValueError, match="pictures"):
         PasteConfig(0.5)
+
+
+@pytest.mark.parametrize("level", [20, 128, 250])
+def test_dark_objects_are_lifted_and_bright_ones_stay_bright(level):
+    pixels, mask = np.full((8, 8, 3), level, np.uint8), np.ones((8, 8), bool)
+    means = [relit(pixels, mask, np.random.default_rng(seed)).mean() for seed in range(200)]
+    most = min(255, max(LIT[1] * level, LIFTED))
+    assert min(means) < 0.75 * level and 0.8 * most < max(means) <= 1.25 * most

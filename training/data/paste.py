@@ -17,7 +17,7 @@ MOST_BEHIND, MOST_BEFORE = 8, 3  # pieces of photographs behind and before the o
 SHRINK = (0.7, 3.0)  # pixels of a photograph to one of the tile, as far as there are so many
 SOFT = 3  # pixels of the seam
 REACH = (0.04, 0.3)  # of a piece, in sides of the tile
-LEVEL, GAIN = (25.0, 140.0), (0.4, 6.0)  # mean of an object's pixels after it is relit; how far that may go
+LIT, LIFTED = (0.6, 1.6), 140.0  # how far objects are relit; dark ones up to this mean of their pixels
 GAMMA, CAST = (0.8, 1.4), 0.2
 
 
@@ -99,8 +99,9 @@ def blend(pixels: np.ndarray, before: np.ndarray, mask: np.ndarray) -> None:
 def relit(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The picture (H, W, 3) uint8 as if what the mask shows were under a light of its own: exposure, gamma
     and a cast of colour. A renderer's lamps leave dark things darker than a camera's exposure would."""
-    mean = pixels[mask].mean() if mask.any() else 128.0
-    gain = np.clip(np.exp(rng.uniform(*np.log(LEVEL))) / max(mean, 1.0), *GAIN)
+    mean = max(1.0, pixels[mask].mean()) if mask.any() else 128.0
+    low, high = LIT[0] * mean, min(250.0, max(LIT[1] * mean, LIFTED))
+    gain = np.exp(rng.uniform(np.log(low), np.log(high))) / mean
     gain = gain * (1 + rng.uniform(-1, 1, 3) * CAST)
     level = (np.arange(256) / 255)[:, None] * gain
     pivot = np.clip(mean / 255 * gain, 1e-3, None)  # the mean stays where it is
