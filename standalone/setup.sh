@@ -16,7 +16,7 @@ done
 # The first interpreter the ROS wheels exist for, by its real path: neither a stand-in of a version manager, which would
 # follow the current folder, nor one inside another virtual environment.
 for python in "${pythons[@]}"; do
-    if found="$("$python" -c 'import sys; print(sys._base_executable); sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' \
+    if found="$("$python" -c 'import os, sys; print(os.path.realpath(sys._base_executable)); sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' \
                 2>/dev/null)"; then
         cd "$root"
         unset PYTHONPATH PYTHONHOME  # a sourced ROS distribution must not leak into this environment

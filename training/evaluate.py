@@ -68,14 +68,16 @@ def choose(
     bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse"
 ) -> tuple[DecodeSpec, dict[str, float]]:
     """Fit the score's weights and the covariances' scale and choose the lowest pose_score with at most
-    ALARMS_PER_IMAGE false alarms, on the first half of the split's images; return these and the figures on
-    the second half.
+    ALARMS_PER_IMAGE false alarms, on the first half of the split's first ``limit`` images, or of as many as
+    there are; return these and the figures on the second half.
 
     A dense or heatmap bundle, which finds nothing by itself, is given the true boxes; its figures say so.
     """
     given = bundle.manifest.looks_where_told
     estimator = make_estimator(bundle, load_network(bundle, threads=1), pose_score=0.0)
-    fit, half, _ = measure(estimator, split, limit // 2, 0, on_fault, given)
+    limit = min(limit, len(BopDataset(split, Faults(on_fault)).images))
+    first = max(1, limit // 2)
+    fit, half, _ = measure(estimator, split, first, 0, on_fault, given)
     weights = fit_confidence(
         np.concatenate([g.evidence for g in fit]), np.concatenate([g.right for g in fit])
     )
@@ -84,7 +86,7 @@ def choose(
     threshold = math.ceil(100 * float(alarms[allowed]) + 1e-6) / 100 if len(alarms) > allowed else 0.05
     scale = covariance_scale([cut(rescored(g, weights), threshold) for g in fit])
     decode = DecodeSpec(bundle.manifest.decode.cell_score, threshold, weights.tolist(), scale)
-    groups, images, seconds = measure(estimator, split, limit - limit // 2, limit // 2, on_fault, given)
+    groups, images, seconds = measure(estimator, split, limit - first, first, on_fault, given)
     groups = [cut(rescored(g, weights), threshold) for g in groups]
     values = figures(groups, images, seconds) | {"coverage_90": coverage(groups, 0.9, scale)}
     return decode, rounded(values | ({"given_boxes": 1.0} if given else {}))

@@ -133,6 +133,10 @@ def launch(config: RunConfig) -> Fabric:
         precision=config.precision,
     )
     fabric.launch()
+    capability = torch.backends.cpu.get_cpu_capability()
+    emulated = fabric.device.type == "cpu" and not capability.startswith("AVX512")
+    if emulated and config.precision == "bf16-mixed" and fabric.global_rank == 0:
+        print(f"this CPU ({capability}) emulates bf16: --precision 32-true is far faster", flush=True)
     if config.batch_size % fabric.world_size:
         raise ValueError(
             f"batch_size {config.batch_size} does not divide among {fabric.world_size} processes"

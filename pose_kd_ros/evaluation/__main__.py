@@ -6,8 +6,8 @@
     evaluate compare BUNDLE ...        bundles beside each other
     evaluate report OUT                the page of an evaluation, anew
 
-`evaluate WHAT --help` tells the options of each. With ROS it is `ros2 run pose_kd_ros evaluate`, without
-`python -m pose_kd_ros.evaluation`.
+`evaluate BAG --help`, `evaluate --bop FOLDER --help`, `evaluate score --help` and so on tell the options of
+each. With ROS it is `ros2 run pose_kd_ros evaluate`, without `python -m pose_kd_ros.evaluation`.
 """
 
 from __future__ import annotations

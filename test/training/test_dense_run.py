@@ -210,6 +210,7 @@ def test_depth_is_asked_for(tiny_data, tmp_path, dense_data):
 def test_the_bundle_runs_in_given_boxes_and_says_that_they_were_given(trained, bundle, capsys):
     opened = open_bundle(bundle)
     assert opened.manifest.family == "dense" and opened.manifest.training.metrics["given_boxes"] == 1
+    assert opened.manifest.training.metrics["images"] > 0  # half of what there is
     assert np.abs(opened.surface(1).points).max() == pytest.approx(0.042, abs=1e-6)
     estimator = make_estimator(opened, load_network(opened), pose_score=0.0)
     images = BopDataset(trained.data / "val").images
