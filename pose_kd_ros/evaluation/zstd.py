@@ -29,13 +29,13 @@ def plain(message: bytes) -> bytes:
 def unpack(path: Path, folder: Path, partly: bool = False) -> Path:
     """Decompress a file into ``folder``; returns the new one. partly: of a damaged one what can be had.
 
-    Raises what the module does, none of whose errors share a base class but Exception.
+    Raises ImportError, EOFError for a file that is cut, the module's ZstdError for one that is damaged.
     """
-    target = folder / path.name[: -len(SUFFIX)]
+    zstd, target = module(), folder / path.name[: -len(SUFFIX)]
     try:
-        with module().open(path, "rb") as source, open(target, "wb") as file:
+        with zstd.open(path, "rb") as source, open(target, "wb") as file:
             shutil.copyfileobj(source, file)
-    except Exception:
+    except (EOFError, zstd.ZstdError):
         if not partly:
             raise
     return target

@@ -111,6 +111,14 @@ def test_two_cameras_are_listed_and_one_can_be_chosen(tmp_path):
     assert [(frame.frame_id, frame.camera.K[0, 0]) for frame in frames] == [("right", 250)]
 
 
+def test_a_machine_without_zstandard_is_told_what_to_install(tmp_path, monkeypatch):
+    path = write(tmp_path / "bag", disc_messages(3), compression=CompressionMode.FILE)
+    (path / "metadata.yaml").unlink()
+    monkeypatch.setattr("pose_kd_ros.evaluation.zstd.MODULES", ())
+    with pytest.raises(ImportError, match="pip install"), open_bag(path, salvage=True):
+        pass
+
+
 def test_depth_and_a_compressed_twin_are_no_further_cameras(tmp_path):
     picture = disc(100, 100, 20)
     depth = image_at("/depth", 2, picture[..., 0])

@@ -122,6 +122,7 @@ def test_the_deployed_network_is_branch_0_bit_for_bit_and_nothing_more(config):
 def test_a_crop_of_one_stride_is_exported_with_free_sides_too(tmp_path):
     """The exporter takes a side of one stride for a constant."""
     config = HeatmapConfig("hourglass", 0, (1,), (8,), keypoints=4)
+    torch.manual_seed(0)
     network = Deployed(make_network(config)).eval()
     write_onnx(network, tmp_path / "network.onnx", 64, config.input_stride, ["heatmaps"])
     engine = OnnxNetwork(tmp_path / "network.onnx")
