@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .pose import make_pose
+from .pose import cross, make_pose
 
 
 def solve_p3p(rays, points) -> np.ndarray:
@@ -63,19 +63,19 @@ def _depths(v: np.ndarray, squares: np.ndarray, cosines: np.ndarray) -> np.ndarr
 
 def _polish(s: np.ndarray, squares: np.ndarray, cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Three Newton steps on the laws of cosines; returns distances (P, 3) and which of them hold (P,)."""
+    s, squares, cosines = s.T, squares.T, cosines.T  # row k: the law without distance k
     i, j = [1, 2, 0], [2, 0, 1]
-    rows = np.arange(3)
     for step in range(4):
-        error = s[:, i] ** 2 + s[:, j] ** 2 - 2 * s[:, i] * s[:, j] * cosines - squares
+        si, sj = s[i], s[j]
+        error = si * si + sj * sj - 2 * si * sj * cosines - squares
         if step == 3:
             break
-        jacobian = np.zeros((len(s), 3, 3))
-        jacobian[:, rows, i] = 2 * (s[:, i] - s[:, j] * cosines)
-        jacobian[:, rows, j] = 2 * (s[:, j] - s[:, i] * cosines)
-        regular = np.isfinite(jacobian).all((1, 2)) & (np.abs(np.linalg.det(jacobian)) > 1e-30)
-        jacobian[~regular] = np.eye(3)
-        s = s - np.linalg.solve(jacobian, error[..., None])[..., 0]
-    return s, (np.abs(error) < 1e-6 * squares.max(-1, keepdims=True)).all(-1) & (s > 0).all(-1)
+        # law k holds the distances i and j alone, so Cramer's rule is short: p d_i + q d_j = error
+        p, q = 2 * (si - sj * cosines), 2 * (sj - si * cosines)
+        change = p * p[i] * error[j] - p[i] * q[j] * error + q * q[j] * error[i]
+        determinant = p[0] * p[1] * p[2] + q[0] * q[1] * q[2]
+        s = s - change / np.where(np.abs(determinant) > 1e-30, determinant, np.inf)
+    return s.T, ((np.abs(error) < 1e-6 * squares.max(0)) & (s > 0)).all(0)
 
 
 def _align(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -86,6 +86,6 @@ def _align(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def _frames(triangles: np.ndarray) -> np.ndarray:
     x = triangles[:, 1] - triangles[:, 0]
-    z = np.cross(x, triangles[:, 2] - triangles[:, 0])
+    z = cross(x, triangles[:, 2] - triangles[:, 0])
     x, z = (v / np.linalg.norm(v, axis=-1, keepdims=True) for v in (x, z))
-    return np.stack([x, np.cross(z, x), z], -1)
+    return np.stack([x, cross(z, x), z], -1)

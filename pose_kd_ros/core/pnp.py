@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .p3p import solve_p3p
-from .pose import transform
+from .pose import cross, transform
 from .predictions import Correspondences, distinct, finite_rows
 
 FARTHEST = 200.0  # extents of the object: beyond it a pose cannot be told from its neighbours
@@ -69,13 +69,15 @@ def squared_errors(poses, image, points, K, whitening=None) -> np.ndarray:
 
     whitening: (M, 2, 2), see ``Correspondences.whitening``; None leaves the errors as they are.
     """
+    points, place = distinct(points)  # many votes are for few points
     seen = K @ (poses[:, :3, :3] @ points.T + poses[:, :3, 3:])
     with np.errstate(all="ignore"):
-        u, v = seen[:, 0] / seen[:, 2] - image[:, 0], seen[:, 1] / seen[:, 2] - image[:, 1]
+        u, v = (np.take(seen[:, i] / seen[:, 2], place, 1) - image[:, i] for i in (0, 1))
         if whitening is not None:
             u, v = (row[:, 0] * u + row[:, 1] * v for row in (whitening[:, 0], whitening[:, 1]))
-        errors = u**2 + v**2
-    return np.where(seen[:, 2] > 0, errors, np.inf)
+        errors = u * u + v * v
+    errors[np.take(seen[:, 2] <= 0, place, 1)] = np.inf
+    return errors
 
 
 def vote_scores(poses, image, points, weight, K, threshold_px, whitening=None) -> np.ndarray:
@@ -107,7 +109,7 @@ def _draw(points, weight, cell, count, random) -> np.ndarray:
 def _spanning(points, triples) -> np.ndarray:
     """Those triples whose three object points span a triangle."""
     a, b, c = (points[triples[:, i]] for i in range(3))
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    area = np.linalg.norm(cross(b - a, c - a), axis=1)
     return triples[area > 1e-3 * np.ptp(points, axis=0).max() ** 2]
 
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from bench.votes import CORNERS, K, some_pose, votes
+from pose_kd_ros.core import refine
 from pose_kd_ros.core.camera import project_pinhole
 from pose_kd_ros.core.pnp import solve_pnp
 from pose_kd_ros.core.pose import make_pose, rotation_angle, transform
 from pose_kd_ros.core.predictions import Correspondences
-from pose_kd_ros.core.refine import SIGMA_FLOOR, moved, noise, projection, refine_pose
+from pose_kd_ros.core.refine import LONGEST, SIGMA_FLOOR, moved, noise, projection, refine_pose
 
 
 def error_of(found, pose):
@@ -61,11 +62,37 @@ def test_beats_its_start_among_outliers():
 
 def test_noise_and_its_floor():
     residual, even = np.random.default_rng(3).normal(size=(2000, 2)) * 3, np.ones(2000)
-    assert noise(residual, even) == pytest.approx(3, rel=0.05)
-    residual[:400] += 100
-    assert noise(residual, even) == pytest.approx(3, rel=0.4)
-    assert noise(residual, np.arange(2000) >= 400) == pytest.approx(3, rel=0.05)
-    assert noise(np.zeros((8, 2)), np.ones(8)) == SIGMA_FLOOR
+    square = (residual**2).sum(1)
+    assert noise(square, even) == pytest.approx(3, rel=0.05)
+    square[:400] += 100**2
+    assert noise(square, even) == pytest.approx(3, rel=0.4)
+    assert noise(square, np.arange(2000) >= 400) == pytest.approx(3, rel=0.05)
+    assert noise(np.zeros(8), np.ones(8)) == SIGMA_FLOOR
+
+
+def test_lengthened_steps_come_nearer_to_the_end_than_as_many_plain_ones(monkeypatch):
+    random, scenes = np.random.default_rng(4), []
+    for _ in range(40):
+        pose = some_pose(random)
+        c = votes(random, [pose] * 8, noise=2, outliers=0.5)
+        scenes.append((solve_pnp(c, K).pose, c))
+
+    def places(steps, longest):
+        monkeypatch.setattr(refine, "LONGEST", longest)
+        return np.array([refine_pose(start, c, K, 5.0, steps).pose[:3, 3] for start, c in scenes])
+
+    end = places(200, 1.0)
+    plain, lengthened = (np.linalg.norm(places(4, n) - end, axis=1) for n in (1.0, LONGEST))
+    assert np.median(lengthened) < 0.5 * np.median(plain)
+    assert np.quantile(lengthened, 0.9) < 0.6 * np.quantile(plain, 0.9)
+
+
+def test_relaxation_by_hand():
+    steps = np.outer([4.0, 2.0], np.eye(6)[2])  # 4, 2, 1 ... leads to 8: after 4, twice the step of 2
+    assert refine._relaxation(1.0, *steps) == pytest.approx(2)
+    assert refine._relaxation(2.0, np.eye(6)[0], np.zeros(6)) == 2  # it was right so
+    assert refine._relaxation(1.0, np.eye(6)[0], -np.eye(6)[0]) == 1  # never shortened
+    assert refine._relaxation(1.0, np.eye(6)[0], np.eye(6)[0]) == refine.LONGEST
 
 
 def shared_noise(random, pose, cells, sigma=1.0):
