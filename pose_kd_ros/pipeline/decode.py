@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..core.cells import cell_grid
@@ -49,27 +51,31 @@ def group_cells(votes: LocalPredictions, smallest: int = 1) -> list[np.ndarray]:
     """
     boxes = voted_boxes(votes.points)
     centers, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).max(1)
-    left, groups = np.argsort(-votes.scores, kind="stable"), []
-    while len(left):
-        seed = left[0]
-        same = left[votes.object_index[left] == votes.object_index[seed]]
-        member = _mean_shift(
+    left, groups = np.ones(len(votes), bool), []
+    for seed in np.argsort(-votes.scores, kind="stable"):
+        if not left[seed]:
+            continue
+        same = np.flatnonzero(left & (votes.object_index == votes.object_index[seed]))
+        near = _mean_shift(
             centers[same], votes.scores[same], centers[seed], BANDWIDTH * max(sizes[seed], 1.0)
         )
-        group = np.union1d(same[member], seed)
-        left = left[~np.isin(left, group)]
-        if len(group) >= smallest:
-            groups.append(group)
+        member = np.zeros(len(votes), bool)
+        member[same[near]] = member[seed] = True
+        left &= ~member
+        if np.count_nonzero(member) >= smallest:
+            groups.append(np.flatnonzero(member))
     return groups
 
 
 def _mean_shift(points: np.ndarray, weights: np.ndarray, center: np.ndarray, bandwidth: float) -> np.ndarray:
     for _ in range(10):
-        near = np.linalg.norm(points - center, axis=1) < bandwidth
-        if not near.any():
+        away = points - center
+        near = np.einsum("ij,ij->i", away, away) < bandwidth**2
+        total = weights @ near
+        if total == 0:
             break
-        moved = np.average(points[near], axis=0, weights=weights[near])
-        if np.linalg.norm(moved - center) < 0.01 * bandwidth:
+        moved = (weights * near) @ points / total
+        if math.dist(moved, center) < 0.01 * bandwidth:
             break
         center = moved
     return near

@@ -28,6 +28,7 @@ from .solve import (
 )
 
 VOTE_ERROR = 0.03  # inlier threshold over the voted box: votes scatter by about 1 % of the object they see
+FEWEST = 3  # cells of a group that the search looks at: fewer are chance (measured, see docs/results.md)
 MAX_GROUPS = 8  # groups of an image that are solved, best first: a busy background has many faint ones
 NEAR = 0.2  # overlap of a pose's box with the region that it is an answer to
 
@@ -100,7 +101,7 @@ class Estimator:
         Where to look is voted, not solved: PnP waits for the votes of the zoomed crop.
         """
         crop = Crop.whole(camera.width, camera.height, self.search_size, self.spec.stride)
-        groups = self._groups_in(image, crop, watch)
+        groups = self._groups_in(image, crop, watch, FEWEST)
         if not self.zoom:
             found = self._solved(groups, crop, camera, watch)
             return [p for p in suppress(found) if all(overlap(p.box, k.box) < SAME_OBJECT for k in known)]
@@ -134,14 +135,14 @@ class Estimator:
         most = highest_confidence(best_cells(votes), len(votes), MOST_SCATTER, calibration)
         return most >= self.pose_score
 
-    def _groups_in(self, image, crop: Crop, watch: Stopwatch) -> list[LocalPredictions]:
-        """The votes of each instance in a crop, best first."""
+    def _groups_in(self, image, crop: Crop, watch: Stopwatch, smallest: int = 1) -> list[LocalPredictions]:
+        """The votes of each instance in a crop that has as many cells as ``smallest``, best first."""
         pixels = network_input(image, crop, self.spec)
         watch.lap("preprocess")
         outputs = self.network(pixels)
         watch.lap("network")
         votes = decode_cells(outputs, self.strides, crop.height, crop.width, self.cell_score)
-        groups = [votes.select(group) for group in group_cells(votes)[:MAX_GROUPS]]
+        groups = [votes.select(group) for group in group_cells(votes, smallest)[:MAX_GROUPS]]
         watch.lap("decode")
         return groups
 

@@ -113,6 +113,21 @@ def test_an_empty_image_gives_no_pose():
     assert estimator(oracle).estimate(oracle.image(), PINHOLE).poses == []
 
 
+def test_the_search_looks_closer_only_where_three_cells_vote_for_one_thing():
+    class Few(Oracle):
+        def __call__(self, image):
+            outputs = super().__call__(image)
+            if image.shape[3] == 640:
+                outputs["scores"][0, np.flatnonzero(outputs["scores"][0, :, 0])[self.count :]] = 0
+            return outputs
+
+    for count, looks in ((2, 1), (3, 2)):
+        oracle = Few(PINHOLE, [POSE])
+        oracle.count = count
+        estimator(oracle).estimate(oracle.image(), PINHOLE)
+        assert len(oracle.sizes) == looks
+
+
 def test_poses_below_the_score_are_kept_back():
     oracle = Oracle(PINHOLE, [POSE])
     assert estimator(oracle, pose_score=0.99).estimate(oracle.image(), PINHOLE).poses == []
