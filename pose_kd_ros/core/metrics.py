@@ -10,12 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation
-from scipy.special import gammaincinv
 
 from .camera import project_pinhole
-from .pose import inverse, rotation_angle, transform
+from .pose import inverse, rotation_angle, to_rotation_vector, transform
 
 MSSD_THRESHOLDS = np.arange(1, 11) / 20  # of the diameter (BOP19)
 MSPD_THRESHOLDS = np.arange(1, 11) * 5.0  # pixels of an image 640 wide (BOP19)
@@ -34,6 +31,8 @@ def add_s(estimated, true, points) -> np.ndarray:
 
     Also called ADI. It cannot see which way a symmetric object is turned, nor some wrong turns of any other.
     """
+    from scipy.spatial import cKDTree  # half a second: only where there is truth
+
     tree = cKDTree(points)  # in the estimated object's frame, where the estimated points do not move
     return _over_pairs(estimated, true, len(points), lambda e, t: tree.query(
         transform(inverse(e) @ t, points))[0].mean(-1))
@@ -84,7 +83,7 @@ def error_vector(estimated, true, symmetries=_NONE) -> np.ndarray:
     symmetric equivalent that is turned away least."""
     candidates = np.asarray(true, float) @ symmetries
     true = candidates[int(np.argmin(rotation_angle(candidates[:, :3, :3], estimated[:3, :3])))]
-    turn = Rotation.from_matrix(true[:3, :3] @ estimated[:3, :3].T).as_rotvec()
+    turn = to_rotation_vector(true[:3, :3] @ estimated[:3, :3].T)
     return np.concatenate([true[:3, 3] - estimated[:3, 3], turn])
 
 
@@ -98,6 +97,8 @@ def squared_mahalanobis(estimated, covariance, true, symmetries=_NONE) -> float:
 def mahalanobis_radius(share: float) -> float:
     """The squared Mahalanobis distance that this share of six-dimensional errors stays below: chi-squared's
     quantile. Convention: 10.64 for 0.9."""
+    from scipy.special import gammaincinv  # half a second: only where there is truth
+
     return float(2 * gammaincinv(3, share))
 
 

@@ -11,11 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.transform import Rotation
 
 from .object_model import ObjectModel, canonical
-from .pose import make_pose
+from .pose import from_rotation_vector, make_pose, to_rotation_vector
 from .refine import with_origin_moved
 
 GATE = 16.3  # squared Mahalanobis distance that 99.9 % of three-dimensional errors stay below
@@ -140,7 +138,7 @@ class Tracker:
             for j, detection in enumerate(detections):
                 if track.object_id == detection.object_id:
                     cost[i, j] = min(GATED, self._distance(track, detection))
-        return [(i, j) for i, j in zip(*linear_sum_assignment(cost)) if cost[i, j] < GATE]
+        return [(i, j) for i, j in _assigned(cost) if cost[i, j] < GATE]
 
     def _distance(self, track: Track, detection: Detection) -> float:
         """Squared Mahalanobis distance of the places; rotations may be wrong by a flip and have no say."""
@@ -170,6 +168,17 @@ class Tracker:
                      age=0.0, hits=1, velocity=np.zeros(3), measured=detection)
 
 
+def _assigned(cost: np.ndarray) -> list[tuple[int, int]]:
+    """Rows and columns (i, j) of the least total cost, each used once, as many as can be."""
+    if 0 in cost.shape:
+        return []
+    if 1 in cost.shape:
+        return [tuple(map(int, np.unravel_index(cost.argmin(), cost.shape)))]
+    from scipy.optimize import linear_sum_assignment  # half a second: only where it is needed
+
+    return list(zip(*linear_sum_assignment(cost)))
+
+
 def _like(detection: Detection, model: ObjectModel, previous) -> tuple[np.ndarray, np.ndarray]:
     """The detection's pose and covariance as the symmetric representative nearest to ``previous``."""
     pose = canonical(detection.pose, model, previous)
@@ -180,6 +189,6 @@ def _between(measured, predicted, share: float) -> np.ndarray:
     """The pose a ``share`` of the way from ``measured`` to ``predicted``."""
     if share == 0:
         return measured
-    turn = Rotation.from_matrix(predicted[:3, :3] @ measured[:3, :3].T).as_rotvec()
-    rotation = Rotation.from_rotvec(share * turn).as_matrix() @ measured[:3, :3]
+    turn = to_rotation_vector(predicted[:3, :3] @ measured[:3, :3].T)
+    rotation = from_rotation_vector(share * turn) @ measured[:3, :3]
     return make_pose(rotation, (1 - share) * measured[:3, 3] + share * predicted[:3, 3])

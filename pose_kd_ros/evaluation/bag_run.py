@@ -160,7 +160,7 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
         if args.depth:
             beside = stack.enter_context(open_bag(args.bag, salvage=True))
             judge = DepthJudge.make(beside, args.depth, silhouettes, objects)
-        progress = Progress(out, identity(args, follower, images.topic), args.fresh)
+        progress = stack.enter_context(Progress(out, identity(args, follower, images.topic), args.fresh))
         if progress.follower is not None:
             follower.restore(progress.follower)
         for frame in followable(images, follower, progress, args.limit):

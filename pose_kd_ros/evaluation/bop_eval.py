@@ -88,13 +88,13 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
         raise BopError(f"{split}: --given-boxes: wants true poses of all images, found some without")
     points = surface_points(split, estimator.objects)
     caster = caster_for(split, estimator.objects, images.values()) if not args.no_vsd else None
-    progress = Progress(out, identity(args, split), args.fresh)
-    done = {record["frame"] for record in progress.records()}
-    left = {number: image for number, image in images.items() if number not in done}
-    numbers = {id(image): number for number, image in left.items()}
-    bar = tqdm(left.values(), initial=len(images) - len(left), total=len(images), unit="img", disable=None)
-    for look in run(estimator, bar, faults, args.given_boxes):
-        progress.add(to_record(numbers[id(look.image)], look, estimator.objects, points), {})
+    with Progress(out, identity(args, split), args.fresh) as progress:
+        done = {record["frame"] for record in progress.records()}
+        left = {number: image for number, image in images.items() if number not in done}
+        numbers = {id(image): number for number, image in left.items()}
+        bar = tqdm(left.values(), initial=len(images) - len(left), total=len(images), unit="img", disable=None)
+        for look in run(estimator, bar, faults, args.given_boxes):
+            progress.add(to_record(numbers[id(look.image)], look, estimator.objects, points), {})
     records = [record for record in progress.records() if record["frame"] in images]
     if not records:
         raise BopError(f"{split}: no image could be evaluated: {'; '.join(faults.kinds) or 'none is there'}")

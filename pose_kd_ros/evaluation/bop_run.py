@@ -170,7 +170,8 @@ def add_s_of_near(estimated, true, points, diameter: float) -> np.ndarray:
     estimated, true = np.broadcast_arrays(estimated, true)
     near = add(estimated, true, points) < diameter + max(FAR, NEAR * diameter)
     result = np.full(near.shape, np.inf)
-    result[near] = add_s(estimated[near], true[near], points)
+    if near.any():
+        result[near] = add_s(estimated[near], true[near], points)
     return result
 
 

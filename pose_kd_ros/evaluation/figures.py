@@ -6,15 +6,15 @@ measure. Those that an evaluation on a BOP data set has too come from ``bop_run`
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from ..core.metrics import auc_posecnn, mahalanobis_radius, recall, squared_mahalanobis
 from ..core.object_model import ObjectModel
-from ..core.pose import make_pose, rotation_angle
+from ..core.pose import make_pose, rotation_angle, to_rotation_vector
 from . import bop_run
 from .bop_run import FOUND, VISIBLE
 from .frames import groups, measured, pose_of
@@ -237,7 +237,7 @@ def jitter(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     noise's, and even motion adds nothing. Convention: 0, 3 and 0 mm along one axis give 6 / 2.449 = 2.449 mm.
     """
     places, turns = poses[:, :3, 3], poses[:, :3, :3]
-    steps = Rotation.from_matrix(np.swapaxes(turns[:-1], 1, 2) @ turns[1:]).as_rotvec()
+    steps = [to_rotation_vector(first.T @ second) for first, second in itertools.pairwise(turns)]
     bends = places[0] - 2 * places[1] + places[2], steps[1] - steps[0]
     shift, turn = (np.array([np.linalg.norm(bend)]) / np.sqrt(6) for bend in bends)
     return shift, turn

@@ -53,7 +53,7 @@ def _estimator(
     name: str, locator: Estimator | None = None
 ) -> Estimator | RegionalEstimator | PeopleEstimator:
     bundle = open_bundle(find_bundle(name))
-    return make_estimator(bundle, load_network(bundle, threads=1), locator)
+    return make_estimator(bundle, load_network(bundle), locator)
 
 
 def find_bundle(name: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,13 +12,15 @@ from .bags import BagError
 from .summary import SUMMARY, write_whole
 
 FRAMES, STATE = "frames.jsonl", "state.json"
+SAVE_S = 0.5  # the state is saved this often, and at the end: a run that is killed repeats no more
 
 
 class Progress:
-    """An evaluation's folder while it is filled. last: number of the last image that is in it, -1 for none.
+    """An evaluation's folder while it is filled, ``with`` it. last: number of the last image that is in it, -1
+    for none.
 
-    follower: the pipeline's state after it, None for none. A line that was begun when a run was stopped is
-    cut off: the state says up to where the lines are good.
+    follower: the pipeline's state after it, None for none. Lines that were written when a run was killed and
+    whose state was not saved are cut off: the state says up to where they are good.
     """
 
     def __init__(self, out: Path, identity: Mapping, fresh: bool = False):
@@ -29,8 +32,8 @@ class Progress:
         out.mkdir(parents=True, exist_ok=True)
         saved = {} if fresh else self._saved()
         self.last, self.follower = saved.get("last", -1), saved.get("follower")
-        self._size = saved.get("bytes", 0)
-        self._path = out / FRAMES
+        self._size, self._path = saved.get("bytes", 0), out / FRAMES
+        self._state, self._saved_at = None, time.monotonic()
         if not fresh and self._size > (self._path.stat().st_size if self._path.exists() else 0):
             raise BagError(
                 f"{self._path}: shorter than the {self._size} bytes that {STATE} speaks of: use --fresh"
@@ -58,14 +61,26 @@ class Progress:
         return saved
 
     def add(self, record: dict, follower: dict) -> None:
-        """Append an image's line and save the pipeline's state after it."""
+        """Append an image's line; the pipeline's state after it is saved with it, or soon."""
         line = (json.dumps(record) + "\n").encode()
         with open(self._path, "ab") as file:
             file.write(line)
         self._size += len(line)
         self.last, self.follower = record["frame"], follower
-        state = {"identity": self.identity, "last": self.last, "bytes": self._size, "follower": follower}
-        write_whole(self.out / STATE, json.dumps(state))
+        self._state = {"identity": self.identity, "last": self.last, "bytes": self._size, "follower": follower}
+        if time.monotonic() - self._saved_at >= SAVE_S:
+            self._save()
+
+    def _save(self) -> None:
+        if self._state is not None:
+            write_whole(self.out / STATE, json.dumps(self._state))
+        self._state, self._saved_at = None, time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._save()
 
     def records(self) -> list[dict]:
         """All lines."""

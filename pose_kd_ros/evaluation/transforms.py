@@ -6,9 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
-from ..core.pose import from_quaternion, inverse, make_pose
+from ..core.pose import from_quaternion, from_rotation_vector, inverse, make_pose, to_rotation_vector
 from .bag_messages import decode, nanoseconds
 from .bags import Bag
 
@@ -48,8 +47,8 @@ class PoseSeries:
 
 def between(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
     """The pose a ``share`` of the way from the first (4, 4) to the second."""
-    turn = Rotation.from_matrix(first[:3, :3].T @ second[:3, :3]).as_rotvec()
-    rotation = first[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
+    turn = to_rotation_vector(first[:3, :3].T @ second[:3, :3])
+    rotation = first[:3, :3] @ from_rotation_vector(share * turn)
     return make_pose(rotation, (1 - share) * first[:3, 3] + share * second[:3, 3])
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+import scipy.optimize  # noqa: F401  the tracker's, of two objects: its first frame need not wait for it
+
 from ..core.track import Tracker
 from ..pipeline.estimator import Estimator
 from ..pipeline.follow import Follower

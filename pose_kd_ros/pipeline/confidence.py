@@ -6,8 +6,9 @@ object projects within a tenth of the object's projected diameter of where it sh
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from scipy.special import expit, logit
 
 RIGHT = 0.1  # of the projected diameter
 TERMS = 5
@@ -16,23 +17,21 @@ TERMS = 5
 def evidence(class_score: float, support: float, cells: int, relative_sigma: float) -> np.ndarray:
     """Return the terms (TERMS,): 1, logit of the class score (mean of the best five cells), the share of
     votes that agree, log of the number of cells, log of the agreeing votes' scatter over the object's box."""
-    return np.array(
-        [
-            1.0,
-            logit(np.clip(class_score, 1e-3, 1 - 1e-3)),
-            support,
-            np.log(max(cells, 1)),
-            np.log(max(relative_sigma, 1e-4)),
-        ]
-    )
+    sure = min(max(class_score, 1e-3), 1 - 1e-3)
+    logit = math.log(sure / (1 - sure))
+    return np.array([1.0, logit, support, math.log(max(cells, 1)), math.log(max(relative_sigma, 1e-4))])
 
 
 def confidence(terms: np.ndarray, weights) -> float:
     """Return the score in [0, 1]: the fitted probability; class score times support where no weights were
     fitted."""
     if not len(weights):
-        return float(expit(terms[1]) * terms[2])
-    return float(expit(terms @ np.asarray(weights)))
+        return float(_sigmoid(terms[1]) * terms[2])
+    return _sigmoid(float(terms @ np.asarray(weights)))
+
+
+def _sigmoid(x: float) -> float:
+    return (1 + math.tanh(x / 2)) / 2
 
 
 def highest_confidence(
