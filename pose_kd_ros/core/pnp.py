@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .p3p import solve_p3p
-from .pose import cross, transform
+from .pose import cross
 from .predictions import Correspondences, distinct, finite_rows
 
 FARTHEST = 200.0  # extents of the object: beyond it a pose cannot be told from its neighbours
@@ -53,37 +53,46 @@ def solve_pnp(correspondences: Correspondences, K, threshold_px: float = 5.0, hy
     votes = random.permutation(len(image))[:SCORED]
     if not len(poses):
         return None
+    points, place = distinct(points)  # many votes are for few points
+    few, at = np.unique(place[votes], return_inverse=True)
     scored = None if whitening is None else whitening[votes]
-    scores = vote_scores(poses, image[votes], points[votes], weight[votes], K, threshold_px, scored)
+    scores = vote_scores(poses, image[votes], points[few], at, weight[votes], K, threshold_px, scored)
     pose = poses[int(np.argmax(scores))]
-    close = squared_errors(pose[None], image, points, K, whitening)[0] < threshold_px**2
-    if len(distinct(points[close])[0]) < 4:
+    close = squared_errors(pose[None], image, points, place, K, whitening)[:, 0] < threshold_px**2
+    if np.count_nonzero(np.bincount(place[close])) < 4:
         return None
     inliers = np.zeros(len(usable), bool)
     inliers[usable] = close
     return PnPResult(pose, inliers, float(weight[close].sum() / weight.sum()))
 
 
-def squared_errors(poses, image, points, K, whitening=None) -> np.ndarray:
-    """Squared reprojection errors (H, M) in pixels of poses (H, 4, 4); infinite behind the camera.
+def squared_errors(poses, image, points, place, K, whitening=None) -> np.ndarray:
+    """Squared reprojection errors (M, H) in pixels of poses (H, 4, 4); infinite behind the camera.
 
-    whitening: (M, 2, 2), see ``Correspondences.whitening``; None leaves the errors as they are.
+    image: (M, 2). points: (P, 3). place: (M,), which point each vote is for. whitening: (M, 2, 2), see
+    ``Correspondences.whitening``; None leaves the errors as they are.
     """
-    points, place = distinct(points)  # many votes are for few points
-    seen = K @ (poses[:, :3, :3] @ points.T + poses[:, :3, 3:])
+    columns = np.tensordot(poses[:, :3], K, (1, 1))  # of K T, (H, 4, 3): two large products, not H small ones
+    x, y, z = np.moveaxis(np.tensordot(np.c_[points, np.ones(len(points))], columns, (1, 1)), -1, 0)
     with np.errstate(all="ignore"):
-        u, v = (np.take(seen[:, i] / seen[:, 2], place, 1) - image[:, i] for i in (0, 1))
+        u, v = (x / z)[place], (y / z)[place]
+        u -= image[:, :1]  # in place: new arrays of this size cost more than what is done to them
+        v -= image[:, 1:]
         if whitening is not None:
-            u, v = (row[:, 0] * u + row[:, 1] * v for row in (whitening[:, 0], whitening[:, 1]))
-        errors = u * u + v * v
-    errors[np.take(seen[:, 2] <= 0, place, 1)] = np.inf
-    return errors
+            u, v = (row[:, :1] * u + row[:, 1:] * v for row in (whitening[:, 0], whitening[:, 1]))
+        u *= u
+        v *= v
+        u += v
+    u[(z <= 0)[place]] = np.inf
+    return u
 
 
-def vote_scores(poses, image, points, weight, K, threshold_px, whitening=None) -> np.ndarray:
+def vote_scores(poses, image, points, place, weight, K, threshold_px, whitening=None) -> np.ndarray:
     """Scores (H,): a vote counts its weight at no error, less with its square, nothing past the threshold."""
-    errors = squared_errors(poses, image, points, K, whitening)
-    return np.maximum(0, 1 - errors / threshold_px**2) @ weight
+    errors = squared_errors(poses, image, points, place, K, whitening)
+    errors /= -(threshold_px**2)
+    errors += 1
+    return weight @ np.maximum(errors, 0, out=errors)
 
 
 def _unit_rays(image, K) -> np.ndarray:
@@ -115,5 +124,5 @@ def _spanning(points, triples) -> np.ndarray:
 
 def _plausible(poses, points) -> np.ndarray:
     """Those poses (H, 4, 4) whose centre of the points is in front of the camera and not absurdly far."""
-    depth = transform(poses, points.mean(0)[None])[:, 0, 2]
+    depth = poses[:, 2, :3] @ points.mean(0) + poses[:, 2, 3]
     return poses[(depth > 0) & (depth < FARTHEST * np.ptp(points, axis=0).max())]

@@ -13,6 +13,7 @@ each. With ROS it is `ros2 run pose_kd_ros evaluate`, without `python -m pose_kd
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if arguments else 2
     name, rest = route(arguments)
     module = importlib.import_module(f"pose_kd_ros.evaluation.{name}")
+    gc.freeze()  # what was imported stays: neither collections nor the exit, a third of a second, look at it
     parser = argparse.ArgumentParser(
         prog=" ".join(["evaluate", *arguments[: len(arguments) - len(rest)]]),
         description=module.__doc__,

@@ -108,9 +108,9 @@ def test_points_behind_the_camera_are_no_inliers():
     """A point mirrored through the camera's centre projects to the same pixel."""
     ahead, behind = make_pose(np.eye(3), [0, 0, 1.0]), make_pose(-np.eye(3), [0, 0, -1.0])
     image = project_pinhole(K, transform(ahead, CORNERS))
-    errors = squared_errors(np.stack([ahead, behind]), image, CORNERS, K)
-    np.testing.assert_allclose(errors[0], 0, atol=1e-18)
-    assert np.isinf(errors[1]).all()
+    errors = squared_errors(np.stack([ahead, behind]), image, CORNERS, np.arange(8), K)
+    np.testing.assert_allclose(errors[:, 0], 0, atol=1e-18)
+    assert np.isinf(errors[:, 1]).all()
 
 
 @pytest.mark.filterwarnings("error")
