@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import subprocess
@@ -156,7 +157,6 @@ def export(
     names: dict[int, str],
     search_size: int,
     decode: DecodeSpec,
-    metrics: dict[str, float] | None = None,
     origin: str = "the mesh's origin",
 ) -> Bundle:
     """Write the run's last checkpoint as a bundle at ``folder``; raises ValueError if there is none, or on no
@@ -199,7 +199,7 @@ def export(
                 commit(),
                 datetime.date.today().isoformat(),
                 torch.__version__,
-                metrics or {},
+                {},
             ),
             files=dict.fromkeys(files, ""),
         )
@@ -280,13 +280,20 @@ def _object_spec(model: ObjectModel, info, origin: str) -> ObjectSpec:
     )
 
 
+def with_figures(bundle: Bundle, decode: DecodeSpec, metrics: dict[str, float]) -> Bundle:
+    """The bundle in its place anew, with what was chosen and measured on it."""
+    training = dataclasses.replace(bundle.manifest.training, metrics=metrics)
+    manifest = dataclasses.replace(bundle.manifest, decode=decode, training=training)
+    return write_bundle(bundle.folder, manifest, {name: bundle.folder / name for name in manifest.files})
+
+
 def note_evaluation(run: Path, step: int, metrics: dict[str, float]) -> None:
     """Leave the figures in the run's folder: a teacher without them is refused (``training.teacher``)."""
     write_whole(Path(run) / EVALUATION, json.dumps({"step": step, "metrics": metrics}, indent=1) + "\n")
 
 
 def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, val_images: int) -> str:
-    """Export, choose thresholds on held-out renders, measure, export again with both; returns a line to
+    """Export, choose thresholds on held-out renders, measure, put both into the bundle; returns a line to
     print.
 
     What is chosen: the score's weights, and the lowest pose_score with few false alarms
@@ -304,14 +311,14 @@ def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, va
     bundle = export(config, out, names, search_size, decode)
     if val_images and config.val_split:
         decode, metrics = choose(bundle, config.data / config.val_split, val_images, config.faults)
-        bundle = export(config, out, names, search_size, decode, metrics)
+        bundle = with_figures(bundle, decode, metrics)
         note_evaluation(run, bundle.manifest.training.steps, metrics)
     return f"{bundle.folder}: {bundle.manifest.network.gflop} GFLOP, {bundle.manifest.training.metrics}"
 
 
 def export_people(config: RunConfig, out: Path, val_people: int) -> str:
     """Export a run on people, measure it on the first ``val_people`` of those it has to measure on, if any,
-    and export it again with the figures; returns a line to print."""
+    and put the figures into the bundle; returns a line to print."""
     decode = DecodeSpec(JOINT_SCORE, 0.0, [])
     bundle = export(config, out, {}, config.input_size[1], decode)
     if val_people and config.people.val_annotations:
@@ -322,7 +329,7 @@ def export_people(config: RunConfig, out: Path, val_people: int) -> str:
         metrics = rounded({name: value for name, value in found.items() if isinstance(value, (int, float))})
         if people.head_size is not None:
             metrics["official_head_boxes"] = float(config.people.heads is not None)
-        bundle = export(config, out, {}, config.input_size[1], decode, metrics)
+        bundle = with_figures(bundle, decode, metrics)
         note_evaluation(config.folder, bundle.manifest.training.steps, metrics)
     return f"{bundle.folder}: {bundle.manifest.network.gflop} GFLOP, {bundle.manifest.training.metrics}"
 

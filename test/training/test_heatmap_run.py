@@ -284,9 +284,16 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(trained, tiny_data, tmp_path
     assert load_config(config.folder) == config
 
 
-def test_the_bundle_is_the_deployed_branch_and_no_more(trained, tiny_data, tmp_path):
-    export_run(trained.folder, tmp_path / "bundle", {1: "cube"}, 64, 0)
-    bundle = open_bundle(tmp_path / "bundle")
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """The trained run's bundle, and what was said of it."""
+    folder = tmp_path_factory.mktemp("exported") / "bundle"
+    line = export_run(trained.folder, folder, {1: "cube"}, 64, 2)
+    return open_bundle(folder), line
+
+
+def test_the_bundle_is_the_deployed_branch_and_no_more(trained, exported, tiny_data, tmp_path):
+    bundle, _ = exported
     manifest = bundle.manifest
     assert manifest.family == "heatmap" and manifest.network.outputs == ["heatmaps"]
     assert len(manifest.objects[0].keypoints) == 9
@@ -300,7 +307,7 @@ def test_the_bundle_is_the_deployed_branch_and_no_more(trained, tiny_data, tmp_p
     alone = settings(tiny_data, tmp_path / "runs", **changes)
     train(alone)
     export_run(alone.folder, tmp_path / "plain", {1: "cube"}, 64, 0)
-    ours, theirs = (onnx.load(tmp_path / name / "network.onnx") for name in ("bundle", "plain"))
+    ours, theirs = (onnx.load(folder / "network.onnx") for folder in (bundle.folder, tmp_path / "plain"))
     assert [n.op_type for n in ours.graph.node] == [n.op_type for n in theirs.graph.node]
 
     deployed, _ = trained_network(trained)
@@ -314,18 +321,17 @@ def test_the_bundle_is_the_deployed_branch_and_no_more(trained, tiny_data, tmp_p
     np.testing.assert_allclose(found, inside.numpy(), atol=1e-4)
 
 
-def test_the_robot_runs_it_in_given_boxes(trained, tiny_data, tmp_path):
-    line = export_run(trained.folder, tmp_path / "bundle", {1: "cube"}, 64, 2)
+def test_the_robot_runs_it_in_given_boxes(exported, tiny_data):
+    bundle, line = exported
     assert "given_boxes" in line
-    bundle = open_bundle(tmp_path / "bundle")
     estimator = make_estimator(bundle, load_network(bundle), pose_score=0.0)
     done = list(run(estimator, BopDataset(tiny_data / "val").images, given_boxes=True))
     assert len(done) == 2
 
 
 @pytest.mark.parametrize("method", ["naive", "adlp", "kl"])
+@pytest.mark.usefixtures("exported")  # which measures the teacher
 def test_a_plain_student_learns_from_the_ensemble(method, trained, tiny_data, tmp_path):
-    export_run(trained.folder, tmp_path / "bundle", {1: "cube"}, 64, 2)
     distill = DistillConfig(method, teacher=trained.folder, floor=0.0)
     student = settings(
         tiny_data, tmp_path, name="student", network=PLAIN, online=OnlineConfig(), distill=distill
