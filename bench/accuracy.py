@@ -4,8 +4,8 @@ docs/results/cube.json.
     python -m bench.accuracy bundles/cube --renders data/cube/val --shared ../shared/data --frames FOLDER
     --out docs/results/cube.json
 
-FOLDER holds the 218 frames image0000.pgm ... of the package visp-images-data. What is not given is left "not
-run".
+FOLDER holds the 218 frames image0000.pgm ... of the package visp-images-data. What is not given keeps the row
+that OUT has of it, with that row's date and commit; else it is "not run".
 """
 
 from __future__ import annotations
@@ -170,8 +170,13 @@ def main() -> None:
     )
     rows = []
 
+    kept = {}
+    if options.out and options.out.exists():
+        kept = {r["name"]: r for r in json.loads(options.out.read_text(encoding="utf-8"))}
+
     def add(name, dataset, split, figures):
-        rows.append(row(bundle, name, dataset, split, figures))
+        measured = row(bundle, name, dataset, split, figures)
+        rows.append(measured if figures else kept.get(name, measured))
         print(name, {k: v for k, v in rows[-1].items() if isinstance(v, float) or k == "status"}, flush=True)
 
     frames = recording_frames(options.frames) if options.frames else None

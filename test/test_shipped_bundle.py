@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pose_kd_ros.bundle.store import open_bundle
-from pose_kd_ros.pipeline.network import load_network
+from pose_kd_ros.bundle.store import golden_input, open_bundle
+from pose_kd_ros.pipeline.network import OnnxNetwork, load_network
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 
@@ -30,6 +31,19 @@ def test_its_manifest_says_what_it_was_trained_on_and_measured(cube):
     training = cube.manifest.training
     assert training.steps > 0 and "render" in training.data
     assert {"mssd", "mspd", "found"} <= set(training.metrics)
+
+
+@pytest.mark.parametrize("name", ["cube", "lmo", "lmo_heatmap"])
+def test_threads_change_no_bit(name):
+    """An evaluation, which is the same to the bit each time, runs the network on all cores."""
+    bundle = open_bundle(BUNDLES / name)
+    spec = bundle.manifest.input
+    networks = [OnnxNetwork(bundle.network_path, threads) for threads in (1, 2, 3)]
+    for height, width in ((spec.size, spec.width), (3 * spec.stride, 4 * spec.stride)):
+        image = golden_input(1, height, width)
+        one, *more = (network(image) for network in networks)
+        for other in more:
+            assert all(np.array_equal(one[output], other[output]) for output in one)
 
 
 @pytest.mark.parametrize(("name", "family"), [("lmo", "keypoint"), ("lmo_heatmap", "heatmap")])

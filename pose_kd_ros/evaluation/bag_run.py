@@ -1,7 +1,7 @@
 """A bundle on a recording, through the very pipeline of the node, and the figures that come of it.
 
-Every picture is processed, on one thread and in order: the node on a slow machine drops some. What is written
-to OUT is the same each time on one machine, but for times. A run that was stopped goes on where it was.
+Every picture is processed, and in order: the node on a slow machine drops some. What is written to OUT is the
+same each time on one machine, but for times. A run that was stopped goes on where it was.
 Exit codes: 0, 1 where a figure is worse than a baseline allows, 2 where something is refused, 3 where the
 recording is damaged and what could be read was evaluated.
 """

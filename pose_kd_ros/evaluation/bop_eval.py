@@ -92,7 +92,8 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
         done = {record["frame"] for record in progress.records()}
         left = {number: image for number, image in images.items() if number not in done}
         numbers = {id(image): number for number, image in left.items()}
-        bar = tqdm(left.values(), initial=len(images) - len(left), total=len(images), unit="img", disable=None)
+        there, total = len(images) - len(left), len(images)
+        bar = tqdm(left.values(), initial=there, total=total, unit="img", disable=None)
         for look in run(estimator, bar, faults, args.given_boxes):
             progress.add(to_record(numbers[id(look.image)], look, estimator.objects, points), {})
     records = [record for record in progress.records() if record["frame"] in images]

@@ -1,4 +1,4 @@
-"""From a bundle's name to the pipeline that the node runs with its default parameters, on one thread."""
+"""From a bundle's name to the pipeline that the node runs with its default parameters."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def load_estimator(
 ) -> Estimator | RegionalEstimator:
     """Return the estimator of a bundle, given by folder or name. scale: the real objects' size over its own.
 
-    Everything runs on one thread: several may add the same numbers in another order. Raises BundleError.
+    OpenCV runs on one thread; the network on as many as the node's, which share out its outputs and not their
+    sums, so that each bit is the same. Raises BundleError.
     """
     cv2.setNumThreads(1)
     located = _estimator(locator) if locator else None

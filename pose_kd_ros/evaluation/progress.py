@@ -16,11 +16,11 @@ SAVE_S = 0.5  # the state is saved this often, and at the end: a run that is kil
 
 
 class Progress:
-    """An evaluation's folder while it is filled, ``with`` it. last: number of the last image that is in it, -1
-    for none.
+    """An evaluation's folder while it is filled, to be used in ``with``.
 
-    follower: the pipeline's state after it, None for none. Lines that were written when a run was killed and
-    whose state was not saved are cut off: the state says up to where they are good.
+    last: number of the last image that is in it, -1 for none. follower: the pipeline's state after it, None
+    for none. Lines whose state was not saved when a run was killed are cut off: the state says up to where
+    they are good.
     """
 
     def __init__(self, out: Path, identity: Mapping, fresh: bool = False):
@@ -67,7 +67,8 @@ class Progress:
             file.write(line)
         self._size += len(line)
         self.last, self.follower = record["frame"], follower
-        self._state = {"identity": self.identity, "last": self.last, "bytes": self._size, "follower": follower}
+        about = {"identity": self.identity, "last": self.last, "bytes": self._size}
+        self._state = about | {"follower": follower}
         if time.monotonic() - self._saved_at >= SAVE_S:
             self._save()
 
