@@ -30,6 +30,7 @@ from pose_kd_ros.pipeline.network import load_network
 
 RECORDING_K = np.array([[547.7367575, 0, 338.7036994], [0, 542.0744058, 234.5083345], [0, 0, 1]])
 RIGHT = 0.1  # of the diameter
+SAME = ("name", "network", "method", "seed", "steps", "dataset", "split")  # of rows that are kept
 
 
 def camera_of(K, image) -> Camera:
@@ -172,11 +173,12 @@ def main() -> None:
 
     kept = {}
     if options.out and options.out.exists():
-        kept = {r["name"]: r for r in json.loads(options.out.read_text(encoding="utf-8"))}
+        there = json.loads(options.out.read_text(encoding="utf-8"))
+        kept = {tuple(r[key] for key in SAME): r for r in there}
 
     def add(name, dataset, split, figures):
         measured = row(bundle, name, dataset, split, figures)
-        rows.append(measured if figures else kept.get(name, measured))
+        rows.append(measured if figures else kept.get(tuple(measured[key] for key in SAME), measured))
         print(name, {k: v for k, v in rows[-1].items() if isinstance(v, float) or k == "status"}, flush=True)
 
     frames = recording_frames(options.frames) if options.frames else None

@@ -68,13 +68,16 @@ def main() -> None:
     options = parser.parse_args()
     bundle = json.loads((find_bundle(options.bundle) / "manifest.json").read_text(encoding="utf-8"))
     figures = measured(options.recording, options.bundle, options.runs)
+    training = bundle["training"]
     row = common(
         "evaluation of the demo's recording",
-        bundle["training"]["method"],
+        training["method"],
         bundle["family"],
         options.recording.name,
         "real",
         network=bundle["name"],
+        seed=training["seed"],
+        steps=training["steps"],
     ) | {name: float(f"{value:.4g}") for name, value in figures.items()}
     print(json.dumps(row, indent=1))
     if options.out:

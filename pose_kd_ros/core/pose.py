@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from transforms3d.quaternions import mat2quat, quat2mat
 
 
 def make_pose(rotation, translation) -> np.ndarray:
@@ -59,16 +58,17 @@ def to_quaternion(rotation) -> np.ndarray:
 
     Convention: xyzw; a quarter turn about z is (0, 0, 0.7071, 0.7071).
     """
-    w, *xyz = mat2quat(np.asarray(rotation, float))
-    return np.array([*xyz, w])
+    from scipy.spatial.transform import Rotation  # half a second, which not every use of this file takes
+
+    quaternion = Rotation.from_matrix(np.asarray(rotation, float)).as_quat()
+    return quaternion if quaternion[3] >= 0 else -quaternion
 
 
 def from_quaternion(xyzw) -> np.ndarray:
     """Return the rotation (3, 3) of a quaternion (x, y, z, w); raises ValueError on a zero quaternion."""
-    x, y, z, w = xyzw
-    if not x * x + y * y + z * z + w * w > 0:
-        raise ValueError(f"quaternion: wanted one of a length above 0, found {x:g}, {y:g}, {z:g}, {w:g}")
-    return quat2mat((w, x, y, z))
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_quat(np.asarray(xyzw, float)).as_matrix()
 
 
 def from_rotation_vector(vector) -> np.ndarray:
@@ -77,7 +77,10 @@ def from_rotation_vector(vector) -> np.ndarray:
 
 
 def to_rotation_vector(rotation) -> np.ndarray:
-    """Return the axis (3,) of a rotation (3, 3), as long as its angle in radians, at most pi."""
+    """Return the axis (3,) of a rotation (3, 3), as long as its angle in radians, at most pi.
+
+    To 1e-5 radians near none and near pi: smaller turns are none.
+    """
     return cv2.Rodrigues(np.asarray(rotation, float))[0][:, 0]
 
 

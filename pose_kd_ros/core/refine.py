@@ -171,8 +171,9 @@ def _relaxation(before: float, last: np.ndarray, change: np.ndarray) -> float:
     """By how much to lengthen a step (6,), from the one before and from what that was lengthened by.
 
     With outliers, steps shorten by a constant share: each frees votes that had held the pose back. Where the
-    sum of such a series lies, two of its steps tell. Source: Irons and Tuck, "A version of the Aitken
-    accelerator for computer iteration", 1969. Worked: steps 4, 2, 1 point to 8, so the second is doubled.
+    sum of such a series lies, two of its steps tell. After Irons and Tuck, "A version of the Aitken
+    accelerator for computer iteration", 1969; the share is taken along the step before, metres and radians as
+    they are. Worked: steps 4, 2, 1 point to 8, so the second is doubled.
     """
     return float(np.clip(before / max(1 - change @ last / (last @ last), 1e-3), 1, LONGEST))
 

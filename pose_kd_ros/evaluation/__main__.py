@@ -23,13 +23,14 @@ VERBS = {"score": "score", "compare": "compare", "report": "report"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command-line entry; returns the exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    is_command, arguments = arguments is None, list(sys.argv[1:] if arguments is None else arguments)
     if arguments in ([], ["-h"], ["--help"]):
         print(__doc__)
         return 0 if arguments else 2
     name, rest = route(arguments)
     module = importlib.import_module(f"pose_kd_ros.evaluation.{name}")
-    gc.freeze()  # what was imported stays: neither collections nor the exit, a third of a second, look at it
+    if is_command:
+        gc.freeze()  # what was imported stays: neither collections nor the exit (0.3 s) look at it
     parser = argparse.ArgumentParser(
         prog=" ".join(["evaluate", *arguments[: len(arguments) - len(rest)]]),
         description=module.__doc__,

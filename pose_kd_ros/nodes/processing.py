@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
-import scipy.optimize  # noqa: F401  the tracker's, of two objects: its first frame need not wait for it
+import scipy.optimize  # what the tracker and messages import when first needed: no frame
+import scipy.spatial.transform  # noqa: F401  waits for it
 
 from ..core.track import Tracker
 from ..pipeline.estimator import Estimator

@@ -28,7 +28,7 @@ from .solve import (
 )
 
 VOTE_ERROR = 0.03  # inlier threshold over the voted box: votes scatter by about 1 % of the object they see
-FEWEST = 3  # cells of a group that the search looks at: fewer are chance (measured, see docs/results.md)
+FEWEST = 3  # cells of a group that the search looks at: fewer are chance (docs/results.md, evaluating)
 MAX_GROUPS = 8  # groups of an image that are solved, best first: a busy background has many faint ones
 NEAR = 0.2  # overlap of a pose's box with the region that it is an answer to
 

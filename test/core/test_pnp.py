@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -102,6 +104,30 @@ def test_three_places_are_not_enough():
     c = votes(np.random.default_rng(12), [some_pose(np.random.default_rng(13))] * 5, noise=0)
     three = np.arange(40) % 8 < 3
     assert solve_pnp(Correspondences(1, c.image[three], c.object[three], c.weight[three], 1.0), K) is None
+
+
+def test_squared_errors_of_votes_that_share_points_are_those_of_each_alone():
+    random = np.random.default_rng(14)
+    poses = np.stack([some_pose(random) for _ in range(3)])
+    place, image = np.array([0, 1, 0, 7, 7]), random.uniform(0, 500, (5, 2))
+    whitening = random.normal(size=(5, 2, 2))
+    for given in (None, whitening):
+        errors = squared_errors(poses, image, CORNERS, place, K, given)
+        for j, pose in enumerate(poses):
+            gaps = project_pinhole(K, transform(pose, CORNERS))[place] - image
+            wanted = [float(((w @ gap) ** 2).sum()) for w, gap in zip(whitening, gaps)]
+            np.testing.assert_allclose(errors[:, j], wanted if given is not None else (gaps**2).sum(1))
+
+
+def test_a_vote_that_is_unsure_sideways_may_be_off_sideways():
+    c = votes(np.random.default_rng(15), [some_pose(np.random.default_rng(16))] * 3, noise=0)
+    c.image[5] += (8, 0)
+    sure = np.tile(np.eye(2), (24, 1, 1))
+    unsure = sure.copy()
+    unsure[5] = np.diag([100.0, 1.0])
+    for covariance, held in ((sure, False), (unsure, True)):
+        found = solve_pnp(dataclasses.replace(c, covariance=covariance), K)
+        assert found.inliers[5] == held and np.delete(found.inliers, 5).all()
 
 
 def test_points_behind_the_camera_are_no_inliers():

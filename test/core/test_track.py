@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 from pose_kd_ros.core.object_model import ObjectModel, box_corners, expand_symmetries
 from pose_kd_ros.core.pose import make_pose, rotation_angle
 from pose_kd_ros.core.refine import with_origin_moved
-from pose_kd_ros.core.track import Tracker
+from pose_kd_ros.core.track import Tracker, _assigned
 
 EDGE = 0.084
 STEP = 0.04
@@ -243,6 +243,20 @@ def test_same_input_same_tracks():
         return rows
 
     assert play() == play()
+
+
+def test_each_row_and_column_is_used_once_at_the_least_cost():
+    assert _assigned(np.zeros((0, 2))) == _assigned(np.zeros((2, 0))) == []
+    assert _assigned(np.array([[5.0, 1]])) == [(0, 1)] and _assigned(np.array([[5.0], [1]])) == [(1, 0)]
+    assert _assigned(np.array([[1.0, 2], [1, 9]])) == [(0, 1), (1, 0)]  # not the nearest of each
+
+
+def test_smoothing_turns_a_share_of_the_way():
+    turn = Rotation.from_rotvec([0, 0, 0.2]).as_matrix()
+    tracker = Tracker(OBJECTS, smoothing=0.5)
+    tracker.update(0.0, [Seen(at(0))])
+    track, = tracker.update(0.04, [Seen(at(0, rotation=turn))])
+    assert rotation_angle(track.pose[:3, :3]) == pytest.approx(0.1)
 
 
 def test_smoothing_is_off_unless_wished():

@@ -128,6 +128,19 @@ def test_the_search_looks_closer_only_where_three_cells_vote_for_one_thing():
         assert len(oracle.sizes) == looks
 
 
+def test_where_an_object_is_expected_two_cells_are_enough():
+    class Two(Oracle):
+        def __call__(self, image):
+            outputs = super().__call__(image)
+            outputs["scores"][0, np.flatnonzero(outputs["scores"][0, :, 0])[2:]] = 0
+            return outputs
+
+    oracle = Two(PINHOLE, [POSE])
+    region = Region(projected_box(POSE, MODEL, PINHOLE), 1, track_id=7)
+    found = estimator(oracle, pose_score=0.0).estimate(oracle.image(), PINHOLE, [region], search=False)
+    assert [(p.track_id, p.cells) for p in found.poses] == [(7, 2)]
+
+
 def test_poses_below_the_score_are_kept_back():
     oracle = Oracle(PINHOLE, [POSE])
     assert estimator(oracle, pose_score=0.99).estimate(oracle.image(), PINHOLE).poses == []

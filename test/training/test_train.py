@@ -15,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import training  # noqa: E402
+from pose_kd_ros.bundle.manifest import DecodeSpec  # noqa: E402
 from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training import checkpoint  # noqa: E402
@@ -213,10 +214,13 @@ def test_learning_rate_rises_and_falls():
     assert rates[-1] < 0.01 and all(a >= b for a, b in itertools.pairwise(rates[10:]))
 
 
-def test_the_exported_bundle_opens_and_replays(trained, tmp_path):
+def test_the_exported_bundle_opens_and_replays(trained, tmp_path, monkeypatch):
+    chosen = DecodeSpec(0.3, 0.61, [1.0, 2.0, 3.0, 4.0, 5.0], 1.5)
+    monkeypatch.setattr("training.export.choose", lambda *_: (chosen, {"found": 0.25}))
     line = export_run(trained.folder, tmp_path / "tiny", {1: "tiny"}, 320, 2)
     assert "GFLOP" in line
     bundle = open_bundle(tmp_path / "tiny")
+    assert bundle.manifest.decode == chosen and bundle.manifest.training.metrics == {"found": 0.25}
     assert bundle.manifest.training.steps == 6 and bundle.objects[0].name == "tiny"
     load_network(bundle)
     assert str(Path(training.__file__).parent).encode() not in bundle.network_path.read_bytes()
