@@ -102,6 +102,10 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
     write_overlays(out, records, estimator.objects, lambda record: picture(images[record["frame"]]))
     write_results(out / "results.csv", results_of(records))
     judged = [record for record in records if record["judged"]]
+    untold = sum(not image.has_truth for image in images.values())
+    notes = {fault.replace(f"{split.parent}/", ""): 1 for fault in faults.kinds}
+    if 0 < untold < len(images):
+        notes[f"{untold} of {len(images)} images have no true poses (scene_gt): not judged"] = untold
     visible = {} if caster is None else vsd_figures(judged, images, estimator.objects, points, caster)
     summary = write_summary(
         out,
@@ -113,7 +117,7 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
         objects=object_figures(records, estimator.objects, points),
         curves=figures.curves(records, estimator.objects),
         environment=environment(),
-        faults={fault.replace(f"{split.parent}/", ""): 1 for fault in faults.kinds},
+        faults=notes,
     )
     return DAMAGED if faults.kinds else OK, summary
 

@@ -27,6 +27,7 @@ from .bop_results import BopResult, read_results
 from .bop_run import VISIBLE, Group, compare, figures
 from .breakdown import by_object, localisation, localised
 from .ply import PlyError
+from .tables import text_table
 from .vsd import Caster, load_mesh
 
 REFUSED = 2
@@ -222,14 +223,10 @@ def _null(value):
 def as_table(scored: Scored) -> str:
     """A line a figure; a column for all objects and one for each."""
     columns = [scored.figures, *scored.objects.values()]
-    head = ["", "all", *scored.objects]
     rows = [[name, *(_cell(c.get(name)) for c in columns)] for name in scored.figures]
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]).rstrip()
-        for row in [head, *rows]
-    )
+    return text_table(["figure", "all", *scored.objects], rows)
 
 
 def _cell(value) -> str:
-    return "" if value is None else f"{value:.4g}"
+    """Empty where a figure is not one of objects, a dash where there was nothing to measure."""
+    return "" if value is None else "–" if np.isnan(value) else f"{value:.4g}"

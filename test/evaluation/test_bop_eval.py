@@ -209,3 +209,14 @@ def test_a_baseline_that_would_be_written_over_is_refused(
     assert main([*command, "--against", str(tmp_path / name)]) == 2
     assert "would be written over" in capsys.readouterr().err
     assert (tmp_path / "out/summary.json").read_bytes() == before
+
+
+def test_a_scene_that_lost_its_truth_is_told_and_not_judged(data, bundle, tmp_path, capsys):
+    scene = shutil.copytree(data / "test/000001", data / "test/000002")
+    for path in scene.glob("scene_gt*.json"):
+        path.unlink()
+    summary = evaluated(data, bundle, tmp_path / "out", "--no-vsd", "--fresh")
+    told = "5 of 10 images have no true poses (scene_gt): not judged"
+    assert summary["faults"] == {told: 5} and told in capsys.readouterr().err
+    judged = [line["judged"] for line in lines(tmp_path / "out")]
+    assert judged == [True] * 5 + [False] * 5 and summary["figures"]["found"] == 1

@@ -106,8 +106,16 @@ def test_the_table_has_a_column_an_object(balls, tmp_path, capsys):
     write_results(tmp_path / "r.csv", true_results())
     assert main(["score", "--bop", str(balls), "--results", str(tmp_path / "r.csv"), "--no-vsd"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
-    assert head.split() == ["all", "1"]
+    assert head.split() == ["figure", "all", "1"]
     assert ["mssd", "1", "1"] in [row.split() for row in rows]
+
+
+def test_what_could_not_be_measured_is_a_dash(balls, tmp_path, capsys):
+    write_results(tmp_path / "r.csv", [])
+    assert main(["score", "--bop", str(balls), "--results", str(tmp_path / "r.csv"), "--no-vsd"]) == 0
+    printed = capsys.readouterr().out
+    assert ["median_rotation_rad", "–", "–"] in [row.split() for row in printed.splitlines()]
+    assert "nan" not in printed
 
 
 def test_a_wrong_file_is_refused_in_one_line(balls, tmp_path, capsys):
