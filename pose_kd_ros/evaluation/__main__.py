@@ -18,6 +18,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+STOPPED = 130
 VERBS = {"score": "score", "compare": "compare", "report": "report"}
 
 
@@ -27,6 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments in ([], ["-h"], ["--help"]):
         print(__doc__)
         return 0 if arguments else 2
+    try:
+        return run(arguments, is_command)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return STOPPED
+
+
+def run(arguments: list[str], is_command: bool) -> int:
+    """Import what the arguments are for, and run it."""
     name, rest = route(arguments)
     module = importlib.import_module(f"pose_kd_ros.evaluation.{name}")
     if is_command:

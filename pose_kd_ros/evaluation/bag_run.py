@@ -34,7 +34,7 @@ from .outcome import OutcomeError
 from .ply import PlyError
 from .progress import Progress, size_of
 from .report import finish, write_report
-from .summary import environment, write_summary
+from .summary import code, environment, write_summary
 from .surfaces import surfaces
 from .truth import Names, Truth, make_truth
 from .worst import Worst, choose, write_overlays
@@ -163,6 +163,7 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
         progress = stack.enter_context(Progress(out, identity(args, follower, images.topic), args.fresh))
         if progress.follower is not None:
             follower.restore(progress.follower)
+        there = progress.last
         for frame in followable(images, follower, progress, args.limit):
             expected = follower.tracker.predict(seconds(frame))
             if len(expected) > 1:
@@ -175,6 +176,8 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
             if judge is not None and true is not None:
                 record |= judge.measure(frame, record)
             progress.add(record, follower.state())
+        if there == progress.last >= 0:
+            print(f"{out}: nothing was left to do; --fresh evaluates again", file=sys.stderr)
         records = progress.records()
         if not records:
             reasons = "; ".join(images.faults) or "none is there"
@@ -240,6 +243,7 @@ def identity(args: argparse.Namespace, follower: Follower, camera: str) -> dict:
     """What the lines of a run depend on: a run goes on only where all of it is the same."""
     bundle = follower.estimator.bundle
     return {
+        "code": code(),
         "recording": args.bag.resolve().name,
         "bytes": size_of(args.bag),
         "bundle": sha256(bundle.folder / MANIFEST),

@@ -31,7 +31,7 @@ from .outcome import OutcomeError
 from .ply import PlyError
 from .progress import Progress
 from .report import finish
-from .summary import environment, write_summary
+from .summary import code, environment, write_summary
 from .vsd import Caster, load_mesh
 from .worst import write_overlays
 
@@ -96,6 +96,8 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
         bar = tqdm(left.values(), initial=there, total=total, unit="img", disable=None)
         for look in run(estimator, bar, faults, args.given_boxes):
             progress.add(to_record(numbers[id(look.image)], look, estimator.objects, points), {})
+    if done and not left:
+        print(f"{out}: nothing was left to do; --fresh evaluates again", file=sys.stderr)
     records = [record for record in progress.records() if record["frame"] in images]
     if not records:
         raise BopError(f"{split}: no image could be evaluated: {'; '.join(faults.kinds) or 'none is there'}")
@@ -131,6 +133,7 @@ def picture(image: BopImage) -> tuple[np.ndarray, Camera]:
 def identity(args: argparse.Namespace, split: Path) -> dict:
     """What the lines of a run depend on: a run goes on only where all of it is the same."""
     return {
+        "code": code(),
         "data": f"{split.resolve().parent.name}/{split.resolve().name}",
         "bundle": sha256(find_bundle(args.bundle) / MANIFEST),
         "locator": sha256(find_bundle(args.locator) / MANIFEST) if args.locator else None,

@@ -20,6 +20,7 @@ from .report import HEADLINE, refusing, render
 from .summary import plain, write_whole
 from .tables import text_table
 
+STOPPED = 130
 EVALUATED = (0, 3)  # 3: of damaged data, as far as it could be read
 COSTS = {"size_mb": "size, MB", "parameters": "parameters", "gflop": "GFLOP"}
 
@@ -151,6 +152,8 @@ def evaluate(bundle: Path, out: Path, args: argparse.Namespace) -> Path:
     module.add_arguments(parser)
     options = [*data, "--bundle", str(bundle), "--out", str(out), *shlex.split(args.options)]
     code = module.main(parser.parse_args(options))
+    if code == STOPPED:
+        raise KeyboardInterrupt
     if code not in EVALUATED:
         raise OutcomeError(f"compare: the evaluation of {bundle} ended with {code}, wanted {EVALUATED}")
     return out

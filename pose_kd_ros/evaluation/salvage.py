@@ -103,9 +103,27 @@ class BrokenDatabase:
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
-        return sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)
+        database = sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)
+        database.execute("PRAGMA writable_schema=ON")  # else a file shorter than it says is refused
+        return database
 
     def _rows(self) -> Iterator[tuple[int, int, bytes]]:
+        """The rows that are whole: where a file ends within a page, SQLite takes the rest of its last row for
+        zeros."""
+        last = None
+        for row in self._readable():
+            if last is not None:
+                yield last
+            last = row
+        if last is not None and not self._ends_within_a_page():
+            yield last
+
+    def _ends_within_a_page(self) -> bool:
+        with open(self.path, "rb") as file:
+            size = int.from_bytes(file.read(18)[16:], "big")
+        return self.path.stat().st_size % (size if size > 1 else 65536) != 0  # 1 stands for 65536
+
+    def _readable(self) -> Iterator[tuple[int, int, bytes]]:
         """One row at a time: a query over many ends at the first broken page. Recorders count rows from 1."""
         query, broken = "SELECT topic_id, timestamp, data FROM messages WHERE id = ?", 0
         with contextlib.closing(self._open(self.path)) as database:

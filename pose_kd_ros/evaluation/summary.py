@@ -49,6 +49,12 @@ def environment() -> dict:
     }
 
 
+def code() -> str:
+    """What computes: the source tree's commit, else the installed package's version."""
+    commit = _commit()
+    return commit if commit != "unknown" else f"pose_kd_ros {_version('pose_kd_ros')}"
+
+
 def _version(package: str) -> str:
     try:
         return version(package)

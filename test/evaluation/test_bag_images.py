@@ -199,6 +199,17 @@ def test_a_database_is_read_up_to_its_broken_page(tmp_path):
     assert 1 <= len(frames) < 10 and images.damaged and "is damaged" in next(iter(images.faults))
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_cut_database_is_read_up_to_the_cut(tmp_path, share):
+    path = next(write(tmp_path / "bag", disc_messages(10), StoragePlugin.SQLITE3).glob("*.db3"))
+    whole, _ = read(path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    frames, images = read(path)
+    assert len(whole) > len(frames) >= 10 * share - 2 and images.damaged
+    by_stamp = {frame.stamp_ns: frame.image for frame in whole}
+    assert all(np.array_equal(frame.image, by_stamp[frame.stamp_ns]) for frame in frames)
+
+
 def test_messages_that_are_gone_without_a_word_are_a_fault(tmp_path):
     """A record whose kind nobody knows any more is passed over, as MCAP wants it."""
     path = write(tmp_path / "bag", disc_messages(10))

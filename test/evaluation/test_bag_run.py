@@ -343,3 +343,22 @@ def test_a_baseline_that_cannot_be_used_is_refused_before_the_work(
     options = [option.format(base=base) for option in options]
     assert run(bag, "--bundle", bundle, "--out", tmp_path / "out", *options) == 2
     assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_finished_run_says_so_and_other_code_does_not_go_on(bag, bundle, tmp_path, capsys, monkeypatch):
+    assert run(bag, "--bundle", bundle, "--out", tmp_path / "out") == 0
+    assert "nothing was left to do" not in capsys.readouterr().err
+    assert run(bag, "--bundle", bundle, "--out", tmp_path / "out") == 0
+    assert "nothing was left to do; --fresh evaluates again" in capsys.readouterr().err
+    monkeypatch.setattr(bag_run, "code", lambda: "next")
+    assert run(bag, "--bundle", bundle, "--out", tmp_path / "out") == 2
+    assert "holds another evaluation (code: " in capsys.readouterr().err
+
+
+def test_ctrl_c_anywhere_is_one_line(capsys, monkeypatch):
+    def pressed(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pose_kd_ros.evaluation.score.main", pressed)
+    assert run("score", "--bop", "x", "--results", "y") == 130
+    assert capsys.readouterr().err == "stopped\n"
