@@ -113,7 +113,12 @@ def test_other_data_and_unknown_figures_are_refused(write_outcome, tmp_path, cap
     assert run(bag, "--against", str(bag), "--tolerance", "mssd") == 2
     assert run(bag, "--against", str(tmp_path / "nothing.json")) == 2
     errors = capsys.readouterr().err
-    said = "kind: found 'bag', the baseline has 'bop'", "no figure is called 'msd'", "FIGURE=VALUE", "nothing.json"
+    said = (
+        "kind: found 'bag', the baseline has 'bop'",
+        "no figure is called 'msd'",
+        "FIGURE=VALUE",
+        "nothing.json",
+    )
     assert all(text in errors for text in said)
 
 
