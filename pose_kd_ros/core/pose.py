@@ -84,6 +84,13 @@ def to_rotation_vector(rotation) -> np.ndarray:
     return cv2.Rodrigues(np.asarray(rotation, float))[0][:, 0]
 
 
+def between(first, second, share: float) -> np.ndarray:
+    """Return the pose (4, 4) a ``share`` of the way from the first (4, 4) to the second, turning evenly."""
+    turn = to_rotation_vector(first[:3, :3].T @ second[:3, :3])
+    rotation = first[:3, :3] @ from_rotation_vector(share * turn)
+    return make_pose(rotation, (1 - share) * first[:3, 3] + share * second[:3, 3])
+
+
 def rotation_between(a, b) -> np.ndarray:
     """Return the smallest rotation (3, 3) that turns direction ``a`` (3,) onto direction ``b`` (3,)."""
     a, b = (np.asarray(v, float) / np.linalg.norm(v) for v in (a, b))

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from .object_model import ObjectModel, canonical
-from .pose import from_rotation_vector, make_pose, to_rotation_vector
+from .pose import between, make_pose
 from .refine import with_origin_moved
 
 GATE = 16.3  # squared Mahalanobis distance that 99.9 % of three-dimensional errors stay below
@@ -150,7 +150,7 @@ class Tracker:
 
     def _measured(self, expected: Track, before: Track, detection: Detection, stamp: float) -> Track:
         measured, covariance = _like(detection, self.objects[expected.object_id], expected.pose)
-        pose = _between(measured, expected.pose, self.smoothing)
+        pose = between(measured, expected.pose, self.smoothing) if self.smoothing else measured
         elapsed = stamp - before.stamp
         velocity = before.velocity * np.exp(-(self._stamp - before.stamp) / MEMORY)
         if elapsed > 0:  # half of what the velocity missed
@@ -183,12 +183,3 @@ def _like(detection: Detection, model: ObjectModel, previous) -> tuple[np.ndarra
     """The detection's pose and covariance as the symmetric representative nearest to ``previous``."""
     pose = canonical(detection.pose, model, previous)
     return pose, with_origin_moved(detection.covariance, pose[:3, 3] - detection.pose[:3, 3])
-
-
-def _between(measured, predicted, share: float) -> np.ndarray:
-    """The pose a ``share`` of the way from ``measured`` to ``predicted``."""
-    if share == 0:
-        return measured
-    turn = to_rotation_vector(predicted[:3, :3] @ measured[:3, :3].T)
-    rotation = from_rotation_vector(share * turn) @ measured[:3, :3]
-    return make_pose(rotation, (1 - share) * measured[:3, 3] + share * predicted[:3, 3])

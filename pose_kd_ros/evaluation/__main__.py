@@ -18,7 +18,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-STOPPED = 130
+from .exit_codes import STOPPED
+
 VERBS = {"score": "score", "compare": "compare", "report": "report"}
 
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(arguments, is_command)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        print("stopped; the same command goes on with what is there", file=sys.stderr)
         return STOPPED
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .exit_codes import OK, WORSE
 from .meaning import NEITHER, is_time, meaning
 from .outcome import OutcomeError, Summary, read_summary
 from .summary import SUMMARY
@@ -169,7 +170,7 @@ def check(args: argparse.Namespace, now: Summary) -> int:
     print(f"\nAgainst {args.against}:\n{change_table(found)}")
     if bad:
         print(f"\n{len(bad)} of {len(found)} figures got worse than allowed: {', '.join(bad)}")
-    return int(bool(bad))
+    return WORSE if bad else OK
 
 
 def _same(a: float, b: float) -> bool:

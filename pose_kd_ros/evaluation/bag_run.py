@@ -28,18 +28,18 @@ from .bag_vsd import DepthJudge
 from .bags import Bag, BagError, open_bag
 from .bop_results import BopResult, write_results
 from .differences import table, write_differences
+from .exit_codes import DAMAGED, OK, REFUSED
 from .frames import measured, pose_of, to_record
 from .loading import bundle_facts, find_bundle, load_follower
 from .outcome import OutcomeError
 from .ply import PlyError
 from .progress import Progress, size_of
 from .report import finish, write_report
-from .summary import code, environment, write_summary
+from .summary import environment, write_summary
 from .surfaces import surfaces
 from .truth import Names, Truth, make_truth
 from .worst import Worst, choose, write_overlays
 
-OK, REFUSED, DAMAGED, STOPPED = 0, 2, 3, 130
 LATE = "stamp not after the last one's: the node does not use such an image"
 
 
@@ -114,9 +114,6 @@ def main(args: argparse.Namespace) -> int:
     except (BagError, BundleError, PlyError, OutcomeError, ImportError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return REFUSED
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return STOPPED
 
 
 def report(args: argparse.Namespace, out: Path, folders: Sequence[Path], summaries: Sequence[dict]) -> int:
@@ -128,7 +125,7 @@ def report(args: argparse.Namespace, out: Path, folders: Sequence[Path], summari
     names = [folder.name for folder in folders]
     print(table(names, [summary["figures"] for summary in summaries]))
     write_differences(out, names, summaries)
-    return 0
+    return OK
 
 
 def folders_of(out: Path, bundles: Sequence[str]) -> list[Path]:
@@ -163,7 +160,6 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
         progress = stack.enter_context(Progress(out, identity(args, follower, images.topic), args.fresh))
         if progress.follower is not None:
             follower.restore(progress.follower)
-        there = progress.last
         for frame in followable(images, follower, progress, args.limit):
             expected = follower.tracker.predict(seconds(frame))
             if len(expected) > 1:
@@ -176,8 +172,6 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
             if judge is not None and true is not None:
                 record |= judge.measure(frame, record)
             progress.add(record, follower.state())
-        if there == progress.last >= 0:
-            print(f"{out}: nothing was left to do; --fresh evaluates again", file=sys.stderr)
         records = progress.records()
         if not records:
             reasons = "; ".join(images.faults) or "none is there"
@@ -243,7 +237,6 @@ def identity(args: argparse.Namespace, follower: Follower, camera: str) -> dict:
     """What the lines of a run depend on: a run goes on only where all of it is the same."""
     bundle = follower.estimator.bundle
     return {
-        "code": code(),
         "recording": args.bag.resolve().name,
         "bytes": size_of(args.bag),
         "bundle": sha256(bundle.folder / MANIFEST),

@@ -25,17 +25,17 @@ from .bop import BopDataset, BopError, BopImage, Faults
 from .bop_folder import find_split, load_objects, mesh_path, surface_points
 from .bop_results import BopResult, write_results
 from .bop_run import Look, camera_of, compare, run
+from .exit_codes import DAMAGED, OK, REFUSED
 from .frames import errors, pose_of, poses_of
 from .loading import bundle_facts, find_bundle, load_estimator
 from .outcome import OutcomeError
 from .ply import PlyError
 from .progress import Progress
 from .report import finish
-from .summary import code, environment, write_summary
+from .summary import environment, write_summary
 from .vsd import Caster, load_mesh
 from .worst import write_overlays
 
-OK, REFUSED, DAMAGED, STOPPED = 0, 2, 3, 130
 SAME_SIZE = 0.05  # diameters that differ by a larger share are of two objects
 TIMES = ("ms_per_image", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
 BLIND = ("images", "found_rate", "poses_per_image")
@@ -67,9 +67,6 @@ def main(args: argparse.Namespace) -> int:
     except (BagError, BopError, BundleError, PlyError, OutcomeError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return REFUSED
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return STOPPED
     for fault in summary["faults"]:
         print(f"fault: {fault}", file=sys.stderr)
     return code or verdict
@@ -96,8 +93,6 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
         bar = tqdm(left.values(), initial=there, total=total, unit="img", disable=None)
         for look in run(estimator, bar, faults, args.given_boxes):
             progress.add(to_record(numbers[id(look.image)], look, estimator.objects, points), {})
-    if done and not left:
-        print(f"{out}: nothing was left to do; --fresh evaluates again", file=sys.stderr)
     records = [record for record in progress.records() if record["frame"] in images]
     if not records:
         raise BopError(f"{split}: no image could be evaluated: {'; '.join(faults.kinds) or 'none is there'}")
@@ -133,7 +128,6 @@ def picture(image: BopImage) -> tuple[np.ndarray, Camera]:
 def identity(args: argparse.Namespace, split: Path) -> dict:
     """What the lines of a run depend on: a run goes on only where all of it is the same."""
     return {
-        "code": code(),
         "data": f"{split.resolve().parent.name}/{split.resolve().name}",
         "bundle": sha256(find_bundle(args.bundle) / MANIFEST),
         "locator": sha256(find_bundle(args.locator) / MANIFEST) if args.locator else None,

@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from . import plots
+from .exit_codes import DAMAGED, OK
 from .meaning import NEITHER, is_time, meaning
 from .outcome import Outcome, OutcomeError, read_outcome
 from .report import HEADLINE, refusing, render
 from .summary import plain, write_whole
 from .tables import text_table
 
-STOPPED = 130
-EVALUATED = (0, 3)  # 3: of damaged data, as far as it could be read
 COSTS = {"size_mb": "size, MB", "parameters": "parameters", "gflop": "GFLOP"}
 
 
@@ -152,10 +151,8 @@ def evaluate(bundle: Path, out: Path, args: argparse.Namespace) -> Path:
     module.add_arguments(parser)
     options = [*data, "--bundle", str(bundle), "--out", str(out), *shlex.split(args.options)]
     code = module.main(parser.parse_args(options))
-    if code == STOPPED:
-        raise KeyboardInterrupt
-    if code not in EVALUATED:
-        raise OutcomeError(f"compare: the evaluation of {bundle} ended with {code}, wanted {EVALUATED}")
+    if code not in (OK, DAMAGED):
+        raise OutcomeError(f"compare: the evaluation of {bundle} ended with {code}, wanted {OK} or {DAMAGED}")
     return out
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from .bags import BagError
-from .summary import SUMMARY, write_whole
+from .summary import SUMMARY, code, write_whole
 
 FRAMES, STATE = "frames.jsonl", "state.json"
 SAVE_S = 0.5  # the state is saved this often, and at the end: a run that is killed repeats no more
@@ -28,10 +29,11 @@ class Progress:
 
         Raises BagError: ``out`` holds another evaluation, or its files do not fit each other.
         """
-        self.out, self.identity = out, dict(identity)
+        self.out, self.identity = out, {"code": code(), **identity}
         out.mkdir(parents=True, exist_ok=True)
         saved = {} if fresh else self._saved()
         self.last, self.follower = saved.get("last", -1), saved.get("follower")
+        self._first = self.last
         self._size, self._path = saved.get("bytes", 0), out / FRAMES
         self._state, self._saved_at = None, time.monotonic()
         if not fresh and self._size > (self._path.stat().st_size if self._path.exists() else 0):
@@ -80,8 +82,10 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, error, *_) -> None:
         self._save()
+        if error is None and self.last == self._first >= 0:
+            print(f"{self.out}: nothing was left to do; --fresh evaluates again", file=sys.stderr)
 
     def records(self) -> list[dict]:
         """All lines."""

@@ -26,11 +26,10 @@ from .bop_folder import TARGETS, find_split, load_objects, mesh_path, surface_po
 from .bop_results import BopResult, read_results
 from .bop_run import VISIBLE, Group, compare, figures
 from .breakdown import by_object, localisation, localised
+from .exit_codes import OK, REFUSED
 from .ply import PlyError
 from .tables import text_table
 from .vsd import Caster, load_mesh
-
-REFUSED = 2
 
 Key = tuple[int, int]  # scene, image
 
@@ -206,7 +205,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"evaluate: {error}", file=sys.stderr)
         return REFUSED
     print(as_json(args.results, scored) if args.json else as_table(scored))
-    return 0
+    return OK
 
 
 def as_json(results: Path, scored: Scored) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.pose import from_quaternion, from_rotation_vector, inverse, make_pose, to_rotation_vector
+from ..core.pose import between, from_quaternion, inverse, make_pose
 from .bag_messages import decode, nanoseconds
 from .bags import Bag
 
@@ -43,13 +43,6 @@ class PoseSeries:
         if end - start > LONGEST_GAP_NS:
             return None
         return between(*self.poses[after - 1 : after + 1], float(stamp_ns - start) / float(end - start))
-
-
-def between(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
-    """The pose a ``share`` of the way from the first (4, 4) to the second."""
-    turn = to_rotation_vector(first[:3, :3].T @ second[:3, :3])
-    rotation = first[:3, :3] @ from_rotation_vector(share * turn)
-    return make_pose(rotation, (1 - share) * first[:3, 3] + share * second[:3, 3])
 
 
 class Transforms:

@@ -350,7 +350,7 @@ def test_a_finished_run_says_so_and_other_code_does_not_go_on(bag, bundle, tmp_p
     assert "nothing was left to do" not in capsys.readouterr().err
     assert run(bag, "--bundle", bundle, "--out", tmp_path / "out") == 0
     assert "nothing was left to do; --fresh evaluates again" in capsys.readouterr().err
-    monkeypatch.setattr(bag_run, "code", lambda: "next")
+    monkeypatch.setattr("pose_kd_ros.evaluation.progress.code", lambda: "next")
     assert run(bag, "--bundle", bundle, "--out", tmp_path / "out") == 2
     assert "holds another evaluation (code: " in capsys.readouterr().err
 
@@ -361,4 +361,4 @@ def test_ctrl_c_anywhere_is_one_line(capsys, monkeypatch):
 
     monkeypatch.setattr("pose_kd_ros.evaluation.score.main", pressed)
     assert run("score", "--bop", "x", "--results", "y") == 130
-    assert capsys.readouterr().err == "stopped\n"
+    assert capsys.readouterr().err == "stopped; the same command goes on with what is there\n"

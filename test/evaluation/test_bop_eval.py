@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("trimesh")
 
-from pose_kd_ros.evaluation import bop_eval, bop_run
+from pose_kd_ros.evaluation import bop_eval, bop_run, exit_codes
 from pose_kd_ros.evaluation.__main__ import main
 from pose_kd_ros.evaluation.bop import BopDataset, load_ply_vertices
 from pose_kd_ros.evaluation.bop_results import read_results
@@ -96,7 +96,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(data, bundle, tmp_path,
     to_record = bop_eval.to_record
     monkeypatch.setattr(bop_eval, "to_record", stopped)
     command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(parts), "--no-vsd"]
-    assert main(command) == bop_eval.STOPPED and len(lines(parts)) == 3
+    assert main(command) == exit_codes.STOPPED and len(lines(parts)) == 3
     with open(parts / "frames.jsonl", "a") as file:
         file.write('{"frame": 3, "cam')
     monkeypatch.undo()
@@ -109,7 +109,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(data, bundle, tmp_path,
 def test_another_run_is_not_gone_on_with(data, bundle, tmp_path, capsys):
     evaluated(data, bundle, tmp_path / "out", "--no-vsd", "--limit", 1)
     command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(tmp_path / "out"), "--given-boxes"]
-    assert main(command) == bop_eval.REFUSED
+    assert main(command) == exit_codes.REFUSED
     assert "given_boxes: False, now True" in capsys.readouterr().err
 
 
@@ -125,7 +125,7 @@ def test_a_damaged_picture_is_named_and_the_others_count(data, bundle, tmp_path)
     (data / "test/000001/rgb/000002.png").write_bytes(b"no picture")
     out = tmp_path / "out"
     command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(out), "--no-vsd"]
-    assert main(command) == bop_eval.DAMAGED
+    assert main(command) == exit_codes.DAMAGED
     summary = json.loads((out / "summary.json").read_text())
     (fault,) = summary["faults"]
     assert fault.startswith("test/000001/rgb/000002.png: cannot be decoded") and summary["frames"] == 4
@@ -134,7 +134,7 @@ def test_a_damaged_picture_is_named_and_the_others_count(data, bundle, tmp_path)
 def test_a_dense_bundle_wants_to_be_told_where_to_look(data, tmp_path, capsys):
     dense = write_disc_bundle(tmp_path / "dense", "dense")
     command = ["--bop", str(data), "--bundle", str(dense), "--out", str(tmp_path / "out"), "--no-vsd"]
-    assert main(command) == bop_eval.REFUSED
+    assert main(command) == exit_codes.REFUSED
     assert "--given-boxes" in capsys.readouterr().err
     told = evaluated(data, dense, tmp_path / "out", "--no-vsd", "--given-boxes")
     assert told["figures"]["given_boxes"] == 1 and told["figures"]["found"] == 1
@@ -146,7 +146,7 @@ def test_another_object_of_the_same_number_is_refused(data, bundle, tmp_path, ca
     info["1"]["diameter"] = 100.0
     path.write_text(json.dumps(info))
     command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(tmp_path / "out")]
-    assert main(command) == bop_eval.REFUSED
+    assert main(command) == exit_codes.REFUSED
     assert "diameter of 0.1 m, the bundle's red_ball 0.1732 m" in capsys.readouterr().err
 
 
