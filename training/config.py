@@ -14,6 +14,7 @@ import tyro
 from pose_kd_ros.core.object_model import ObjectModel
 
 from .data.augment import AugmentConfig
+from .data.compose import ComposeConfig
 from .data.crops import CropConfig
 from .data.objects import Keypoints, load_objects
 from .data.people_crops import input_size
@@ -23,6 +24,7 @@ from .losses.online import OnlineConfig
 from .models.dense import DenseConfig
 from .models.heatmap import HeatmapConfig
 from .models.network import NetworkConfig
+from .models.surface import SurfaceConfig
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class LossWeights:
     kd_code: float = 1.0
     """Of a dense teacher's codes (not tuned yet)."""
     kd_mask: float = 1.0
+    point: float = 1.0
+    """Surface family: distance of the points from the true ones, in radii."""
+    likelihood: float = 0.25
+    """Surface family: negative log-likelihood of the points under their pixels' own scales."""
     heatmap: float = 1.0
     """Heatmap family: squared error of every supervised map."""
     kd_map: float = 1.0
@@ -87,12 +93,14 @@ class RunConfig:
     keypoints: Keypoints = "corners"
     """What an object's keypoints are: its box's corners, these and its centre, or network.keypoints points of
     the mesh that are far from each other."""
-    network: tyro.conf.AvoidSubcommands[NetworkConfig | DenseConfig | HeatmapConfig] = field(
+    network: tyro.conf.AvoidSubcommands[NetworkConfig | DenseConfig | HeatmapConfig | SurfaceConfig] = field(
         default_factory=NetworkConfig
     )
     crops: CropConfig = field(default_factory=CropConfig)
     people: tyro.conf.AvoidSubcommands[PeopleConfig | None] = None
     """Learn people's joints from these files instead of objects from --data."""
+    compose: ComposeConfig = field(default_factory=ComposeConfig)
+    """Surface family: what lies around the object views that its crops are composed of."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     weights: LossWeights = field(default_factory=LossWeights)
     distill: DistillConfig = field(default_factory=DistillConfig)
@@ -113,6 +121,10 @@ class RunConfig:
     """Crops per step, over all processes."""
     lr: float = 1e-3
     """Peak learning rate of the schedule."""
+    encoder_lr: float = 1.0
+    """Learning rate of the backbone over that of the rest; pretrained ones want less."""
+    average: float = 0.0
+    """Decay of a moving average of the weights, which is what is exported; 0 for none."""
     weight_decay: float = 1e-4
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises."""
@@ -223,6 +235,7 @@ def _build(kind: typing.Any, data: typing.Any):
         return _build(PeopleConfig, data)
     if isinstance(data, dict):  # a network: its family says which
         families = {"keypoint": NetworkConfig, "dense": DenseConfig, "heatmap": HeatmapConfig}
+        families["surface"] = SurfaceConfig
         return _build(families[data.get("family", "keypoint")], data)
     if kind is Path or (Path in typing.get_args(kind) and data is not None):
         return Path(data)

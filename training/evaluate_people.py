@@ -21,9 +21,9 @@ from .data.coco import PERSON
 from .data.people import People, Person
 from .data.people_crops import STRIDE, input_size
 from .data.people_source import read_people
+from .models.network import IMAGENET
 from .people_metrics import average_precision, pckh, person_score, suppressed
 from .render.files import write_whole
-from .step import MEAN, STD
 
 MapsOf = Callable[[np.ndarray], np.ndarray]
 
@@ -103,7 +103,8 @@ def _decoded(
     waiting: list[tuple[Person, Crop, np.ndarray]], maps_of: MapsOf, mirrored: np.ndarray | None
 ) -> Iterator[Found]:
     pixels = np.stack([image for _, _, image in waiting]).astype(np.float32) / 255
-    images = ((pixels - np.float32(MEAN)) / np.float32(STD)).transpose(0, 3, 1, 2)
+    mean, std = (np.float32(v) for v in IMAGENET)
+    images = ((pixels - mean) / std).transpose(0, 3, 1, 2)
     for (person, crop, _), maps in zip(waiting, mean_of_mirrored(maps_of, images, mirrored)):
         peaks, area = decode_peaks(maps, STRIDE), crop.width * crop.height / crop.scale**2
         yield Found(person, crop.to_full(peaks.points), peaks.scores, area)

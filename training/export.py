@@ -39,14 +39,15 @@ from .data.people import MARGIN
 from .data.surface import load_surface
 from .evaluate import choose, rounded
 from .evaluate_people import evaluate_people, maps_of_bundle
+from .learner import trained_weights
 from .models.dense import DenseNetwork
 from .models.heatmap import HeatmapNetwork
-from .models.network import KeypointNetwork, deployed, make_network
+from .models.network import KeypointNetwork, deployed, make_network, normalisation
 from .render.files import write_whole
-from .step import MEAN, STD
 from .teacher import EVALUATION, check_surfaces
 
 OUTPUTS = {"keypoint": ["scores", "offsets"], "dense": ["mask", "codes"], "heatmap": ["heatmaps"]}
+OUTPUTS["surface"] = ["mask", "points", "scale"]
 JOINT_SCORE = 0.2  # joints below it are not drawn, and are worth nothing in COCO's scores of people either
 PARITY = (
     2e-3  # largest deviation between torch and ONNX Runtime: absolute for probabilities, pixels for offsets
@@ -67,6 +68,8 @@ class Deployed(nn.Module):
         outputs = self.network(image)
         if self.family == "heatmap":
             return (outputs,)
+        if self.family == "surface":
+            return outputs.mask.sigmoid(), outputs.points, outputs.log_scale.exp()
         logits, others = outputs
         return logits.sigmoid(), others.sigmoid() if self.family == "dense" else others
 
@@ -147,7 +150,7 @@ def trained_network(config: RunConfig) -> tuple[Deployed, int]:
     state = checkpoint.load(last)
     check_surfaces(last, state.get("surfaces", {}), config)
     network = make_network(config.network)
-    network.load_state_dict(state["network"])
+    network.load_state_dict(trained_weights(state))
     return Deployed(network).eval(), state["step"]
 
 
@@ -218,7 +221,9 @@ def how_taught(config: RunConfig) -> str:
 def input_spec(config: RunConfig, search_size: int) -> InputSpec:
     (width, height), margin = config.input_size, MARGIN if config.people else config.crops.margin
     stride, aspect = config.network.input_stride, width / height
-    return InputSpec(height, search_size, stride, margin, "rgb", list(MEAN), list(STD), aspect)
+    return InputSpec(
+        height, search_size, stride, margin, "rgb", *map(list, normalisation(config.network)), aspect
+    )
 
 
 def people_spec(config: RunConfig) -> PeopleSpec | None:
@@ -305,9 +310,9 @@ def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, va
     stride = config.network.input_stride
     search_size = -(-search_size // stride) * stride  # up to what the coarsest level divides
     family = config.network.family
-    if family != "keypoint":  # which alone searches
+    if family in ("dense", "heatmap"):  # which do not search
         search_size = config.crops.size
-    decode = DecodeSpec({"keypoint": 0.3, "dense": 0.5, "heatmap": 0.1}[family], 0.0, [])
+    decode = DecodeSpec({"keypoint": 0.3, "dense": 0.5, "heatmap": 0.1, "surface": 0.5}[family], 0.0, [])
     bundle = export(config, out, names, search_size, decode)
     if val_images and config.val_split:
         decode, metrics = choose(bundle, config.data / config.val_split, val_images, config.faults)

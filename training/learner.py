@@ -14,11 +14,13 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.loggers import TensorBoardLogger
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from . import checkpoint
 from .config import RunConfig, check_same, to_json
 from .cost import Cost
-from .models.network import make_network
+from .models.lite import SCALES, load_imagenet
+from .models.network import make_network, normalise
 from .parallel import share_statistics
 from .render.files import write_whole
 from .step import losses
@@ -43,6 +45,8 @@ OWN = {"name", "network", "weights", "distill", "init", "init_part"} | {
     "clip",
     "schedule",
     "online",
+    "encoder_lr",
+    "average",
 }  # fields in which runs side by side may differ; the cells of their networks may not, the targets are theirs
 
 MILESTONES = (0.6, 0.8)  # epochs 90 and 120 of 150
@@ -81,7 +85,10 @@ def check_shareable(configs: list[RunConfig]) -> None:
 
 @dataclass
 class Learner:
-    """A run in training. ``start`` is the step it goes on from."""
+    """A run in training.
+
+    ``start`` is the step it goes on from.
+    """
 
     config: RunConfig
     fabric: Fabric
@@ -89,6 +96,7 @@ class Learner:
     optimizer: torch.optim.Optimizer
     distillation: Distillation | None
     teacher_step: int | None
+    average: AveragedModel | None = None
     start: int = 0
     terms: dict[str, torch.Tensor] = field(default_factory=dict)  # the last step's
     cost: Cost = field(default_factory=Cost)
@@ -101,7 +109,10 @@ class Learner:
 
     def learn(self, step: int, images: torch.Tensor, batch: dict[str, torch.Tensor], told: Told) -> Taught:
         """One step of the optimizer on a batch whose images are prepared; returns what the network would
-        teach. A step that will be logged is timed."""
+        teach.
+
+        A step that will be logged is timed.
+        """
         if (step + 1) % self.config.log_every:
             return self._learn(step, images, batch, told, False)
         with self.cost.sample(self.fabric.device, [self.network], [self.optimizer]):
@@ -110,11 +121,11 @@ class Learner:
     def _learn(self, step: int, images, batch: dict[str, torch.Tensor], told: Told, watch: bool) -> Taught:
         config = self.config
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
+            group["lr"] = group.get("share", 1.0) * learning_rate(config, step)
         share = config.distill.share(step / config.steps) if self.distillation else 0.0
         weights = config.weights.taught(share, config.online.share(step, config.steps))
         taught = (self.distillation, told[self.teacher]) if share else ()
-        outputs = self.network(images, with_features=True)
+        outputs = self.network(normalise(images, config.network), with_features=True)
         how = {"online": config.online, "watch": watch}
         terms = losses(outputs, batch, self.network, weights, *taught, **how)
         self.optimizer.zero_grad(set_to_none=True)
@@ -124,6 +135,8 @@ class Learner:
             self.network, self.optimizer, max_norm=config.clip, error_if_nonfinite=False
         )
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
         self.terms = {name: term.detach() for name, term in terms.items()} | {"norm": norm}
         return teaching(outputs)
 
@@ -131,7 +144,7 @@ class Learner:
     def judged(self, images: torch.Tensor, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The loss terms of a batch it does not learn from."""
         self.network.eval()
-        outputs = self.network(images, with_features=True)
+        outputs = self.network(normalise(images, self.config.network), with_features=True)
         self.network.train()
         return losses(outputs, batch, self.network, self.config.weights, online=self.config.online)
 
@@ -156,12 +169,17 @@ class Learner:
             write_whole(kept, to_json(self.config))
 
     def save(self, step: int) -> None:
-        """Write the run's state; only the first process does. Raises ValueError rather than keep what is not
-        finite."""
+        """Write the run's state; only the first process does.
+
+        Raises ValueError rather than keep what is not finite.
+        """
         self._values(step)
         if self.fabric.global_rank > 0:
             return
         state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "step": step}
+        if self.average is not None:
+            state["average"] = self.average.module.state_dict()
+            state["averaged"] = self.average.n_averaged
         state["cost"] = self.cost.figures(step * self.config.batch_size)
         if self.distillation:
             state["teacher_step"] = self.teacher_step
@@ -224,12 +242,12 @@ def frozen_teachers(students: list[RunConfig], fabric: Fabric) -> dict[Path, Tea
 
 
 def _make_learner(config: RunConfig, fabric: Fabric, teacher: Teacher | RunConfig | None) -> Learner:
-    """teacher: one from disk, or the run of one that is trained along."""
+    """Teacher: one from disk, or the run of one that is trained along."""
     along = isinstance(teacher, RunConfig)
     fabric.seed_everything(config.seed, verbose=False)
     network = make_network(config.network).to(memory_format=torch.channels_last)
     network = share_statistics(network, fabric.device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(parameters(network, config), lr=config.lr, weight_decay=config.weight_decay)
     distillation = None
     if teacher is not None:
         run = teacher if along else teacher.run
@@ -242,9 +260,27 @@ def _make_learner(config: RunConfig, fabric: Fabric, teacher: Teacher | RunConfi
         distillation = replace(distillation, features=fabric.setup_module(distillation.features))
     network, optimizer = fabric.setup(network, optimizer)
     step = None if along or teacher is None else teacher.step
-    learner = Learner(config, fabric, network, optimizer, distillation, step)
+    average = averaged(network, config.average)
+    learner = Learner(config, fabric, network, optimizer, distillation, step, average)
     learner.start = resume(learner)
     return learner
+
+
+def parameters(network: nn.Module, config: RunConfig) -> list[dict]:
+    """The optimizer's groups: the encoder, whose learning rate is ``encoder_lr`` times the others', and the
+    rest."""
+    learning = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
+    encoder = [p for n, p in learning if n.startswith("backbone.")]
+    rest = [p for n, p in learning if not n.startswith("backbone.")]
+    groups = {"params": encoder, "share": config.encoder_lr}, {"params": rest, "share": 1.0}
+    return [group for group in groups if group["params"]]
+
+
+def averaged(network: nn.Module, decay: float) -> AveragedModel | None:
+    """The moving average of the network's weights and statistics; None for a decay of 0."""
+    if not decay:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def _check_caught_up(student: Learner, teacher: Learner | None) -> None:
@@ -266,7 +302,11 @@ def resume(learner: Learner) -> int:
         check_same(config, kept.read_text(encoding="utf-8"), config.folder)
     if not last.exists():
         if config.init:
-            start_from(learner.network, checkpoint.load(config.init)["network"], config)
+            start_from(learner.network, trained_weights(checkpoint.load(config.init)), config)
+        elif getattr(config.network, "pretrained", False) and config.network.backbone in SCALES:
+            load_imagenet(learner.network.backbone, config.network.backbone)
+        if learner.average is not None:
+            learner.average = averaged(learner.network, config.average)
         return 0
     state = checkpoint.load(last)
     if learner.distillation and state.get("teacher_step") != learner.teacher_step:
@@ -276,6 +316,9 @@ def resume(learner: Learner) -> int:
         )
     check_surfaces(last, state.get("surfaces", {}), config)
     learner.network.load_state_dict(state["network"])
+    if learner.average is not None:
+        learner.average.module.load_state_dict(state["average"])
+        learner.average.n_averaged.copy_(state["averaged"])
     learner.optimizer.load_state_dict(state["optimizer"])
     if learner.distillation and learner.distillation.features is not None:
         learner.distillation.features.load_state_dict(state["features"])
@@ -288,6 +331,11 @@ def cost_so_far(folder: Path) -> dict[str, float]:
     checkpoint."""
     last = folder / "last.ckpt"
     return checkpoint.load(last).get("cost", {}) if last.exists() else {}
+
+
+def trained_weights(state: dict) -> dict[str, torch.Tensor]:
+    """What a checkpoint's run has learnt: the moving average of its weights where it keeps one."""
+    return state.get("average", state["network"])
 
 
 def start_from(network: nn.Module, weights: dict[str, torch.Tensor], config: RunConfig) -> None:

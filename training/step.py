@@ -16,34 +16,23 @@ from .losses.distill_dense import code_terms
 from .losses.heatmap import empty_loss, gaussian_maps, map_loss, of_class
 from .losses.online import OnlineConfig, gradient_ratio, map_terms, online_terms
 from .losses.online_votes import branch_vote_terms
+from .losses.surface import surface_losses
 from .losses.task import keypoint_losses
 from .models.heatmap import Maps
 from .models.network import BranchVotes
 from .teacher import Distillation, Outputs, Taught, level_of_cells
 
-MEAN, STD = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # of RGB in [0, 1]; the bundle's manifest carries them
-
 ALONE = OnlineConfig()
-
-
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    """Images (B, 3, H, W) in [0, 1] -> zero mean, unit variance, channels last (the faster layout on CPU and
-    GPU)."""
-    mean, std = (images.new_tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
-    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
 def prepare(
     batch: dict[str, torch.Tensor], augment: Callable[[torch.Tensor], torch.Tensor] | None = None
 ) -> torch.Tensor:
-    """A batch's pictures (B, 3, H, W) uint8 as every network that learns from the batch sees them: augmented,
-    normalised."""
+    """A batch's pictures (B, 3, H, W) uint8 in [0, 1], augmented: each network that learns
+    from the batch normalises them for itself."""
     images = batch["image"].float() / 255
-    return normalise(augment(images) if augment else images)
+    return augment(images) if augment else images
 
 
 @lru_cache(maxsize=8)
@@ -100,6 +89,12 @@ def heatmap_terms(outputs: Maps, batch, network, weights, distillation, told, on
     return terms
 
 
+def surface_terms(
+    outputs, batch, network, weights, distillation, told, online, _watch
+) -> dict[str, torch.Tensor]:
+    return surface_losses(outputs[0], batch)
+
+
 def losses(
     outputs: Outputs,
     batch: dict[str, torch.Tensor],
@@ -118,6 +113,7 @@ def losses(
     dense network's bits move.
     """
     families = {"keypoint": keypoint_terms, "dense": dense_terms, "heatmap": heatmap_terms}
+    families["surface"] = surface_terms
     of_family = families[network.config.family]
     terms = of_family(outputs, batch, network, weights, distillation, told, online, watch)
     weighted = {name: getattr(weights, name) for name in terms if hasattr(weights, name)}

@@ -31,7 +31,8 @@ from .losses.distill import (
 from .losses.features import FeatureDistillation
 from .losses.task import drawn_votes
 from .models.heatmap import Maps
-from .models.network import BranchVotes, NetworkConfig, make_network
+from .models.network import BranchVotes, NetworkConfig, make_network, normalise
+from .models.surface import Surface
 
 Outputs = tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]] | Maps  # a network's, with features
 Taught = (
@@ -49,7 +50,7 @@ def load_teacher(folder: Path) -> Teacher:
         raise ValueError(f"{last}: no checkpoint; train the teacher first")
     state = checkpoint.load(last)
     network = make_network(settings.network)
-    network.load_state_dict(state["network"])
+    network.load_state_dict(state.get("average", state["network"]))
     return Teacher(frozen(network), settings, state["step"], surfaces=state.get("surfaces", {}))
 
 
@@ -141,7 +142,7 @@ def _same(a: ObjectModel, b: ObjectModel) -> bool:
 
 @dataclass(frozen=True)
 class Teacher:
-    """Images (B, 3, H, W), normalised -> what the network says of them: no gradients, BatchNorm at rest."""
+    """Images (B, 3, H, W) in [0, 1] -> what the network says of them: no gradients, BatchNorm at rest."""
 
     network: nn.Module
     run: RunConfig
@@ -156,7 +157,7 @@ class Teacher:
         learning = self.network.training
         self.network.eval()
         with self.autocast():
-            outputs = self.network(images, with_features=True)
+            outputs = self.network(normalise(images, self.network.config), with_features=True)
         self.network.train(learning)
         return teaching(outputs)
 
@@ -166,6 +167,8 @@ def teaching(outputs: Outputs) -> Taught:
     maps (B, C, K, h, w); else logits, offsets or codes, and feature levels."""
     if isinstance(outputs, Maps):
         return (outputs.final[0] if outputs.ensemble is None else outputs.ensemble).detach()
+    if isinstance(outputs[0], Surface):
+        return Surface(*(part.detach() for part in outputs[0]))
     logits, offsets, levels = outputs[:3]
     if isinstance(outputs, BranchVotes) and outputs.ensemble_logits is not None:
         logits, offsets = outputs.ensemble_logits, outputs.ensemble_offsets

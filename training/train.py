@@ -15,14 +15,17 @@ from lightning.fabric import Fabric
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from pose_kd_ros.core.object_model import ObjectModel
 from pose_kd_ros.evaluation.bop import Faults
 
 from .config import RunConfig
 from .data.augment import augmented, make_augmentation
+from .data.compose import ComposedDataset
 from .data.crops import CropDataset
 from .data.people_crops import PeopleDataset
 from .data.splits import load_split
 from .data.surface import code_reader
+from .data.views import Views
 from .learner import Learner, check_shareable, make_learners
 from .step import prepare
 from .teacher import Told
@@ -220,12 +223,25 @@ def make_dataset(config: RunConfig, split: str, val: bool = False) -> CropDatase
         raise ValueError(
             f"{config.data}: {len(objects)} objects, but network.classes is {config.network.classes}"
         )
+    if config.network.family == "surface":
+        return make_composed(config, objects, val)
     faults, tile_px = Faults(config.faults), config.tile_px if split == config.split else 0
     family = config.network.family
     reader = code_reader(config.data / "models", objects) if family == "dense" else None
     images = load_split(config.data / split, objects, faults, tile_px, config.seed, config.cache, reader)
     how = config.network.strides, config.crops, config.seed, faults, reader, family
     return CropDataset(images, objects, *how)
+
+
+def make_composed(config: RunConfig, objects: list[ObjectModel], val: bool) -> ComposedDataset | None:
+    """Crops composed of the split's object views; to watch, ``val``, of other views on other photographs."""
+    split = config.compose.val_split if val else config.split
+    if not split:
+        return None
+    views = Views(config.data / split)
+    return ComposedDataset(
+        views, objects, config.network.strides[0], config.crops, config.compose, config.seed, val
+    )
 
 
 def make_people(config: RunConfig, val: bool) -> PeopleDataset | None:

@@ -12,7 +12,7 @@ import numpy as np
 from ..core.object_model import ObjectModel, expand_symmetries
 
 SCHEMA = 1
-FAMILIES = ("keypoint", "dense", "heatmap")
+FAMILIES = ("keypoint", "dense", "heatmap", "surface")
 
 
 class BundleError(ValueError):
@@ -72,7 +72,9 @@ class NetworkSpec:
     Outputs of the keypoint family: ``scores`` (1, N, C) in [0, 1]; ``offsets`` (1, N, C, K, 2), pixels from
     the cell's centre; cells as in ``core.cells.cell_grid`` for ``strides``. Of the dense family: ``mask``
     (1, C, h, w) and ``codes`` (1, 16, h, w) in [0, 1]; of the heatmap family: ``heatmaps`` (1, C, K, h, w),
-    a peak of height 1 at each keypoint; both at every ``strides[0]``-th pixel.
+    a peak of height 1 at each keypoint. Of the surface family: ``mask`` (1, C, h, w) in [0, 1], ``points``
+    (1, C, 3, h, w) in radii (half diameters) from the centre of the object's box, and ``scale`` (1, C, h, w),
+    the Laplace scale of their coordinates in radii. Maps have a value at every ``strides[0]``-th pixel.
     """
 
     file: str
@@ -249,7 +251,7 @@ class Manifest:
             raise BundleError(f"objects: wanted none in a bundle with people, found ids {ids}")
         if self.people is not None and self.family != "heatmap":
             raise BundleError(f"people: wanted a bundle of the heatmap family, found {self.family!r}")
-        if self.looks_where_told and len(self.network.strides) != 1:
+        if self.family != "keypoint" and len(self.network.strides) != 1:
             found = f"of the {self.family} family, found {self.network.strides}"
             raise BundleError(f"network.strides: wanted one {found}")
 

@@ -16,7 +16,7 @@ def make_estimator(
     """Return the estimator of a bundle; options as its own. Raises BundleError for a locator where the bundle
     searches by itself, or where it shows people."""
     manifest = bundle.manifest
-    if manifest.looks_where_told and manifest.people is None:
+    if manifest.family != "keypoint" and manifest.people is None:
         return RegionalEstimator(bundle, network, locator, **options)
     if locator is not None:
         what = "the keypoint family" if manifest.people is None else "people, in boxes that it is given"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
 from ..bundle.manifest import InputSpec
-from ..core.camera import Crop
+from ..core.camera import Camera, Crop
+from ..core.predictions import Correspondences
 
 
 def to_rgb(image: np.ndarray, encoding: str = "rgb8") -> np.ndarray:
@@ -41,3 +44,10 @@ def network_input(image: np.ndarray, crop: Crop, spec: InputSpec) -> np.ndarray:
         np.multiply(plane, np.float32(1 / (255 * std)), out=target)
         target -= np.float32(mean / std)
     return out
+
+
+def in_full_image(correspondences: Correspondences, crop: Crop, camera: Camera) -> Correspondences:
+    """The same in undistorted pixels of the full image; how a lens bends the covariances is left out."""
+    image, covariance = camera.undistort(crop.to_full(correspondences.image)), correspondences.covariance
+    covariance = None if covariance is None else covariance / crop.scale**2
+    return replace(correspondences, image=image, covariance=covariance)

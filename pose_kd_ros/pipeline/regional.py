@@ -7,21 +7,23 @@ Where to look comes from a keypoint bundle (the locator), from the node's region
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
 from ..bundle.manifest import BundleError
 from ..bundle.store import Bundle
-from ..core.camera import Camera, Crop
+from ..core.camera import Camera
 from ..core.heatmaps import decode_peaks
+from ..core.object_model import ObjectModel
 from ..core.predictions import Correspondences
 from ..core.surface import BITS, SurfaceCodes, codes_of
-from .estimator import NEAR, Estimator
+from .estimator import NEAR
 from .network import Network
-from .preprocess import crop_about, network_input
+from .preprocess import crop_about, in_full_image, network_input
 from .region import Region, overlap
 from .solve import SAME_OBJECT, Estimates, ObjectPose, Stopwatch, check_size, solve, suppress, with_track
+from .surface import SurfaceSearch, decode_surface
 
 LEAST_BITS = (
     4  # pixels that are not sure of so many are left out: they know a sixteenth of the surface, or less
@@ -30,7 +32,17 @@ UNSURE = 0.1  # a bit this close to a half says nothing, and ends what the pixel
 MOST_PIXELS = (
     2000  # correspondences that are solved; more cost time and change the pose by less than its noise
 )
-ERROR = {"dense": 0.015, "heatmap": 0.02}  # inlier threshold over the crop's height
+ERROR = {"dense": 0.015, "heatmap": 0.02, "surface": 0.02}  # inlier threshold over the crop's height
+
+
+class Locator(Protocol):
+    """What finds the objects of a frame roughly; its poses' boxes are looked at closely."""
+
+    objects: dict[int, ObjectModel]
+
+    def estimate(self, image: np.ndarray, camera: Camera) -> Estimates: ...
+
+    def scaled(self, factors: dict[int, float]) -> Locator: ...
 
 
 class RegionalEstimator:
@@ -45,7 +57,7 @@ class RegionalEstimator:
         self,
         bundle: Bundle,
         network: Network,
-        locator: Estimator | None = None,
+        locator: Locator | None = None,
         *,
         cell_score: float | None = None,
         pose_score: float | None = None,
@@ -56,8 +68,10 @@ class RegionalEstimator:
         self.order, self.objects = bundle.objects, {model.id: model for model in bundle.objects}
         coded = bundle.objects if self.family == "dense" else ()
         self.surfaces = {model.id: bundle.surface(model.id) for model in coded}
-        self.locator = locator
         self.cell_score = decode.cell_score if cell_score is None else cell_score
+        if locator is None and self.family == "surface":
+            locator = SurfaceSearch(bundle, network, bundle.objects, self.cell_score)
+        self.locator = locator
         self.pose_score = decode.pose_score if pose_score is None else pose_score
         if locator is not None and not self.objects.keys() & locator.objects.keys():
             ours, theirs = sorted(self.objects), sorted(locator.objects)
@@ -128,7 +142,7 @@ class RegionalEstimator:
         ids = [model.id for model in self.order]
         if region.object_id is not None:
             return ids.index(region.object_id) if region.object_id in ids else None
-        if self.family == "dense":
+        if self.family in ("dense", "surface"):
             return int(outputs["mask"][0].sum((1, 2)).argmax())
         return int(np.clip(outputs["heatmaps"][0].max((2, 3)), 0, 1).mean(1).argmax())
 
@@ -138,6 +152,8 @@ class RegionalEstimator:
         if self.family == "dense":
             mask, codes, surface = outputs["mask"][0, index], outputs["codes"][0], self.surfaces[model.id]
             return decode_codes(mask, codes, surface, self.stride, self.cell_score, model.id)
+        if self.family == "surface":
+            return decode_surface(outputs, index, model, self.stride, self.cell_score)
         maps = outputs["heatmaps"][0, index]
         return decode_maps(maps, model.keypoints, self.stride, self.cell_score, model.id)
 
@@ -180,10 +196,3 @@ def decode_maps(
         float(peaks.scores.mean()),
         covariance=peaks.covariance[kept],
     )
-
-
-def in_full_image(correspondences: Correspondences, crop: Crop, camera: Camera) -> Correspondences:
-    """The same in undistorted pixels of the full image; how a lens bends the covariances is left out."""
-    image, covariance = camera.undistort(crop.to_full(correspondences.image)), correspondences.covariance
-    covariance = None if covariance is None else covariance / crop.scale**2
-    return replace(correspondences, image=image, covariance=covariance)

@@ -12,8 +12,9 @@ from pose_kd_ros.core.metrics import mssd
 from pose_kd_ros.core.pose import transform
 from pose_kd_ros.pipeline.families import make_estimator
 from pose_kd_ros.pipeline.people import Observer, PeopleEstimator, mirrored_order
+from pose_kd_ros.pipeline.preprocess import in_full_image
 from pose_kd_ros.pipeline.region import Region, projected_box
-from pose_kd_ros.pipeline.regional import RegionalEstimator, decode_maps, in_full_image
+from pose_kd_ros.pipeline.regional import RegionalEstimator, decode_maps
 from test.bundle.test_bundle import manifest, people_manifest
 from test.pipeline.test_estimator import BENT, FISHEYE, MODEL, PINHOLE, POSE, SECOND, Oracle, estimator
 

@@ -1,5 +1,8 @@
 """Objects of a render pasted on photographs, and pieces of photographs pasted over them: the clutter that a
-renderer's tables lack. Source: Dwibedi et al., Cut, Paste and Learn, ICCV 2017."""
+renderer's tables lack.
+
+Source: Dwibedi et al., Cut, Paste and Learn, ICCV 2017.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ class PasteConfig:
 
     share: float = 0.0
     """Share of samples that are."""
+
     pictures: Path | None = None
     """Folder of photographs; none of those that a validation split is rendered with."""
 
@@ -51,54 +55,66 @@ class Paster:
         if rng.random() >= self.share:
             return tile
         height, width = tile.labels.shape
-        pixels, labels = self._part(width, height, rng), tile.labels.copy()
+        pixels, labels = photo_part(self.photographs, width, height, rng), tile.labels.copy()
         for _ in range(rng.integers(MOST_BEHIND + 1)):
-            self._put_piece(pixels, rng)
-        blend(pixels, relit(tile.pixels, labels > 0, rng), labels > 0)
+            piece(pixels, self.photographs, rng)
+        blend(pixels, relit(tile.pixels, labels > 0, rng), soft(labels > 0))
         for _ in range(rng.integers(MOST_BEFORE + 1)):
-            where, covered = self._put_piece(pixels, rng)
+            where, covered = piece(pixels, self.photographs, rng)
             labels[where][covered] = 0
         return replace(tile, pixels=pixels, labels=labels)
 
-    def _part(self, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-        """A new picture (height, width, 3) of a random part of a random photograph, maybe mirrored."""
-        photo = self.photographs[rng.integers(len(self.photographs))]
-        most = min(photo.shape[1] / width, photo.shape[0] / height)
-        shrink = min(np.exp(rng.uniform(*np.log(SHRINK))), most)
-        w, h = max(1, int(width * shrink)), max(1, int(height * shrink))
-        x, y = rng.integers(photo.shape[1] - w + 1), rng.integers(photo.shape[0] - h + 1)
-        how = cv2.INTER_AREA if shrink > 1 else cv2.INTER_LINEAR
-        part = cv2.resize(photo[y : y + h, x : x + w], (width, height), interpolation=how)
-        return np.ascontiguousarray(part[:, ::-1]) if rng.random() < 0.5 else part
 
-    def _put_piece(self, pixels: np.ndarray, rng: np.random.Generator):
-        """Put a blob of another photograph somewhere into ``pixels``; returns a window of them, and where in
-        it the blob is, bool."""
-        height, width = pixels.shape[:2]
-        reach = rng.uniform(*REACH) * max(height, width)
-        angle = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 9)))
-        radius = reach * rng.uniform(0.5, 1.5, len(angle))
-        center = rng.uniform((0, 0), (width, height))
-        outline = center + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
-        outline = np.round(outline).astype(np.int32)
-        low = np.clip(outline.min(0) - SOFT, 0, (width - 1, height - 1))
-        high = np.clip(outline.max(0) + SOFT + 1, low + 1, (width, height))
-        where = slice(low[1], high[1]), slice(low[0], high[0])
-        covered = np.zeros(high[::-1] - low[::-1], np.uint8)
-        cv2.fillPoly(covered, [outline - low.astype(np.int32)], 1)
-        blend(pixels[where], self._part(*(high - low), rng), covered > 0)
-        return where, covered > 0
+def photo_part(
+    photographs: list[np.ndarray], width: int, height: int, rng: np.random.Generator
+) -> np.ndarray:
+    """A new picture (height, width, 3) of a random part of a random photograph, maybe mirrored."""
+    photo = photographs[rng.integers(len(photographs))]
+    most = min(photo.shape[1] / width, photo.shape[0] / height)
+    shrink = min(np.exp(rng.uniform(*np.log(SHRINK))), most)
+    w, h = max(1, int(width * shrink)), max(1, int(height * shrink))
+    x, y = rng.integers(photo.shape[1] - w + 1), rng.integers(photo.shape[0] - h + 1)
+    how = cv2.INTER_AREA if shrink > 1 else cv2.INTER_LINEAR
+    part = cv2.resize(photo[y : y + h, x : x + w], (width, height), interpolation=how)
+    return np.ascontiguousarray(part[:, ::-1]) if rng.random() < 0.5 else part
 
 
-def blend(pixels: np.ndarray, before: np.ndarray, mask: np.ndarray) -> None:
-    """Put ``before`` into ``pixels``, both (H, W, 3) uint8, where the mask is, with a soft seam."""
-    share = cv2.GaussianBlur(mask.astype(np.uint8) * 255, (SOFT, SOFT), 0)[..., None].astype(np.uint16)
+def piece(pixels: np.ndarray, photographs: list[np.ndarray], rng: np.random.Generator):
+    """Put a blob of a photograph somewhere into ``pixels``; returns a window of them, and where in it the
+    blob is, bool."""
+    height, width = pixels.shape[:2]
+    reach = rng.uniform(*REACH) * max(height, width)
+    angle = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 9)))
+    radius = reach * rng.uniform(0.5, 1.5, len(angle))
+    center = rng.uniform((0, 0), (width, height))
+    outline = center + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
+    outline = np.round(outline).astype(np.int32)
+    low = np.clip(outline.min(0) - SOFT, 0, (width - 1, height - 1))
+    high = np.clip(outline.max(0) + SOFT + 1, low + 1, (width, height))
+    where = slice(low[1], high[1]), slice(low[0], high[0])
+    covered = np.zeros(high[::-1] - low[::-1], np.uint8)
+    cv2.fillPoly(covered, [outline - low.astype(np.int32)], 1)
+    blend(pixels[where], photo_part(photographs, *(high - low), rng), soft(covered > 0))
+    return where, covered > 0
+
+
+def soft(mask: np.ndarray) -> np.ndarray:
+    """Coverage (H, W) uint8 of a mask (H, W) bool with a soft seam."""
+    return cv2.GaussianBlur(mask.astype(np.uint8) * 255, (SOFT, SOFT), 0)
+
+
+def blend(pixels: np.ndarray, before: np.ndarray, coverage: np.ndarray) -> None:
+    """Put ``before`` into ``pixels``, both (H, W, 3) uint8, as far as coverage (H, W) uint8 says."""
+    share = coverage[..., None].astype(np.uint16)
     pixels[:] = (pixels * (255 - share) + before * share + 127) // 255
 
 
 def relit(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The picture (H, W, 3) uint8 as if what the mask shows were under a light of its own: exposure, gamma
-    and a cast of colour. A renderer's lamps leave dark things darker than a camera's exposure would."""
+    and a cast of colour.
+
+    A renderer's lamps leave dark things darker than a camera's exposure would.
+    """
     mean = max(1.0, pixels[mask].mean()) if mask.any() else 128.0
     low, high = LIT[0] * mean, min(250.0, max(LIT[1] * mean, LIFTED))
     gain = np.exp(rng.uniform(np.log(low), np.log(high))) / mean

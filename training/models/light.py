@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from .backbones import DarkNet53, DarkNetTiny
 from .hourglass import STRIDE, score
+from .lite import SCALES, Lite
 from .resnet import conv_bn_relu
 
 
@@ -33,7 +34,10 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Source: He et al., CVPR 2016; 11.18 M parameters. Features 128@/8, 256@/16, 512@/32."""
+    """Source: He et al., CVPR 2016; 11.18 M parameters.
+
+    Features 128@/8, 256@/16, 512@/32.
+    """
 
     widths = (128, 256, 512)
     strides = (8, 16, 32)
@@ -84,7 +88,10 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Source: Sandler et al., CVPR 2018; 2.22 M parameters. Features 32@/8, 96@/16, 1280@/32."""
+    """Source: Sandler et al., CVPR 2018; 2.22 M parameters.
+
+    Features 32@/8, 96@/16, 1280@/32.
+    """
 
     widths = (32, 96, 1280)
     strides = (8, 16, 32)
@@ -139,7 +146,10 @@ class ShuffleUnit(nn.Module):
 
 
 class ShuffleNetV2(nn.Module):
-    """Source: Ma et al., ECCV 2018; 1.25 M parameters. Features 116@/8, 232@/16, 1024@/32."""
+    """Source: Ma et al., ECCV 2018; 1.25 M parameters.
+
+    Features 116@/8, 232@/16, 1024@/32.
+    """
 
     widths = (116, 232, 1024)
     strides = (8, 16, 32)
@@ -163,8 +173,14 @@ def _shuffle_stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(ShuffleUnit(inputs, outputs, 2), *rest)
 
 
-def make_backbone(name: str) -> nn.Module:
-    """The encoder of that name, with new weights; it knows its features' ``widths`` and ``strides``."""
+def make_backbone(name: str, frozen: int = 0) -> nn.Module:
+    """The encoder of that name, with new weights; it knows its features' ``widths`` and ``strides``.
+
+    frozen: stages
+    of a lite encoder that do not learn.
+    """
+    if name in SCALES:
+        return Lite(name, frozen)
     made = {
         "darknet53": DarkNet53,
         "darknet-tiny": DarkNetTiny,
@@ -191,7 +207,7 @@ class Decoder(nn.Module):
         self.score = score(width, maps)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """x (B, inputs, h, w) -> the final maps alone, (B, maps, h * stride / 4, w * stride / 4)."""
+        """X (B, inputs, h, w) -> the final maps alone, (B, maps, h * stride / 4, w * stride / 4)."""
         return [self.score(self.layers(x))]
 
 

@@ -16,15 +16,18 @@ from .dense import DenseConfig, DenseNetwork
 from .heads import KeypointHead, Pyramid
 from .heatmap import HeatmapConfig, HeatmapNetwork
 from .light import make_backbone
+from .lite import NORMALISATION, SCALES
+from .surface import SurfaceConfig, SurfaceNetwork
 
-Network = TypeVar("Network", "KeypointNetwork", DenseNetwork, HeatmapNetwork)
+Network = TypeVar("Network", "KeypointNetwork", DenseNetwork, HeatmapNetwork, SurfaceNetwork)
 VoteAggregation = Literal["none", "mean", "one", "fau-slim"]
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """A keypoint network's shape. ``width`` is that of the pyramid and the heads, ``depth`` a tower's
-    convolutions.
+    """A keypoint network's shape.
+
+    ``width`` is that of the pyramid and the heads, ``depth`` a tower's convolutions.
 
     Of several ``branches``, heads on one pyramid, the first is deployed; ``aggregation`` makes an ensemble.
     """
@@ -83,9 +86,27 @@ def darknet_tiny_h_slim(**options) -> NetworkConfig:
     return NetworkConfig("darknet-tiny-h", **{"width": 64, "depth": 3, "groups": 16, **options})
 
 
-def make_network(config: NetworkConfig | DenseConfig | HeatmapConfig) -> nn.Module:
+AnyNetwork = NetworkConfig | DenseConfig | HeatmapConfig | SurfaceConfig
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of RGB in [0, 1]
+
+
+def normalisation(config: AnyNetwork) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of RGB in [0, 1] that the network's encoder was made for; the manifest carries
+    them."""
+    return NORMALISATION if getattr(config, "backbone", "") in SCALES else IMAGENET
+
+
+def normalise(images: torch.Tensor, network: AnyNetwork) -> torch.Tensor:
+    """Images (B, 3, H, W) in [0, 1] -> as the encoder of a network of this configuration wants them, channels
+    last (the faster layout on CPU and GPU)."""
+    mean, std = (images.new_tensor(v).view(1, 3, 1, 1) for v in normalisation(network))
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def make_network(config: AnyNetwork) -> nn.Module:
     """The network of a configuration, with new weights: the one place that knows which class that is."""
     classes = {"keypoint": KeypointNetwork, "dense": DenseNetwork, "heatmap": HeatmapNetwork}
+    classes["surface"] = SurfaceNetwork
     return classes[config.family](config)
 
 
@@ -102,23 +123,31 @@ class BranchVotes(NamedTuple):
 
     logits: torch.Tensor
     """(B, N, C), the deployed branch's."""
+
     offsets: torch.Tensor
     """(B, N, C, K, 2), the deployed branch's."""
+
     levels: list[torch.Tensor]
     """The pyramid's, (B, width, H / stride, W / stride) each."""
+
     others: list[tuple[torch.Tensor, torch.Tensor]]
     """Logits and offsets of the T - 1 other branches."""
+
     ensemble_logits: torch.Tensor | None
     """(B, N, C): by the mean of the weights over the keypoints."""
+
     ensemble_offsets: torch.Tensor | None
     """(B, N, C, K, 2): by each keypoint's weights."""
+
     weights: torch.Tensor | None
     """(B, T, C, K)"""
 
 
 class KeypointNetwork(nn.Module):
     """Every cell votes for the 2D projections of K keypoints of each of C classes (WDRNet, Hu et al.
-    2021)."""
+
+    2021).
+    """
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -136,7 +165,7 @@ class KeypointNetwork(nn.Module):
         self.unit = make_unit(config.aggregation, self.backbone.widths[-1], config.branches, *shape)
 
     def forward(self, images: torch.Tensor, with_features: bool = False):
-        """images (B, 3, H, W), normalised -> logits (B, N, C), offsets (B, N, C, K, 2) in pixels from cell
+        """Images (B, 3, H, W), normalised -> logits (B, N, C), offsets (B, N, C, K, 2) in pixels from cell
         centres, of the deployed branch; with_features: and the pyramid's levels, each (B, width, H / stride,
         W / stride), or with several branches ``BranchVotes``."""
         features = self.backbone(images)

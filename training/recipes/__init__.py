@@ -11,6 +11,7 @@ from .lmo import (
     teacher_lmo_dense,
 )
 from .people import people_recipes
+from .surface import surface_lmo
 
 RECIPES = {
     recipe.__name__: recipe
@@ -26,5 +27,6 @@ RECIPES = {
         teacher_lmo_dense,
         student_lmo_heatmap,
         student_lmo_okdhp,
+        surface_lmo,
     )
 } | people_recipes()

@@ -59,6 +59,14 @@ class BopImage:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         return decoded(self.rgb, flags, "picture")[..., ::-1].copy()
 
+    def load_rgba(self) -> np.ndarray:
+        """(H, W, 4) uint8 RGB and coverage of an object view; BopError where the picture has no alpha."""
+        pixels = decoded(self.rgb, cv2.IMREAD_UNCHANGED, "picture")
+        if pixels.ndim != 3 or pixels.shape[2] != 4 or pixels.dtype != np.uint8:
+            found = f"{pixels.dtype} of shape {pixels.shape}"
+            raise BopError(f"{self.rgb}: wanted 8-bit RGBA (render --view object), found {found}", "picture")
+        return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)
+
     def load_depth(self) -> np.ndarray:
         """(H, W) float32 metres, 0 where there is no measurement. Raises BopError without a depth file."""
         if self.depth is None:

@@ -1,0 +1,102 @@
+"""The surface family: decoding of its maps, and the search of the whole frame by the same network.
+
+Every fourth pixel says, for each class, whether it sees it, which point of it (from the centre of the
+object's box, in radii, that is half diameters), and the Laplace scale of that point's coordinates.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from ..bundle.store import Bundle
+from ..core.camera import Camera, Crop
+from ..core.object_model import ObjectModel
+from ..core.predictions import Correspondences
+from .network import Network
+from .preprocess import in_full_image, network_input
+from .region import overlap
+from .solve import SAME_OBJECT, Estimates, ObjectPose, Stopwatch, check_size, solve
+
+SUREST = 0.8  # share of an object's pixels that are solved, those with the smallest scales
+SMALLEST = 6  # output pixels of a patch that the search solves
+MOST_PATCHES = 12  # of a frame that are solved, largest first
+SEARCH_ERROR = 2.5  # inlier threshold of the search, pixels of the network's input
+
+
+def decode_surface(
+    outputs: dict[str, np.ndarray], index: int, model: ObjectModel, stride: int, threshold: float, where=None
+) -> Correspondences:
+    """Return what the pixels of the class at ``index`` see, pixels of the crop against points of the object.
+
+    outputs: ``mask`` (1, C, h, w) in [0, 1], ``points`` (1, C, 3, h, w), ``scale`` (1, C, h, w). where (h, w)
+    bool: only these pixels. A pixel's weight falls with the square of its scale, relative to the median one.
+    """
+    mask, scale = outputs["mask"][0, index], outputs["scale"][0, index]
+    seen = mask > threshold if where is None else where
+    v, u = np.nonzero(seen)
+    kept = np.argsort(scale[v, u], kind="stable")[: int(np.ceil(SUREST * len(v)))]
+    v, u = v[kept], u[kept]
+    points = model.box_center + model.diameter / 2 * outputs["points"][0, index, :, v, u].astype(float)
+    pixels = (np.stack([u, v], -1) + 0.5) * stride - 0.5
+    relative = scale[v, u] / np.median(scale[v, u]) if len(v) else scale[v, u]
+    score = float(mask[v, u].mean()) if len(v) else 0.0
+    return Correspondences(model.id, pixels, points, mask[v, u] / np.maximum(relative, 1.0) ** 2, score)
+
+
+class SurfaceSearch:
+    """Finds where objects may be: the network on the whole frame at low resolution, a rough pose of each
+    patch."""
+
+    def __init__(self, bundle: Bundle, network: Network, order: tuple[ObjectModel, ...], cell_score: float):
+        self.bundle, self.network, self.spec = bundle, network, bundle.manifest.input
+        self.order, self.cell_score = order, cell_score
+        self.objects = {model.id: model for model in order}
+
+    def scaled(self, factors: dict[int, float]) -> SurfaceSearch:
+        """The same search for objects that are ``factors[id]`` times as large as the bundle's."""
+        order = tuple(m.scaled(factors.get(m.id, 1.0)) for m in self.order)
+        return SurfaceSearch(self.bundle, self.network, order, self.cell_score)
+
+    def estimate(self, image: np.ndarray, camera: Camera) -> Estimates:
+        """Rough poses in an RGB image (H, W, 3) uint8, largest patch first, of one class no two at one
+        place."""
+        check_size(image, camera)
+        watch = Stopwatch()
+        crop = Crop.whole(camera.width, camera.height, self.spec.search_size, self.spec.stride)
+        pixels = network_input(image, crop, self.spec)
+        watch.lap("preprocess")
+        outputs = self.network(pixels)
+        watch.lap("network")
+        patches = self._patches(outputs["mask"][0])
+        watch.lap("decode")
+        found: list[ObjectPose] = []
+        for index, where in patches:
+            pose = self._solve(outputs, index, where, crop, camera)
+            if pose and all(
+                p.object_id != pose.object_id or overlap(p.box, pose.box) < SAME_OBJECT for p in found
+            ):
+                found.append(pose)
+        watch.lap("pnp")
+        return Estimates(found, watch.stages_ms)
+
+    def _patches(self, masks: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Connected pixels (h, w) bool of one class, with its index; largest first.
+
+        masks: (C, h, w) in [0, 1].
+        """
+        found = []
+        for index, mask in enumerate(masks):
+            count, labels = cv2.connectedComponents((mask > self.cell_score).astype(np.uint8))
+            for label in range(1, count):
+                where = labels == label
+                if where.sum() >= SMALLEST:
+                    found.append((float(mask[where].sum()), index, where))
+        best = sorted(found, key=lambda patch: -patch[0])[:MOST_PATCHES]
+        return [(index, where) for _, index, where in best]
+
+    def _solve(self, outputs, index: int, where: np.ndarray, crop: Crop, camera: Camera) -> ObjectPose | None:
+        model, (stride,) = self.order[index], self.bundle.manifest.network.strides
+        seen = decode_surface(outputs, index, model, stride, self.cell_score, where)
+        threshold = SEARCH_ERROR / crop.scale
+        return solve(in_full_image(seen, crop, camera), model, camera, threshold, self.bundle.manifest.decode)

@@ -1,0 +1,120 @@
+"""The surface family: every fourth pixel says which object it sees, which point of it, and how sure it is.
+
+Sources: surface coordinates as in Pix2Pose (Park et al., ICCV 2019) and GDR-Net (Wang et al., CVPR 2021); a
+Laplace scale per pixel as in Kendall & Gal, NeurIPS 2017; a top-down decoder as in FPN (Lin et al., CVPR
+2017).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .checks import check_least
+from .light import make_backbone
+from .resnet import conv_bn_relu
+
+STRIDE = 4  # of the output: 32 x 32 for a crop of 128
+CHANNELS = 5  # of a class: mask, three coordinates, logarithm of their scale
+RARE = -3.0  # logit that a mask starts with: most pixels see no object
+LOG_SCALE = (-6.0, 2.0)  # of a coordinate's error in radii of the object: 0.25 % of one to 7
+
+
+@dataclass(frozen=True)
+class SurfaceConfig:
+    """A surface network's shape.
+
+    ``width`` is that of the decoder.
+    """
+
+    backbone: Literal["lite0", "lite1", "lite2", "darknet-tiny", "darknet-tiny-h"] = "lite0"
+    width: int = 64
+    classes: int = 1
+    frozen: int = 2
+    """Stages of a lite encoder, after its stem, that keep their first weights and statistics."""
+
+    pretrained: bool = True
+    """Start a lite encoder from ImageNet weights."""
+
+    family: Literal["surface"] = "surface"
+
+    def __post_init__(self):
+        check_least(self, width=1, classes=1, frozen=0)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return (STRIDE,)
+
+    @property
+    def input_stride(self) -> int:
+        """What a crop's side must be a multiple of."""
+        return 32 if self.backbone.startswith("lite") else 16
+
+    @property
+    def plain(self) -> SurfaceConfig:
+        """What is deployed: all of it, there are no branches."""
+        return self
+
+
+class Surface(NamedTuple):
+    """What a surface network says of B images, at every fourth pixel, for each of C classes."""
+
+    mask: torch.Tensor
+    """(B, C, h, w) logits: this class is seen."""
+
+    points: torch.Tensor
+    """(B, C, 3, h, w): the point that is seen, from the centre of the object's box, in radii (half
+    diameters)."""
+
+    log_scale: torch.Tensor
+    """(B, C, h, w): logarithm of the Laplace scale of the points' coordinates, in radii."""
+
+
+class TopDown(nn.Module):
+    """From the coarsest of several features to the finest stride: doubled, the next feature added, one 3x3
+    convolution."""
+
+    def __init__(self, widths: tuple[int, ...], strides: tuple[int, ...], width: int, stride: int):
+        super().__init__()
+        self.sides = nn.ModuleDict({str(s): nn.Conv2d(w, width, 1) for s, w in zip(strides, widths)})
+        self.strides = strides
+        steps = [s for s in (16, 8, 4, 2) if stride <= s < strides[-1]]
+        self.steps = nn.ModuleDict({str(s): conv_bn_relu(width, width, 3) for s in steps})
+
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        given = {str(s): f for s, f in zip(self.strides, features)}
+        last = str(self.strides[-1])
+        x = self.sides[last](given[last])
+        for name, step in self.steps.items():
+            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = step(x + self.sides[name](given[name]) if name in given else x)
+        return x
+
+
+class SurfaceNetwork(nn.Module):
+    """Encoder, top-down decoder to stride 4, two convolutions, and CHANNELS numbers a class."""
+
+    def __init__(self, config: SurfaceConfig):
+        super().__init__()
+        self.config = config
+        self.backbone = make_backbone(config.backbone, config.frozen)
+        self.decoder = TopDown(self.backbone.widths, self.backbone.strides, config.width, STRIDE)
+        self.body = nn.Sequential(*(conv_bn_relu(config.width, config.width, 3) for _ in range(2)))
+        self.last = nn.Conv2d(config.width, CHANNELS * config.classes, 1)
+        with torch.no_grad():
+            self.last.bias[::CHANNELS] = RARE
+
+    def forward(self, images: torch.Tensor, with_features: bool = False):
+        """Images (B, 3, H, W), normalised -> ``Surface``; with_features: the same and the decoder's features
+        (B, width, H/4, W/4)."""
+        features = self.body(self.decoder(self.backbone(images)))
+        with torch.autocast(
+            images.device.type, enabled=False
+        ):  # coordinates want more than bf16's eight bits
+            outputs = self.last(features.float()).unflatten(1, (self.config.classes, CHANNELS))
+        surface = Surface(outputs[:, :, 0], outputs[:, :, 1:4], outputs[:, :, 4].clamp(*LOG_SCALE))
+        return (surface, features) if with_features else surface

@@ -1,0 +1,40 @@
+"""Surface networks on object views alone: what ``make`` trains.
+
+The data: ``python -m training render --view object --out data/lmo --split views --count 24000
+--mesh LMO/models --appearance own --stand upright``, and once more with ``--split views_val
+--count 2400 --seed 2``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..config import RunConfig
+from ..data.augment import AugmentConfig
+from ..data.crops import CropConfig
+from ..models.surface import SurfaceConfig
+
+UNCHANGED = AugmentConfig(0.0, 0.0, 0.0, 0.0, 0.0)  # composed crops have seen a random camera already
+
+
+def surface_lmo() -> RunConfig:
+    """EfficientNet-Lite0 with a slim decoder for the eight objects of Occluded-LINEMOD."""
+    return _run("surface_lmo", Path("data/lmo"), 8, 15_000)
+
+
+def _run(name: str, data: Path, classes: int, steps: int) -> RunConfig:
+    return RunConfig(
+        name,
+        data=data,
+        split="views",
+        network=SurfaceConfig(classes=classes),
+        crops=CropConfig(size=128, roll_deg=30.0, shift_jitter=0.2),
+        augment=UNCHANGED,
+        batch_size=32,
+        steps=steps,
+        lr=2e-3,
+        encoder_lr=0.3,
+        average=0.998,
+        clip=5.0,
+        warmup=0.02,
+    )
