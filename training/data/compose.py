@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import Dataset
 
 from pose_kd_ros.core.object_model import ObjectModel, representatives
-from pose_kd_ros.core.pose import allocentric, make_pose
+from pose_kd_ros.core.pose import allocentric, make_pose, transform
 from pose_kd_ros.evaluation.bop import Faults
 from training.render import pictures
 from training.render.effects import camera_effects
@@ -177,11 +177,24 @@ class ComposedDataset(Dataset):
     def _pasted(self, view: View, size: float, middle: np.ndarray, rng) -> Pasted:
         """The view with the object's box ``size`` times as large as in a look at it, centred at
         ``middle``."""
-        side = len(view.rgba)
-        scale = size * self.crops.size / self.crops.margin / (VIEW_FILL * side)
+        center, side = self._box(view)
+        scale = size * self.crops.size / (self.crops.margin * side)
         turn = np.radians(rng.uniform(-1, 1) * self.crops.roll_deg)
         linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        return Pasted(view, np.c_[linear, middle - linear @ np.full(2, (side - 1) / 2)], turn)
+        return Pasted(view, np.c_[linear, middle - linear @ center], turn)
+
+    def _box(self, view: View) -> tuple[np.ndarray, float]:
+        """Centre (2,) and longer side, view pixels, of the box that the node cuts its crop about: that of the
+        projected corners of the object's box. Of clutter the box of what is seen."""
+        if view.object_id not in self.class_of:
+            side = len(view.rgba)
+            return np.full(2, (side - 1) / 2), VIEW_FILL * side
+        corners = (
+            transform(view.T_camera_object, self.models[self.class_of[view.object_id]].corners()) @ view.K.T
+        )
+        corners = corners[:, :2] / corners[:, 2:]
+        low, high = corners.min(0), corners.max(0)
+        return (low + high) / 2, float((high - low).max())
 
     def _paste(self, pixels: np.ndarray, layer: Pasted, rng) -> np.ndarray:
         """Draw a layer into ``pixels``; returns which output pixels (h, w) see it."""

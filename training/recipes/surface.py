@@ -28,7 +28,7 @@ def _run(name: str, data: Path, classes: int, steps: int) -> RunConfig:
         data=data,
         split="views",
         network=SurfaceConfig(classes=classes),
-        crops=CropConfig(size=128, roll_deg=30.0, shift_jitter=0.2),
+        crops=CropConfig(size=128, margin=1.25, roll_deg=30.0, shift_jitter=0.2),
         augment=UNCHANGED,
         batch_size=32,
         steps=steps,
