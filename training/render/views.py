@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import moderngl
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
@@ -109,9 +111,9 @@ def sample_view(
 
 def _object_pose(stand: str, outline: Outline, rng: Rng) -> np.ndarray:
     """T_world_object: its z axis up, or any rotation; its box centre in the origin."""
-    any_rotation = Rotation.random(random_state=int(rng.integers(2**31))).as_matrix()
+    seed = int(rng.integers(2**31))
     fallen = stand == "any" or rng.random() < _ANY_ROTATION_SHARE
-    rotation = any_rotation if fallen else np.eye(3)
+    rotation = Rotation.random(random_state=seed).as_matrix() if fallen else np.eye(3)
     return transform(rotation, -rotation @ outline.centre)
 
 
@@ -137,6 +139,23 @@ def framing(points: np.ndarray, size_px: int, fill: float) -> np.ndarray:
     return np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]])
 
 
+def is_closed(mesh: Mesh) -> bool:
+    """Whether every part of the surface is closed and its triangles are wound to face outwards, so that from
+    outside only triangles that face the camera are seen."""
+    corners, index = np.unique(mesh.positions, axis=0, return_inverse=True)
+    faces = index.reshape(-1, 3)
+    faces = faces[(faces != np.roll(faces, 1, axis=1)).all(1)]
+    edges = np.stack([faces, np.roll(faces, -1, axis=1)], -1).reshape(-1, 2)
+    there, back = (np.sort(e @ [len(corners), 1]) for e in (edges, edges[:, ::-1]))
+    if not np.array_equal(there, back) or (np.diff(there) == 0).any():
+        return False
+    links = coo_array((np.ones(len(edges)), edges.T), (len(corners), len(corners)))
+    parts = connected_components(links, directed=False)[1][faces[:, 0]]
+    a, b, c = corners[faces].transpose(1, 0, 2)
+    volumes = np.bincount(parts, np.einsum("ij,ij->i", a, np.cross(b, c)))
+    return bool((volumes[np.unique(parts)] > 0).all())
+
+
 class ViewRenderer:
     """Holds a graphics context, the objects' meshes and one buffer; draws one view at a time. Release it."""
 
@@ -144,6 +163,7 @@ class ViewRenderer:
         """Raises RuntimeError, saying which packages are needed, where EGL gives no context."""
         self.ctx, self.size, self.side = egl_context(), size_px, 2 * size_px + 1
         with self.ctx:
+            self.ctx.front_face = "cw"  # rows go down in the picture, which mirrors the winding
             self.plain = self._program("ALONE", "PLAIN")
             self.pictured = self._program("ALONE")
             samples = (self.side, self.side)
@@ -152,6 +172,7 @@ class ViewRenderer:
             )
             self.skins = {i: self._skin(m.texture[None]) for i, m in meshes.items() if m.texture is not None}
             self.vertices = {i: self._vertices(mesh) for i, mesh in meshes.items()}
+            self.closed = {i for i, mesh in meshes.items() if is_closed(mesh)}
 
     def _program(self, *names: str) -> moderngl.Program:
         return self.ctx.program(shaders.MESH_VERTEX, shaders.variant(shaders.MESH_FRAGMENT, *names))
@@ -183,7 +204,8 @@ class ViewRenderer:
         with self.ctx:
             self.buffer.use()
             self.buffer.clear()
-            self.ctx.enable_only(moderngl.DEPTH_TEST)
+            closed = scene.object_id in self.closed  # its far side is never seen: half the work
+            self.ctx.enable_only(moderngl.DEPTH_TEST | (moderngl.CULL_FACE if closed else 0))
             self._draw(scene)
             colour = np.frombuffer(self.buffer.read(components=4, alignment=1), np.uint8)
             depth = self.buffer.read(components=1, attachment=-1, alignment=1, dtype="f4")
@@ -233,13 +255,15 @@ class ViewRenderer:
 
 def _resolved(samples: np.ndarray) -> np.ndarray:
     """(2 S + 1, 2 S + 1, 4) samples, 0 where nothing was drawn -> (S, S, 4) uint8, colour not multiplied."""
-    wide = samples.astype(np.uint16)
-    rows = wide[0:-2:2] + 2 * wide[1::2] + wide[2::2]
-    total = rows[:, 0:-2:2] + 2 * rows[:, 1::2] + rows[:, 2::2]  # 16 x the mean
-    alpha = total[..., 3:]
-    result = np.empty(total.shape, np.uint8)
-    result[..., :3] = total[..., :3] * np.float32(255) / np.maximum(alpha, 1) + np.float32(0.5)
-    result[..., 3] = (total[..., 3] + 8) // 16
+    wide = samples.astype(np.uint16).view(np.uint64)[..., 0]  # four channels in one number, none overflows
+    rows = wide[0:-2:2] + (wide[1::2] << 1) + wide[2::2]
+    total = rows[:, 0:-2:2] + (rows[:, 1::2] << 1) + rows[:, 2::2]  # 16 x the mean
+    sums = total[..., None].view(np.uint16)
+    result = np.empty(sums.shape, np.uint8)
+    scale = np.float32(255) / np.maximum(sums[..., 3], 1)
+    for channel in range(3):
+        result[..., channel] = sums[..., channel] * scale + np.float32(0.5)
+    result[..., 3] = (sums[..., 3] + 8) // 16
     return result
 
 

@@ -42,10 +42,11 @@ def write_image(made: Rendered, folder: Path, number: int, config: RenderConfig)
 def write_view(made: RenderedView, folder: Path, number: int, config: RenderConfig) -> Record:
     """RGBA picture, depth and mask to `folder`; returns the entries as write_image does."""
     bgra = cv2.cvtColor(made.rgba, cv2.COLOR_RGBA2BGRA)
-    _write(folder / "rgb" / f"{number:06d}.png", bgra, cv2.IMWRITE_PNG_COMPRESSION, 1)
+    fast = cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE
+    _write(folder / "rgb" / f"{number:06d}.png", bgra, *fast)
     scale = _depth_scale(made.depth.max() * 1000)
     steps = (made.depth * (1000 / scale)).round().astype(np.uint16)
-    _write(folder / "depth" / f"{number:06d}.png", steps, cv2.IMWRITE_PNG_COMPRESSION, 1)
+    _write(folder / "depth" / f"{number:06d}.png", steps, *fast)
     mask = made.instance.mask.astype(np.uint8) * 255
     for part in ("mask", "mask_visib"):
         _write(folder / part / f"{number:06d}_000000.png", mask, cv2.IMWRITE_PNG_BILEVEL, 1)
