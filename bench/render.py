@@ -1,7 +1,9 @@
 """Images a second of the renderer, one process: where the time of a finished image goes, and what
 antialiasing costs.
 
-    python -m bench.render [--pictures DIR] [--models DIR] [--out FILE]      LP_NUM_THREADS=1: one thread of Mesa's llvmpipe
+    python -m bench.render [--pictures DIR] [--models DIR] [--out FILE]
+
+LP_NUM_THREADS=1 in the environment: one thread of Mesa's llvmpipe.
 
 Every line is measured on the same scenes; the ratios are to the first line.
 """
@@ -14,6 +16,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,11 +119,17 @@ def measure_views(count: int, models: Path | None) -> Iterable[tuple[str, Rate]]
             (Path(folder) / part).mkdir()
         named = {"20,000 triangles": Path(folder) / "models", "given models": models}
         for name, mesh in ((name, mesh) for name, mesh in named.items() if mesh):
-            config = RenderConfig(mesh=mesh, view="object", appearance="own", stand="upright")
-            maker = ViewMaker(config, 1)
-            row = f"object view and its files, {config.views.view_px} px, {name}"
-            yield row, timed(lambda i: write_view(maker(i), Path(folder), 0, config), range(count))[0]
+            maker = ViewMaker(RenderConfig(mesh=mesh, view="object", appearance="own", stand="upright"), 1)
+            write = partial(_write_view, maker, Path(folder))
+            yield (
+                f"object view and its files, {maker.renderer.size} px, {name}",
+                timed(write, range(count))[0],
+            )
             maker.renderer.release()
+
+
+def _write_view(maker: ViewMaker, folder: Path, index: int) -> None:
+    write_view(maker(index), folder, 0, maker.config)
 
 
 def _write(made: Rendered, folder: Path, config: RenderConfig) -> None:
