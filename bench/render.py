@@ -1,7 +1,9 @@
 """Images a second of the renderer, one process: where the time of a finished image goes, and what
 antialiasing costs.
 
-    python -m bench.render [--pictures DIR] [--out FILE]      LP_NUM_THREADS=1: one thread of Mesa's llvmpipe
+    python -m bench.render [--pictures DIR] [--models DIR] [--out FILE]
+
+LP_NUM_THREADS=1 in the environment: one thread of Mesa's llvmpipe.
 
 Every line is measured on the same scenes; the ratios are to the first line.
 """
@@ -14,6 +16,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,8 +29,11 @@ from training.render.effects import camera_effects
 from training.render.gl import Renderer
 from training.render.labels import uncovered
 from training.render.maker import ImageMaker, Rendered
+from training.render.mesh_files import Target, write_models
 from training.render.sampling import sample_scene
-from training.render.writer import write_image
+from training.render.shapes import torus
+from training.render.views import ViewMaker
+from training.render.writer import write_image, write_view
 
 
 class Rate(NamedTuple):
@@ -53,20 +59,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pictures", type=Path, default=None, help="folder of photographs")
+    parser.add_argument("--models", type=Path, default=None, help="models folder, for object views of these")
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     config = RenderConfig(pictures=args.pictures)
     maker = ImageMaker(config, 1)
-    rows = dict(measure(maker, args.images))
+    rows = dict(measure(maker, args.images)) | dict(measure_views(args.images, args.models))
     with maker.renderer.ctx as context:
         setting = f"{context.info['GL_RENDERER']}, {config.width}x{config.height}, {args.images} scenes"
     print(setting)
     first = next(iter(rows.values()))
     for name, rate in rows.items():
         times = rate.cpu_ms / first.cpu_ms
-        print(f"{name:44s} {rate.images_per_second:7.1f} images/s {rate.cpu_ms:7.1f} ms CPU   x {times:.2f}")
+        print(f"{name:55s} {rate.images_per_second:7.1f} images/s {rate.cpu_ms:7.1f} ms CPU   x {times:.2f}")
     if args.out:
         results = [
             common(f"renderer, {name}", "none", "renderer", "cube renders", f"{setting}, synthetic")
@@ -102,6 +109,27 @@ def measure(maker: ImageMaker, count: int) -> Iterable[tuple[str, Rate]]:
             "finished image and its files",
             timed(lambda i: _write(maker(i), Path(folder), config), range(count))[0],
         )
+
+
+def measure_views(count: int, models: Path | None) -> Iterable[tuple[str, Rate]]:
+    """Object views with their files: of a ring of 20,000 triangles, and of the objects of a models folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_models(Path(folder) / "models", [Target(1, torus(0.14, 100, 100), {})])
+        for part in ("rgb", "depth", "mask", "mask_visib"):
+            (Path(folder) / part).mkdir()
+        named = {"20,000 triangles": Path(folder) / "models", "given models": models}
+        for name, mesh in ((name, mesh) for name, mesh in named.items() if mesh):
+            maker = ViewMaker(RenderConfig(mesh=mesh, view="object", appearance="own", stand="upright"), 1)
+            write = partial(_write_view, maker, Path(folder))
+            yield (
+                f"object view and its files, {maker.renderer.size} px, {name}",
+                timed(write, range(count))[0],
+            )
+            maker.renderer.release()
+
+
+def _write_view(maker: ViewMaker, folder: Path, index: int) -> None:
+    write_view(maker(index), folder, 0, maker.config)
 
 
 def _write(made: Rendered, folder: Path, config: RenderConfig) -> None:

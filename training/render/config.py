@@ -11,6 +11,43 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
+class ViewConfig:
+    """What `--view object` does: one object alone in a square picture."""
+
+    view_px: int = 160
+    """Side of the picture, pixels."""
+    fill: float = 2 / 3
+    """Longer side of the object's box, as a share of the picture's side; the focal length follows."""
+    distance_diameters: Range = (3.0, 12.0)
+    """How far the camera is from the object's centre, in diameters of the object; log-uniform."""
+    off_axis_deg: float = 20.0
+    """The object is seen up to this far off the camera's optical axis, as at a photograph's border."""
+    view_elevation_deg: Range = (2.0, 88.0)
+    """Camera above the horizon, even on the sphere."""
+    view_roll_deg: float = 20.0
+    """Standard deviation of the camera's roll."""
+
+    def __post_init__(self) -> None:
+        low, high = self.distance_diameters
+        if not 1 <= low <= high:
+            raise ValueError(f"ViewConfig.distance_diameters: wanted 1 <= low <= high, found ({low}, {high})")
+        low, high = self.view_elevation_deg
+        if not -90 <= low <= high <= 90:
+            raise ValueError(
+                f"ViewConfig.view_elevation_deg: wanted -90 <= low <= high <= 90, found ({low}, {high})"
+            )
+        for name, least, most in (
+            ("view_px", 16, 2048),
+            ("fill", 0.05, 0.95),
+            ("off_axis_deg", 0, 45),
+            ("view_roll_deg", 0, 360),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ValueError(f"ViewConfig.{name}: wanted {least}..{most}, found {value}")
+
+
+@dataclass(frozen=True)
 class RenderConfig:
     """Mesh, camera, scene statistics and file options of a rendered data set.
 
@@ -39,6 +76,12 @@ class RenderConfig:
     """Which photographs: `val` is the held-out 15 % (by a hash of the file name), `train` the rest."""
     distractors: Path | None = None
     """Folder of meshes (ply or obj, in metres) that may lie around as distractors."""
+
+    view: Literal["frame", "object"] = "frame"
+    """`frame`: whole pictures with table, clutter and background. `object`: object views, each object alone
+    in a small square picture with coverage (RGBA) and depth, to be pasted on photographs."""
+    views: ViewConfig = dataclasses.field(default_factory=ViewConfig)
+    """Options of `--view object`."""
 
     width: int = 640
     height: int = 480
@@ -76,6 +119,7 @@ class RenderConfig:
     images_per_scene: int = 1000
 
     def __post_init__(self) -> None:
+        self._check_view()
         for name, (low, high) in self._ranges().items():
             if not 0 < low <= high:
                 raise ValueError(f"RenderConfig.{name}: wants 0 < low <= high, got ({low}, {high})")
@@ -87,12 +131,36 @@ class RenderConfig:
             if getattr(self, name) <= 0:
                 raise ValueError(f"RenderConfig.{name}: wants a positive number, got {getattr(self, name)}")
 
+    def _check_view(self) -> None:
+        """Raise ValueError for an option of the other kind of picture: it would be of no effect."""
+        if self.view == "frame":
+            where, found, unused = "ViewConfig", self.views, dataclasses.fields(self.views)
+        else:
+            names = [f.name for f in dataclasses.fields(self)]
+            first, last = names.index("width"), names.index("images_per_scene")
+            kept = {"stand"}
+            where, found = "RenderConfig", self
+            unused = [f for f in dataclasses.fields(self)[first:last] if f.name not in kept]
+        for option in unused:
+            value = getattr(found, option.name)
+            if value != option.default:
+                raise ValueError(
+                    f"{where}.{option.name}: wanted its default, {option.default}, which --view "
+                    f"{self.view} does not use, found {value}"
+                )
+
     def _ranges(self) -> dict[str, Range]:
         return {"focal_px": self.focal_px, "size_px": self.size_px, "elevation_deg": self.elevation_deg}
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether the data set has depth pictures; object views always do."""
+        return self.depth or self.view == "object"
 
     def to_json(self) -> dict[str, object]:
         """Plain values, paths as text: what is stored beside the data set and compared on resume."""
         values = dataclasses.asdict(self)
+        values |= values.pop("views")
         return {
             k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v
             for k, v in values.items()

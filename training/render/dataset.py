@@ -113,7 +113,7 @@ def is_complete(folder: Path, count: int) -> bool:
 def _render_scene(workers: Workers, folder: Path, scene: int, indices: range, bar: tqdm) -> None:
     unfinished = folder / f".unfinished-{scene:06d}"
     shutil.rmtree(unfinished, ignore_errors=True)
-    for part in ("rgb", "mask", "mask_visib", *(["depth"] if workers.config.depth else [])):
+    for part in ("rgb", "mask", "mask_visib", *(["depth"] if workers.config.has_depth else [])):
         (unfinished / part).mkdir(parents=True)
     records = []
     for record in workers.write(unfinished, indices):

@@ -29,17 +29,33 @@ class Labels:
     depth: np.ndarray
 
 
+def egl_context() -> moderngl.Context:
+    """A graphics context without a window. Raises RuntimeError, saying which packages are needed, where
+    EGL gives none."""
+    try:
+        return moderngl.create_standalone_context(backend="egl", require=330)
+    except Exception as error:
+        raise RuntimeError(
+            f"no OpenGL 3.3 through EGL ({error}); on Debian/Ubuntu: apt install libegl1 libgl1-mesa-dri"
+        ) from error
+
+
 def clip_from_camera(
-    K: np.ndarray, width: int, height: int, shift: tuple[float, float] = (0.0, 0.0)
+    K: np.ndarray,
+    width: int,
+    height: int,
+    shift: tuple[float, float] = (0.0, 0.0),
+    depth_range: tuple[float, float] = (_NEAR, _FAR),
 ) -> np.ndarray:
     """(4, 4) OpenCV camera coordinates -> OpenGL clip coordinates for a width x height buffer.
 
     `shift` moves the picture's origin by that many pixels inside the buffer. Clip w is the depth z.
     """
+    near, far = depth_range
     clip = np.zeros((4, 4))
     clip[0, :3] = 2 / width * (K[0] + np.array([0, 0, 0.5 + shift[0]])) - [0, 0, 1]
     clip[1, :3] = 2 / height * (K[1] + np.array([0, 0, 0.5 + shift[1]])) - [0, 0, 1]
-    clip[2, 2:] = (_FAR + _NEAR) / (_FAR - _NEAR), -2 * _FAR * _NEAR / (_FAR - _NEAR)
+    clip[2, 2:] = (far + near) / (far - near), -2 * far * near / (far - near)
     clip[3, 2] = 1
     return clip
 
@@ -67,12 +83,7 @@ class Renderer:
 
     def __init__(self, stock: Stock, width: int, height: int, samples: int = 4, shadows: bool = True) -> None:
         """Raises RuntimeError, saying which packages are needed, where EGL gives no context."""
-        try:
-            self.ctx = moderngl.create_standalone_context(backend="egl", require=330)
-        except Exception as error:
-            raise RuntimeError(
-                f"no OpenGL 3.3 through EGL ({error}); on Debian/Ubuntu: apt install libegl1 libgl1-mesa-dri"
-            ) from error
+        self.ctx = egl_context()
         self.width, self.height, self.shadows = width, height, shadows
         with self.ctx:
             self._programs()

@@ -33,7 +33,7 @@ def sample_scene(config: RenderConfig, stock: Stock, rng: Rng) -> Scene:
     )
     if rng.random() < config.occluder_probability:
         bodies += [occluder(stock, rng, view, first[:3, 3], target.diameter)]
-    lights, up, down = _lights(rng, first[:3, 3], depth)
+    lights, up, down = scene_lights(rng, first[:3, 3], depth)
     return Scene(
         tuple(bodies),
         lights,
@@ -79,7 +79,7 @@ def _camera_pose(
         pixel = rng.uniform([0.06, 0.06], [0.94, 0.94]) * [config.width, config.height]
         in_camera = depth * np.linalg.solve(K, [*pixel, 1.0])
         elevation = rng.uniform(*config.elevation_deg)
-        rotation = _looking(elevation, rng.uniform(0, 360), rng.uniform(-config.roll_deg, config.roll_deg))
+        rotation = looking(elevation, rng.uniform(0, 360), rng.uniform(-config.roll_deg, config.roll_deg))
         T_camera_world = transform(rotation, in_camera - rotation @ centre)
         height = -(rotation.T @ T_camera_world[:3, 3])[2]
         if not on_table or height > depth * np.sin(np.radians(config.elevation_deg[0])):
@@ -87,7 +87,7 @@ def _camera_pose(
     return T_camera_world
 
 
-def _looking(elevation: float, azimuth: float, roll: float) -> np.ndarray:
+def looking(elevation: float, azimuth: float, roll: float) -> np.ndarray:
     """R_camera_world of a camera that looks down by `elevation` degrees."""
     level = np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])  # x right, y down, z = world y
     return turn("z", roll) @ turn("x", elevation) @ level @ turn("z", azimuth)
@@ -164,7 +164,9 @@ def _target(
     return Body(name, pose, images, label, object_id=int(object_id), footprint=foot, **material(rng))
 
 
-def _lights(rng: Rng, centre: np.ndarray, depth: float) -> tuple[tuple[Light, ...], np.ndarray, np.ndarray]:
+def scene_lights(
+    rng: Rng, centre: np.ndarray, depth: float
+) -> tuple[tuple[Light, ...], np.ndarray, np.ndarray]:
     warmth = np.array([1.0, 1.0, 1.0]) + rng.uniform(-0.12, 0.12) * np.array([1, 0, -1.0])
     share = rng.beta(2.0, 2.0)  # of the light that is directed
     level = loguniform(rng, 0.5, 1.2)

@@ -18,6 +18,7 @@ in vec3 at; in vec3 normal; in vec2 uv; flat in float layer; in vec3 colour;
 uniform sampler2DArray skin; uniform sampler2DShadow shadow_map;
 uniform float layers; uniform float repeat; uniform vec3 tint;
 uniform float specular; uniform float shininess;
+uniform float albedo_gamma;  // 0: the colours as they are
 uniform vec3 eye; uniform vec3 centre; uniform vec3 ambient_up; uniform vec3 ambient_down;
 uniform vec4 light_position[3]; uniform vec3 light_colour[3]; uniform int lights;
 uniform mat4 light_clip; uniform float softness; uniform int shadows;
@@ -25,6 +26,7 @@ uniform int is_table; uniform int has_table; uniform float contact; uniform floa
 uniform vec4 feet[10]; uniform vec2 feet_turn[10]; uniform int feet_count;
 out vec4 result;
 
+#ifndef ALONE
 const vec2 TAPS[8] = vec2[](vec2(0.1, 0.3), vec2(-0.4, -0.1), vec2(0.5, -0.5), vec2(-0.3, 0.8),
     vec2(1.0, 0.1), vec2(-1.0, 0.2), vec2(-0.6, -0.9), vec2(0.8, 0.9));
 
@@ -55,11 +57,20 @@ float open_sky() {
     }
     return open;
 }
+#endif
 
 void main() {
-    vec3 base = texture(skin, vec3(uv * repeat, mod(layer, layers))).rgb * colour * tint;
+    vec3 base = colour * tint;
+#ifndef PLAIN
+    base = texture(skin, vec3(uv * repeat, mod(layer, layers))).rgb * colour * tint;
+#endif
+    if (albedo_gamma > 0.0) base = pow(base, vec3(albedo_gamma));
     base *= base;
+#ifdef ALONE
+    float open = 1.0;
+#else
     float open = open_sky();
+#endif
     vec3 n = normalize(normal), view = normalize(eye - at);
     if (dot(n, view) < 0.0) n = -n;
     vec3 diffuse = mix(ambient_down, ambient_up, 0.5 + 0.5 * n.z) * open, gloss = vec3(0.0);
@@ -70,7 +81,9 @@ void main() {
         to = normalize(to);
         float facing = max(dot(n, to), 0.0);
         vec3 arrives = light_colour[i] * min(far, 4.0);
+#ifndef ALONE
         arrives *= i == 0 ? lit(0.003 + 0.002 * (1.0 + softness) * (1.0 - facing)) : 0.5 + 0.5 * open;
+#endif
         diffuse += arrives * facing;
         float mirrored = max(dot(n, normalize(to + view)), 0.0);
         if (specular > 0.0) gloss += arrives * specular * pow(mirrored, shininess);
@@ -80,6 +93,13 @@ void main() {
     result = vec4(sqrt(linear), 1.0);
 }
 """
+
+
+def variant(fragment: str, *names: str) -> str:
+    """MESH_FRAGMENT without what is not wanted: ALONE has no shadows and no table, PLAIN no picture."""
+    version, rest = fragment.lstrip().split("\n", 1)
+    return "\n".join([version, *(f"#define {name}" for name in names), rest])
+
 
 LABEL_VERTEX = """
 #version 330

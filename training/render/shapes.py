@@ -176,11 +176,11 @@ def capsule() -> Mesh:
     return revolved(np.concatenate([(top * [1, -1])[::-1], top]))
 
 
-def torus(tube: float = 0.14) -> Mesh:
-    """Ring of outer diameter 1 and the given tube radius."""
-    angle = 2 * np.pi * np.arange(24) / 24
+def torus(tube: float = 0.14, around: int = 24, segments: int = 40) -> Mesh:
+    """Ring of outer diameter 1 and the given tube radius, of 2 x around x segments triangles."""
+    angle = 2 * np.pi * np.arange(around) / around
     profile = np.stack([0.5 - tube + tube * np.cos(angle), tube * np.sin(angle)], 1)
-    return _revolved_closed(profile)
+    return _revolved_closed(profile, segments)
 
 
 def _revolved_closed(profile: np.ndarray, segments: int = 40) -> Mesh:

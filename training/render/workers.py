@@ -14,9 +14,20 @@ import cv2
 
 from training.render.config import RenderConfig
 from training.render.maker import ImageMaker
-from training.render.writer import Record, write_image
+from training.render.views import ViewMaker
+from training.render.writer import Record, write_image, write_view
 
-_maker: ImageMaker | None = None
+_maker: ImageMaker | ViewMaker | None = None
+
+
+def make_maker(config: RenderConfig, seed: int) -> ImageMaker | ViewMaker:
+    """What makes the images of this kind."""
+    return (ViewMaker if config.view == "object" else ImageMaker)(config, seed)
+
+
+def _make(maker: ImageMaker | ViewMaker, folder: Path, number: int, index: int) -> Record:
+    write = write_view if isinstance(maker, ViewMaker) else write_image
+    return write(maker(index), folder, number, maker.config)
 
 
 def _start(config: RenderConfig, seed: int) -> None:
@@ -25,7 +36,7 @@ def _start(config: RenderConfig, seed: int) -> None:
     os.environ["LP_NUM_THREADS"] = "1"  # llvmpipe: one thread for each of several processes
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _maker = ImageMaker(config, seed)
+    _maker = make_maker(config, seed)
 
 
 def _end_with_parent() -> None:
@@ -35,11 +46,11 @@ def _end_with_parent() -> None:
 
 def _work(job: tuple[Path, int, int]) -> Record:
     folder, number, index = job
-    return write_image(_maker(index), folder, number, _maker.config)
+    return _make(_maker, folder, number, index)
 
 
 class Workers:
-    """One ImageMaker here, or one in each of several processes. A context manager."""
+    """One maker of images here, or one in each of several processes. A context manager."""
 
     def __init__(self, config: RenderConfig, seed: int, count: int) -> None:
         self.config, self.pool, self.maker = config, None, None
@@ -47,7 +58,7 @@ class Workers:
             context = multiprocessing.get_context("spawn")
             self.pool = ProcessPoolExecutor(count, context, _start, (config, seed))
         else:
-            self.maker = ImageMaker(config, seed)
+            self.maker = make_maker(config, seed)
 
     def __enter__(self) -> Workers:
         return self
@@ -66,4 +77,4 @@ class Workers:
         jobs = [(folder, number, index) for number, index in enumerate(indices)]
         if self.pool is not None:
             return self.pool.map(_work, jobs, chunksize=4)
-        return (write_image(self.maker(index), folder, number, self.config) for _, number, index in jobs)
+        return (_make(self.maker, *job) for job in jobs)
