@@ -71,12 +71,15 @@ Then: ros2 launch pose_kd_ros pose.launch.py bundle:=bundles/mine
 
 
 def run_train(config: RunConfig) -> None:
+    from .learner import cost_so_far
     from .train import Stopped, train
 
     try:
+        last, cost = train(config), cost_so_far(config.folder)
         print(
-            f"trained: {train(config)}; "
-            f"next: python -m training export {config.folder} --out bundles/{config.name}"
+            f"{cost['train_crops_per_second']:g} crops a second; "
+            f"{cost['train_waiting_share']:.1%} of the time waited for crops\n"
+            f"trained: {last}; next: python -m training export {config.folder} --out bundles/{config.name}"
         )
     except Stopped as stopped:
         print(stopped)

@@ -23,6 +23,7 @@ class Cost:
         default_factory=list
     )  # milliseconds, or pairs of CUDA events that may not have come yet
     peak: float = 0.0  # MB
+    waited: float = 0.0  # seconds for batches, since this call began
 
     @contextmanager
     def sample(
@@ -45,13 +46,26 @@ class Cost:
         more = torch.cuda.max_memory_allocated(device) - before
         self.peak = max(self.peak, (more + held(modules, optimizers)) / 1e6)
 
+    def counting_waits(self, batches: Iterable) -> Iterator:
+        """The batches; the time that the loop waits for each is counted."""
+        batches = iter(batches)
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
     def figures(self, crops: int) -> dict[str, float]:
         """train_seconds of all calls; train_crops_per_second of the loop, whatever trains beside;
+        train_waiting_share of this call's time, in which the loop waited for its loaders;
         train_step_ms, forward, losses, backward and update of this network alone; train_peak_memory_mb: on a
         GPU what this network alone would need, on a CPU the whole process."""
         seconds = self.before + time.perf_counter() - self.began
         times = [s if isinstance(s, float) else s[0].elapsed_time(s[1]) for s in self.samples[-20:]]
         result = {"train_seconds": seconds, "train_crops_per_second": crops / seconds}
+        result["train_waiting_share"] = self.waited / max(seconds - self.before, 1e-9)
         if times:
             result["train_step_ms"] = sorted(times)[len(times) // 2]
             result["train_peak_memory_mb"] = self.peak

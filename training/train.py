@@ -176,6 +176,8 @@ def train_together(configs: list[RunConfig]) -> list[Path]:
     batches = on_device(fabric, make_loader(dataset, config, first, last, fabric))
     names = " + ".join(each.config.name for each in learners)
     hidden = fabric.global_rank > 0
+    for learner in learners:
+        batches = learner.cost.counting_waits(batches)
     bar = tqdm(batches, initial=first, total=last, desc=names, unit="step", disable=hidden)
     splits = (dataset, config.split), (validation, config.val_split)
     with ExitStack() as stack:

@@ -127,7 +127,8 @@ def test_rows_that_are_there_are_kept_and_those_not_reached_say_so(rows, tiny_da
     assert [r["status"] for r in content] == ["measured"] * 4
     assert content[3]["name"].endswith("width 16, depth 1: none, mean of 2 seeds")
     assert content[3]["seeds"] == 2
-    cost = {"train_seconds", "train_crops_per_second", "train_step_ms", "train_peak_memory_mb"}
+    names = ("seconds", "crops_per_second", "waiting_share", "step_ms", "peak_memory_mb")
+    cost = {f"train_{name}" for name in names}
     assert all(cost < set(row) and min(row[name] for name in cost) > 0 for row in content)
     assert (rows[1].run.folder / FIGURES).read_bytes() == kept
 
