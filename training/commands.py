@@ -51,7 +51,7 @@ class Export:
     search_size: int = 320
     """Longer side, pixels, of the whole frame when nothing is tracked; larger finds smaller objects and costs
     more. A multiple of the network's largest stride: 64, with five levels (teacher) 128."""
-    val_images: int = 600
+    val_images: int = 2000
     """Images of the run's validation split on which pose_score is chosen and the manifest's figures are
     measured. 0, or a run with an empty val_split: pose_score is 0, so that every pose is kept."""
 

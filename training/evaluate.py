@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import expit, logit
 from tqdm import tqdm
 
 from pose_kd_ros.bundle.manifest import DecodeSpec
@@ -34,6 +36,7 @@ from pose_kd_ros.pipeline.network import load_network
 from pose_kd_ros.pipeline.regional import RegionalEstimator
 
 LEAST_FOUND = 20  # for a scale of covariances that means something
+LOWEST_SCORE = 0.05
 ALARMS_PER_IMAGE = 1 / 100  # the score threshold is chosen so that held-out renders have no more
 
 
@@ -64,12 +67,18 @@ def measure(
     return groups, len(seconds), seconds
 
 
-def choose(
-    bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse"
-) -> tuple[DecodeSpec, dict[str, float]]:
-    """Fit the score's weights and the covariances' scale and choose the lowest pose_score with at most
-    ALARMS_PER_IMAGE false alarms, on the first half of the split's first ``limit`` images, or of as many as
-    there are; return these and the figures on the second half.
+class Chosen(NamedTuple):
+    """What ``choose`` fits, measures on other images, and the curve that the threshold is a point of."""
+
+    decode: DecodeSpec
+    metrics: dict[str, float]
+    precision_recall: dict[str, list[float]]
+
+
+def choose(bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse") -> Chosen:
+    """Fit the score's weights and the covariances' scale and choose the pose_score (``alarm_threshold``)
+    on the first half of the split's first ``limit`` images, or of as many as there are; return these and
+    the figures on the second half.
 
     A dense or heatmap bundle, which finds nothing by itself, is given the true boxes; its figures say so.
     """
@@ -81,15 +90,49 @@ def choose(
     weights = fit_confidence(
         np.concatenate([g.evidence for g in fit]), np.concatenate([g.right for g in fit])
     )
-    alarms = np.sort(false_alarm_scores([rescored(g, weights) for g in fit]))[::-1]
-    allowed = int(half * ALARMS_PER_IMAGE)
-    threshold = math.ceil(100 * float(alarms[allowed]) + 1e-6) / 100 if len(alarms) > allowed else 0.05
+    threshold = alarm_threshold(false_alarm_scores([rescored(g, weights) for g in fit]), half)
     scale = covariance_scale([cut(rescored(g, weights), threshold) for g in fit])
     decode = DecodeSpec(bundle.manifest.decode.cell_score, threshold, weights.tolist(), scale)
     groups, images, seconds = measure(estimator, split, limit - first, first, on_fault, given)
-    groups = [cut(rescored(g, weights), threshold) for g in groups]
-    values = figures(groups, images, seconds) | {"coverage_90": coverage(groups, 0.9, scale)}
-    return decode, rounded(values | ({"given_boxes": 1.0} if given else {}))
+    groups = [rescored(g, weights) for g in groups]
+    kept = [cut(g, threshold) for g in groups]
+    values = figures(kept, images, seconds) | every_pose(groups) | {"coverage_90": coverage(kept, 0.9, scale)}
+    values |= {"given_boxes": 1.0} if given else {}
+    return Chosen(decode, rounded(values), precision_recall(groups))
+
+
+def alarm_threshold(scores: np.ndarray, images: int, allowed: float = ALARMS_PER_IMAGE) -> float:
+    """The lowest threshold with ``allowed`` false alarms an image, rounded up to a hundredth; LOWEST_SCORE
+    where there are no more than that. scores: (N,) in [0, 1], of all false alarms in so many images.
+
+    The few highest scores are chance. So an exponential tail is fitted to the upper half of the scores'
+    logits: of n above their median m, with mean excess e, n exp(-(z - m) / e) lie above z. Convention: 400
+    alarms in 100 images with m = -2 and e = 0.5 leave one above z = -2 + 0.5 ln(200) = 0.65, a score of 0.66.
+    """
+    if len(scores) <= max(1.0, allowed * images):
+        return LOWEST_SCORE
+    logits = np.sort(logit(np.clip(scores, 1e-6, 1 - 1e-6)))
+    upper = logits[len(logits) // 2 :]
+    excess = max(float((upper - upper[0]).mean()), 1e-6)
+    reached = upper[0] + excess * math.log(max(len(upper) / (allowed * images), 1.0))
+    return max(LOWEST_SCORE, math.ceil(100 * float(expit(reached)) - 1e-6) / 100)
+
+
+def every_pose(groups: list[Group]) -> dict[str, float]:
+    """The recalls without a threshold of the score, as papers report them: names end in ``_every_pose``."""
+    values = figures(groups, 1, [])
+    return {f"{name}_every_pose": values[name] for name in ("mssd", "mspd", "mssd_01d", "found")}
+
+
+def precision_recall(groups: list[Group]) -> dict[str, list[float]]:
+    """Precision and recall (MSSD < FOUND diameters) at thresholds of the score, for a curve."""
+    curve: dict[str, list[float]] = {"score": [], "precision": [], "recall": []}
+    for threshold in np.linspace(0, 0.98, 50):
+        values = figures([cut(group, threshold) for group in groups], 1, [])
+        row = threshold, values["precision_05d"], values["found"]
+        for name, value in zip(curve, row):
+            curve[name].append(float(value))
+    return curve
 
 
 def surprises_of_found(groups: list[Group]) -> np.ndarray:
@@ -145,14 +188,15 @@ def evaluate_command(
     if opened.manifest.people:
         raise ValueError(f"{bundle}: shows people, wanted objects; see python -m training evaluate-people")
     finder = make_estimator(*_loaded(locator)) if locator else None
-    estimator = make_estimator(opened, network, finder)
+    estimator = make_estimator(opened, network, finder, pose_score=0.0)
     if isinstance(estimator, RegionalEstimator) and not (locator or given_boxes):
         raise ValueError(
             f"{bundle}: of the {estimator.bundle.manifest.family} family, which looks where it is told: "
             "give --locator BUNDLE"
         )
     groups, images, seconds = measure(estimator, split, limit, 0, on_fault, given_boxes)
-    values = figures(groups, images, seconds) | add_recalls(groups)
+    kept = [cut(group, opened.manifest.decode.pose_score) for group in groups]
+    values = figures(kept, images, seconds) | add_recalls(kept) | every_pose(groups)
     values = rounded(values | ({"given_boxes": 1.0} if given_boxes else {}))
     for name, value in values.items():
         print(f"{name:28s} {value:g}")

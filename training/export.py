@@ -52,6 +52,7 @@ JOINT_SCORE = 0.2  # joints below it are not drawn, and are worth nothing in COC
 PARITY = (
     2e-3  # largest deviation between torch and ONNX Runtime: absolute for probabilities, pixels for offsets
 )
+PRECISION_RECALL = "precision_recall.svg"  # in the run's folder
 GOLDEN = GoldenSpec("golden.npz", seed=0, height=256, width=256, tolerance=0.05)
 
 
@@ -315,10 +316,25 @@ def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, va
     decode = DecodeSpec({"keypoint": 0.3, "dense": 0.5, "heatmap": 0.1, "surface": 0.5}[family], 0.0, [])
     bundle = export(config, out, names, search_size, decode)
     if val_images and config.val_split:
-        decode, metrics = choose(bundle, config.data / config.val_split, val_images, config.faults)
-        bundle = with_figures(bundle, decode, metrics)
-        note_evaluation(run, bundle.manifest.training.steps, metrics)
+        chosen = choose(bundle, config.data / config.val_split, val_images, config.faults)
+        bundle = with_figures(bundle, chosen.decode, chosen.metrics)
+        note_evaluation(run, bundle.manifest.training.steps, chosen.metrics)
+        draw_precision_recall(Path(run) / PRECISION_RECALL, chosen.precision_recall, chosen.decode.pose_score)
     return f"{bundle.folder}: {bundle.manifest.network.gflop} GFLOP, {bundle.manifest.training.metrics}"
+
+
+def draw_precision_recall(path: Path, curve: dict[str, list[float]], threshold: float) -> None:
+    """Draw precision over recall of held-out images to ``path``, with the point of the bundle's threshold."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(curve["recall"], curve["precision"])
+    point = int(np.searchsorted(curve["score"], threshold))
+    axes.plot(curve["recall"][point], curve["precision"][point], "o", label=f"pose_score {threshold:g}")
+    axes.set(xlabel="recall (MSSD < 0.5 diameters)", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(loc="lower left")
+    figure.savefig(path)
 
 
 def export_people(config: RunConfig, out: Path, val_people: int) -> str:

@@ -14,7 +14,14 @@ from pose_kd_ros.evaluation.bop_run import Group, figures
 from pose_kd_ros.pipeline.confidence import confidence
 from pose_kd_ros.pipeline.estimator import Estimates, ObjectPose
 from training.data.objects import load_objects
-from training.evaluate import covariance_scale, coverage, fit_confidence, measure
+from training.evaluate import (
+    LOWEST_SCORE,
+    alarm_threshold,
+    covariance_scale,
+    coverage,
+    fit_confidence,
+    measure,
+)
 
 
 def test_fitted_scores_are_frequencies():
@@ -27,6 +34,21 @@ def test_fitted_scores_are_frequencies():
     for low in (0.1, 0.4, 0.7):
         inside = (scores >= low) & (scores < low + 0.1)
         assert right[4000:][inside].mean() == pytest.approx(low + 0.05, abs=0.07)
+
+
+def test_the_threshold_leaves_as_many_false_alarms_as_allowed():
+    """On alarms of other images than those it was fitted on, whose highest scores are chance."""
+    random = np.random.RandomState(0)
+    alarms = 1 / (1 + np.exp(2 - random.exponential(0.8, (40, 300))))  # 300 in 100 images, forty times
+    thresholds = [alarm_threshold(one, 100, 0.05) for one in alarms]
+    left = [(alarms > threshold).sum() / 40 / 100 for threshold in thresholds]
+    assert np.mean(left) == pytest.approx(0.05, rel=0.25)
+    third_worst = [np.sort(one)[-3] for one in alarms]
+    assert np.std(thresholds) < 0.8 * np.std(third_worst)
+
+
+def test_without_false_alarms_the_threshold_is_the_lowest():
+    assert alarm_threshold(np.zeros(0), 100) == alarm_threshold(np.array([0.9]), 100) == LOWEST_SCORE
 
 
 def test_no_right_pose_still_gives_finite_weights():

@@ -20,6 +20,7 @@ from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training import checkpoint  # noqa: E402
 from training.config import RunConfig, check_same, load_config, to_json  # noqa: E402
+from training.evaluate import Chosen  # noqa: E402
 from training.export import export_run  # noqa: E402
 from training.learner import learning_rate  # noqa: E402
 from training.models.network import NetworkConfig  # noqa: E402
@@ -216,10 +217,12 @@ def test_learning_rate_rises_and_falls():
 
 def test_the_exported_bundle_opens_and_replays(trained, tmp_path, monkeypatch):
     chosen = DecodeSpec(0.3, 0.61, [1.0, 2.0, 3.0, 4.0, 5.0], 1.5)
-    monkeypatch.setattr("training.export.choose", lambda *_: (chosen, {"found": 0.25}))
+    curve = {"score": [0.0, 0.5, 1.0], "precision": [0.2, 0.5, 1.0], "recall": [0.9, 0.5, 0.1]}
+    monkeypatch.setattr("training.export.choose", lambda *_: Chosen(chosen, {"found": 0.25}, curve))
     line = export_run(trained.folder, tmp_path / "tiny", {1: "tiny"}, 320, 2)
     assert "GFLOP" in line
     bundle = open_bundle(tmp_path / "tiny")
+    assert "pose_score 0.61" in (trained.folder / "precision_recall.svg").read_text()
     assert bundle.manifest.decode == chosen and bundle.manifest.training.metrics == {"found": 0.25}
     assert bundle.manifest.training.steps == 6 and bundle.objects[0].name == "tiny"
     load_network(bundle)
