@@ -16,7 +16,6 @@ import moderngl
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
 from training.render import pictures, shaders
@@ -73,9 +72,8 @@ class Outline:
 
     def __init__(self, mesh: Mesh) -> None:
         low, size = mesh.box
-        points = np.unique(mesh.positions, axis=0)
         self.centre, self.diameter = low + size / 2, mesh.diameter
-        self.hull = points[ConvexHull(points).vertices] - self.centre
+        self.hull = mesh.hull - self.centre
 
 
 def sample_view(
