@@ -8,6 +8,7 @@ row 0 of the image, so nothing is flipped.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import moderngl
@@ -58,6 +59,18 @@ def clip_from_camera(
     clip[2, 2:] = (far + near) / (far - near), -2 * far * near / (far - near)
     clip[3, 2] = 1
     return clip
+
+
+def window_about(corners: np.ndarray, clip: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(x, y, width, height) of the part of a buffer of `size` (width, height) in which what lies between the
+    corners (8, 3) can be seen, with a pixel to spare; all of it if one is near the camera or behind it."""
+    at = np.column_stack([corners, np.ones(len(corners))]) @ clip.T
+    if at[:, 3].min() < _NEAR:
+        return 0, 0, *size
+    pixels = (at[:, :2] / at[:, 3:] + 1) / 2 * size
+    low = np.clip(np.floor(pixels.min(0)) - 1, 0, size).astype(int)
+    high = np.clip(np.ceil(pixels.max(0)) + 1, 0, size).astype(int)
+    return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
 
 
 def look_at_scene(direction: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
@@ -123,8 +136,10 @@ class Renderer:
         )
 
     def _meshes(self, stock: Stock) -> None:
-        self.vaos, self.own_skins = {}, {}
+        self.vaos, self.own_skins, self.corners = {}, {}, {}
         for name, mesh in stock.meshes.items():
+            low, size = mesh.box
+            self.corners[name] = low + size * list(itertools.product((0, 1), repeat=3))
             buffer = self.ctx.buffer(mesh.interleaved().tobytes())
             full = ("3f 3f 2f 1f 3f", "in_position", "in_normal", "in_uv", "in_layer", "in_colour")
             self.vaos[name] = {"mesh": self.ctx.vertex_array(self.mesh, [(buffer, *full)])}
@@ -146,35 +161,59 @@ class Renderer:
 
     # ---------------------------------------------------------------- labels
 
-    def labels(self, scene: Scene, bodies: tuple[Body, ...] | None = None) -> Labels:
+    def labels(self, scene: Scene) -> Labels:
         """Who is seen in each pixel and how far; exact at pixel centres, no antialiasing."""
         clip = clip_from_camera(scene.K, self.width, self.height) @ scene.T_camera_world
-        everything = scene.bodies + ((scene.table,) if scene.table else ()) if bodies is None else bodies
+        everything = scene.bodies + ((scene.table,) if scene.table else ())
         with self.ctx:
-            return self._draw_labels(self.labels_fbo, clip, everything)
+            read = self._draw_labels(self.labels_fbo, clip, everything, (0, 0, self.width, self.height))
+        return Labels(read[..., 0].astype(np.uint8), read[..., 1])
 
-    def silhouette(self, scene: Scene, body: Body) -> np.ndarray:
-        """(3 H, 3 W) bool: the body alone, on a canvas with a whole picture's margin on each side."""
+    def alone(self, scene: Scene, body: Body) -> np.ndarray:
+        """(H, W) bool: where the body would be seen if there were nothing else."""
+        clip = clip_from_camera(scene.K, self.width, self.height) @ scene.T_camera_world
+        part, (x, y) = self._alone(self.labels_fbo, clip, body)
+        mask = np.zeros((self.height, self.width), bool)
+        mask[y : y + part.shape[0], x : x + part.shape[1]] = part
+        return mask
+
+    def silhouette(self, scene: Scene, body: Body) -> tuple[np.ndarray, tuple[int, int]]:
+        """Bool: the body alone, also beside the picture, as far as a whole picture's margin on each side; and
+        the place (column, row) of the picture's first pixel in it."""
         shift = (float(self.width), float(self.height))
         clip = clip_from_camera(scene.K, 3 * self.width, 3 * self.height, shift) @ scene.T_camera_world
+        part, (x, y) = self._alone(self.large_fbo, clip, body)
+        return part, (self.width - x, self.height - y)
+
+    def _alone(
+        self, target: moderngl.Framebuffer, clip: np.ndarray, body: Body
+    ) -> tuple[np.ndarray, tuple[int, int]]:
+        """The window of the buffer that holds the body, bool, and the window's place in it."""
+        window = window_about(self.corners[body.mesh], clip @ body.T_world_body, target.size)
+        x, y, width, height = window
+        if not width or not height:
+            return np.zeros((height, width), bool), (x, y)
         with self.ctx:
-            return self._draw_labels(self.large_fbo, clip, (body,)).instance > 0
+            return self._draw_labels(target, clip, (body,), window)[..., 0] > 0, (x, y)
 
     def _draw_labels(
-        self, target: moderngl.Framebuffer, clip: np.ndarray, bodies: tuple[Body, ...]
-    ) -> Labels:
+        self,
+        target: moderngl.Framebuffer,
+        clip: np.ndarray,
+        bodies: tuple[Body, ...],
+        window: tuple[int, int, int, int],
+    ) -> np.ndarray:
+        """(height, width, 2) float32 of the window (x, y, width, height): label and depth."""
         target.use()
-        target.clear()
+        target.clear(viewport=window)
         self.ctx.enable_only(moderngl.DEPTH_TEST)
         self._set(self.label, "clip_world", clip)
         for body in bodies:
             self._set(self.label, "world_body", body.T_world_body)
             self.label["label"].value = float(body.label)
             self.vaos[body.mesh]["label"].render()
-        read = np.frombuffer(target.read(components=2, dtype="f4"), np.float32).reshape(
-            target.height, target.width, 2
-        )
-        return Labels(read[..., 0].astype(np.uint8), read[..., 1])
+        read = target.read(viewport=window, components=2, dtype="f4")
+        return np.frombuffer(read, np.float32).reshape(window[3], window[2], 2)
 
     # ---------------------------------------------------------------- colour
 

@@ -48,30 +48,51 @@ def bounding_box(mask: np.ndarray, origin: tuple[int, int] = (0, 0)) -> tuple[in
     return int(x), int(y), int(columns[-1] - columns[0]), int(rows[-1] - rows[0])
 
 
-def instance_labels(renderer: Renderer, scene: Scene) -> tuple[list[InstanceLabel], Labels]:
+@dataclass(frozen=True)
+class Alone:
+    """What is known of a target whatever else is in the scene: mask (H, W); box and pixel count, which go
+    on beside the picture."""
+
+    mask: np.ndarray
+    bbox: tuple[int, int, int, int]
+    pixels: int
+
+
+def instance_labels(
+    renderer: Renderer, scene: Scene, alone: list[Alone] | None = None
+) -> tuple[list[InstanceLabel], Labels]:
     """Labels of the targets that reach into the picture, in their order, and the label images they come
-    from."""
+    from. alone: what `targets_alone` said, if that is known."""
     seen = renderer.labels(scene)
-    labels = (_instance(renderer, scene, body, seen.instance == body.label) for body in scene.targets)
+    alone = targets_alone(renderer, scene) if alone is None else alone
+    labels = (_instance(scene, body, a, seen.instance == body.label) for body, a in zip(scene.targets, alone))
     return [label for label in labels if label.pixels_valid], seen
 
 
-def _instance(renderer: Renderer, scene: Scene, body: Body, visible: np.ndarray) -> InstanceLabel:
-    alone = renderer.labels(scene, (body,)).instance > 0
-    pixels_all, box = int(alone.sum()), bounding_box(alone)
-    if alone[0].any() or alone[-1].any() or alone[:, 0].any() or alone[:, -1].any() or not pixels_all:
-        wide = renderer.silhouette(scene, body)
-        pixels_all, box = int(wide.sum()), bounding_box(wide, (renderer.width, renderer.height))
-    pose = scene.T_camera_world @ body.T_world_body
+def targets_alone(renderer: Renderer, scene: Scene) -> list[Alone]:
+    """Of each target of the scene, in their order."""
+    return [_alone(renderer, scene, body) for body in scene.targets]
+
+
+def _alone(renderer: Renderer, scene: Scene, body: Body) -> Alone:
+    mask = renderer.alone(scene, body)
+    pixels = int(mask.sum())
+    if mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any() or not pixels:
+        wide, origin = renderer.silhouette(scene, body)
+        return Alone(mask, bounding_box(wide, origin), int(wide.sum()))
+    return Alone(mask, bounding_box(mask), pixels)
+
+
+def _instance(scene: Scene, body: Body, alone: Alone, visible: np.ndarray) -> InstanceLabel:
     return InstanceLabel(
         body.object_id,
-        pose,
-        alone,
+        scene.T_camera_world @ body.T_world_body,
+        alone.mask,
         visible,
-        box,
+        alone.bbox,
         bounding_box(visible),
-        pixels_all,
-        int(alone.sum()),
+        alone.pixels,
+        int(alone.mask.sum()),
         int(visible.sum()),
     )
 
@@ -80,9 +101,10 @@ def uncovered(renderer: Renderer, scene: Scene, least: float) -> tuple[Scene, li
     """The scene, less occluders and then less all clutter, where a target's part in the picture is hidden
     too far."""
     without = (scene.bodies, tuple(b for b in scene.bodies if not b.occluder), scene.targets)
+    alone = targets_alone(renderer, scene)
     for bodies in without:
         scene = dataclasses.replace(scene, bodies=bodies)
-        instances, seen = instance_labels(renderer, scene)
+        instances, seen = instance_labels(renderer, scene, alone)
         if all(i.pixels_visible >= least * i.pixels_valid for i in instances):
             break
     return scene, instances, seen

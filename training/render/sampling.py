@@ -67,7 +67,7 @@ def _target_pose(stock: Stock, rng: Rng, object_id: int, on_table: bool) -> np.n
         return transform(Rotation.random(random_state=int(rng.integers(2**31))).as_matrix(), np.zeros(3))
     resting, mesh = stock.resting[object_id], stock.meshes[target_name(object_id)]
     rotation = turn("z", rng.uniform(0, 360)) @ resting[rng.integers(len(resting))]
-    return transform(rotation, [0, 0, -(mesh.positions @ rotation.T)[:, 2].min()])
+    return transform(rotation, [0, 0, -(mesh.hull @ rotation.T)[:, 2].min()])
 
 
 def _camera_pose(

@@ -37,13 +37,19 @@ class Mesh:
         return low, self.positions.max(0) - low
 
     @cached_property
-    def diameter(self) -> float:
-        """Largest distance between two vertices, metres (exact, on the convex hull)."""
+    def hull(self) -> np.ndarray:
+        """(N, 3) vertices of the convex hull, metres: what bounds the mesh from any side."""
         from scipy.spatial import ConvexHull
-        from scipy.spatial.distance import pdist
 
         points = np.unique(self.positions.astype(np.float64), axis=0)
-        return float(pdist(points[ConvexHull(points).vertices]).max())
+        return points[ConvexHull(points).vertices]
+
+    @cached_property
+    def diameter(self) -> float:
+        """Largest distance between two vertices, metres (exact, on the convex hull)."""
+        from scipy.spatial.distance import pdist
+
+        return float(pdist(self.hull).max())
 
     def interleaved(self) -> np.ndarray:
         """(V, 12) float32: position, normal, uv, layer, colour, as the vertex shader reads them."""

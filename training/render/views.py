@@ -16,7 +16,6 @@ import moderngl
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
 from training.render import pictures, shaders
@@ -73,9 +72,8 @@ class Outline:
 
     def __init__(self, mesh: Mesh) -> None:
         low, size = mesh.box
-        points = np.unique(mesh.positions, axis=0)
         self.centre, self.diameter = low + size / 2, mesh.diameter
-        self.hull = points[ConvexHull(points).vertices] - self.centre
+        self.hull = mesh.hull - self.centre
 
 
 def sample_view(
@@ -178,14 +176,13 @@ class ViewRenderer:
         return self.ctx.program(shaders.MESH_VERTEX, shaders.variant(shaders.MESH_FRAGMENT, *names))
 
     def _vertices(self, mesh: Mesh) -> tuple[moderngl.VertexArray, moderngl.VertexArray]:
-        """The mesh for the programs without and with pictures; corners that are alike are kept once."""
-        rows, index = np.unique(mesh.interleaved(), axis=0, return_inverse=True)
-        corners, order = self.ctx.buffer(rows.tobytes()), self.ctx.buffer(index.astype("i4").tobytes())
+        """The mesh for the programs without and with pictures."""
+        corners = self.ctx.buffer(mesh.interleaved().tobytes())
         bare = ("3f 3f 12x 3f", "in_position", "in_normal", "in_colour")
         full = ("3f 3f 2f 1f 3f", "in_position", "in_normal", "in_uv", "in_layer", "in_colour")
         return (
-            self.ctx.vertex_array(self.plain, [(corners, *bare)], order),
-            self.ctx.vertex_array(self.pictured, [(corners, *full)], order),
+            self.ctx.vertex_array(self.plain, [(corners, *bare)]),
+            self.ctx.vertex_array(self.pictured, [(corners, *full)]),
         )
 
     def _skin(self, images: np.ndarray) -> moderngl.TextureArray:

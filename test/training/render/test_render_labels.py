@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from training.render.gl import Renderer
+from training.render.gl import Renderer, clip_from_camera
 from training.render.labels import bounding_box, instance_labels, uncovered
 from training.render.scene import Body, Light, Scene, Stock, target_name, transform
 from training.render.shapes import box, cube
@@ -100,6 +100,25 @@ def test_a_truncated_cube_counts_its_pixels_outside_the_picture(renderer):
     x, y, w, h = label.bbox_obj
     low, high = project(corners).min(0), project(corners).max(0)
     np.testing.assert_array_equal([x, y, x + w, y + h], [*np.ceil(low), *np.floor(high)])
+
+
+BESIDE = [((0.3, 0.2, 0.1), (-0.2, -0.15, 0.4)), ((0, 0, 0.4), (0.6, 0, 0.3)), ((1, 0, 0), (0.03, 0, 0.05))]
+
+
+@pytest.mark.parametrize("rotation, translation", POSES + BESIDE)
+def test_a_silhouette_is_the_same_drawn_in_its_window_or_on_the_whole_canvas(renderer, rotation, translation):
+    """Inside the picture, cut by its rim, beside the canvas, and so near that a part is behind the camera."""
+    body = target(rotation, translation)
+    part, (column, row) = renderer.silhouette(scene_of(body), body)
+    drawn = np.zeros((3 * HEIGHT, 3 * WIDTH), bool)
+    place = slice(HEIGHT - row, HEIGHT - row + part.shape[0]), slice(WIDTH - column, None)
+    drawn[place][:, : part.shape[1]] = part
+    clip = clip_from_camera(K, 3 * WIDTH, 3 * HEIGHT, (WIDTH, HEIGHT))
+    with renderer.ctx:
+        whole = renderer._draw_labels(renderer.large_fbo, clip, (body,), (0, 0, 3 * WIDTH, 3 * HEIGHT))
+    np.testing.assert_array_equal(drawn, whole[..., 0] > 0)
+    inner = drawn[HEIGHT : 2 * HEIGHT, WIDTH : 2 * WIDTH]
+    np.testing.assert_array_equal(renderer.alone(scene_of(body), body), inner)
 
 
 def test_visible_share_of_a_half_covered_cube(renderer):
