@@ -1,5 +1,5 @@
-"""The offline side's command: ``python -m training render | train | export | evaluate | evaluate-people |
-table | online | merge``."""
+"""The offline side's command: ``python -m training make | render | train | export | evaluate |
+evaluate-people | table | online | merge``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from .commands import Evaluate, EvaluatePeople, Export, Merge, Online, Render, Table
+from .commands import Evaluate, EvaluatePeople, Export, Make, Merge, Online, Render, Table
 from .config import RunConfig
 from .recipes import RECIPES
 
@@ -34,6 +34,7 @@ Command = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Table, tyro.conf.subcommand("table")]
     | Annotated[Online, tyro.conf.subcommand("online")]
+    | Annotated[Make, tyro.conf.subcommand("make")]
     | Annotated[Merge, tyro.conf.subcommand("merge")]
 )
 
@@ -59,13 +60,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 HELP = """
 
-From a mesh to a bundle, in four commands:
-  python -m training render --out data/mine --split train --mesh part.ply
-  python -m training render --out data/mine --split val --count 1000 --seed 2 --mesh part.ply
-  python -m training train student-cube-none --name mine --data data/mine --init None --lr 1e-3 --steps 10000
-  python -m training export runs/mine --out bundles/mine --names 1 part
+From a mesh to a bundle, in one command:
+  python -m training make --mesh part.ply --out bundles/part --hours 8
 
-Then: ros2 launch pose_kd_ros pose.launch.py bundle:=bundles/mine
+Then: ros2 launch pose_kd_ros pose.launch.py bundle:=$PWD/bundles/part
 
 `python -m training train --help` lists the recipes, `python -m training render --help` the options."""
 
@@ -97,6 +95,8 @@ def run(command) -> None:
             render_dataset(command.render, command.out, command.split, *part)
         except KeyboardInterrupt:
             raise SystemExit("stopped; the same command goes on where this one was") from None
+    elif isinstance(command, Make):
+        run_make(command)
     elif isinstance(command, Export):
         from .export import export_run
 
@@ -117,6 +117,17 @@ def run(command) -> None:
         from .evaluate import evaluate_command
 
         evaluate_command(*(getattr(command, field.name) for field in fields(command)))
+
+
+def run_make(command: Make) -> None:
+    from .make import make
+    from .train import Stopped
+
+    try:
+        print(make(command))
+    except (KeyboardInterrupt, Stopped):
+        print("stopped; the same command goes on where this one was", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def check_depth(run: RunConfig) -> None:

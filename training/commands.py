@@ -36,6 +36,60 @@ class Render:
 
 
 @dataclass(frozen=True)
+class Make:
+    """Make a bundle from a mesh in the time given: render, train, export, evaluate. Ctrl-C stops it, the same
+    command goes on.
+
+    Example: python -m training make --mesh part.ply --out bundles/part --hours 8
+    """
+
+    mesh: Path
+    """Mesh file (ply, obj, stl), or a BOP models folder for several objects in one network."""
+    out: Path
+    """The bundle's folder; its name is the bundle's name and, of one object, the class name."""
+    hours: float = 8.0
+    """Time for all of it, on this machine as busy as it is now."""
+    mesh_unit: Literal["m", "mm"] = "mm"
+    """Unit of the numbers in the mesh file."""
+    symmetries: Path | None = None
+    """A models_info.json that says how object 1 maps to itself. None: it does not."""
+    appearance: Literal["own", "random"] = "own"
+    """``own``: the mesh has its real colours or texture. ``random``: nobody knows how it looks."""
+    stand: Literal["any", "upright"] = "any"
+    """``upright``: the object always stands with its z axis up, and is seen from above."""
+    pictures: Path | None = None
+    """Folder of photographs to put the object on, none of which shows it. None: procedural pictures."""
+    names: dict[int, str] = field(default_factory=dict)
+    """Class names of several objects by id: --names 1 cup 2 plate."""
+    init: Path | None = None
+    """Checkpoint (last.ckpt) of another surface run to start from, instead of ImageNet weights."""
+    work: Path | None = None
+    """Folder of the data, the run and the evaluation (default: runs/make_<name>)."""
+    seed: int = 0
+
+    @property
+    def folder(self) -> Path:
+        return self.work or Path("runs") / f"make_{self.out.name}"
+
+    @property
+    def render(self) -> RenderConfig:
+        """Of the held-out frames."""
+        return RenderConfig(
+            mesh=self.mesh,
+            mesh_unit=self.mesh_unit,
+            symmetries=self.symmetries,
+            appearance=self.appearance,
+            stand=self.stand,
+            pictures=self.pictures,
+            pictures_split="val" if self.pictures else "all",
+        )
+
+    @property
+    def views(self) -> RenderConfig:
+        return replace(self.render, view="object", pictures_split="train" if self.pictures else "all")
+
+
+@dataclass(frozen=True)
 class Export:
     """Turn a run's last checkpoint into a bundle that the node runs.
 

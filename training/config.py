@@ -107,8 +107,8 @@ class RunConfig:
     online: OnlineConfig = field(default_factory=OnlineConfig)
     init: Path | None = None
     """Checkpoint (last.ckpt) of another run with the same network, whose weights this one starts from."""
-    init_part: Literal["all", "backbone"] = "all"
-    """What of --init to take: all, or the backbone alone, where heads differ."""
+    init_part: Literal["all", "backbone", "trunk"] = "all"
+    """What of --init to take: all; the backbone alone; or all but the last layer, where objects differ."""
     tile_px: int = 0
     """Side of tiles that the data set is cut into and kept in memory: one or two an image, of 0.26 MB at 256;
     0 reads files."""

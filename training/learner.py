@@ -338,14 +338,20 @@ def trained_weights(state: dict) -> dict[str, torch.Tensor]:
     return state.get("average", state["network"])
 
 
+def is_of(part: str, name: str) -> bool:
+    """Whether a weight's name belongs to the part of a network that a run starts from."""
+    if part == "trunk":
+        return not name.startswith("last.")
+    return part == "all" or name.startswith(f"{part}.")
+
+
 def start_from(network: nn.Module, weights: dict[str, torch.Tensor], config: RunConfig) -> None:
     """Load another run's weights, or those of its backbone; raises ValueError where they do not fit."""
-    prefix = "backbone." if config.init_part == "backbone" else ""
-    taken = {name: value for name, value in weights.items() if name.startswith(prefix)}
-    wanted = {name for name in network.state_dict() if name.startswith(prefix)}
+    taken = {name: value for name, value in weights.items() if is_of(config.init_part, name)}
+    wanted = {name for name in network.state_dict() if is_of(config.init_part, name)}
     try:
         if taken.keys() != wanted:
             raise RuntimeError(f"differing parts: {sorted(taken.keys() ^ wanted)[:4]}")
-        network.load_state_dict(taken, strict=not prefix)
+        network.load_state_dict(taken, strict=config.init_part == "all")
     except RuntimeError as error:
         raise ValueError(f"{config.init}: not weights of this {config.init_part} ({error})") from error

@@ -14,15 +14,17 @@ from ..data.augment import AugmentConfig
 from ..data.crops import CropConfig
 from ..models.surface import SurfaceConfig
 
+BATCH = 32  # crops a step
 UNCHANGED = AugmentConfig(0.0, 0.0, 0.0, 0.0, 0.0)  # composed crops have seen a random camera already
 
 
 def surface_lmo() -> RunConfig:
     """EfficientNet-Lite0 with a slim decoder for the eight objects of Occluded-LINEMOD."""
-    return _run("surface_lmo", Path("data/lmo"), 8, 15_000)
+    return surface_run("surface_lmo", Path("data/lmo"), 8, 15_000)
 
 
-def _run(name: str, data: Path, classes: int, steps: int) -> RunConfig:
+def surface_run(name: str, data: Path, classes: int, steps: int) -> RunConfig:
+    """A run on the object views of ``data``, on 128-pixel crops of lite0."""
     return RunConfig(
         name,
         data=data,
@@ -30,7 +32,7 @@ def _run(name: str, data: Path, classes: int, steps: int) -> RunConfig:
         network=SurfaceConfig(classes=classes),
         crops=CropConfig(size=128, margin=1.25, roll_deg=30.0, shift_jitter=0.2),
         augment=UNCHANGED,
-        batch_size=32,
+        batch_size=BATCH,
         steps=steps,
         lr=2e-3,
         encoder_lr=0.3,
