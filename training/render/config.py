@@ -56,8 +56,9 @@ class RenderConfig:
     """
 
     mesh: Path | None = None
-    """Mesh file (ply, obj, stl), or a BOP models folder (obj_<id>.ply and models_info.json with the
-    symmetries): all its objects, several in a scene. None: the procedural cube of `cube_edge_mm`."""
+    """Mesh file (ply, obj, stl), or a folder of several objects, several in a scene: a BOP models folder
+    (obj_<id>.ply and models_info.json with the symmetries), or meshes whose file or folder names begin with
+    the object's id (003_box/textured.obj). None: the procedural cube of `cube_edge_mm`."""
     mesh_unit: Literal["m", "mm"] = "mm"
     """Unit of the numbers in the mesh file."""
     object_id: int = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from training.render.files import read_object, write_whole
 from training.render.shapes import Mesh, box_mapping, cube, face_normals
 
 _METRES = {"m": 1.0, "mm": 1e-3}
+MESH_SUFFIXES = (".ply", ".obj", ".stl")
 _PLAUSIBLE_DIAMETER_M = (0.005, 5.0)
 
 
@@ -31,7 +33,7 @@ def load_targets(config: RenderConfig) -> list[Target]:
     """The objects to be learned: the file or the models folder that the configuration names, or the
     procedural cube.
 
-    Raises ValueError for a folder without models_info.json, or where that names a mesh that is missing.
+    Raises ValueError for a folder that models_info.json or its files' names do not explain.
     """
     if config.mesh is None:
         mesh = cube(config.cube_edge_mm * 1e-3)
@@ -45,7 +47,7 @@ def load_targets(config: RenderConfig) -> list[Target]:
 def _load_folder(folder: Path, unit: str) -> list[Target]:
     path = folder / "models_info.json"
     if not path.exists():
-        raise ValueError(f"{path}: missing; a folder of meshes wants one, with each object's symmetries")
+        return [Target(i, load_mesh(mesh, unit), {}) for i, mesh in sorted(numbered_meshes(folder).items())]
     targets = []
     for object_id in sorted(load_models_info(path)):
         mesh = folder / f"obj_{object_id:06d}.ply"
@@ -53,6 +55,28 @@ def _load_folder(folder: Path, unit: str) -> list[Target]:
             raise ValueError(f"{mesh}: missing, though {path} names object {object_id}")
         targets.append(Target(object_id, load_mesh(mesh, unit), _symmetries_of(path, object_id)))
     return targets
+
+
+def numbered_meshes(folder: Path) -> dict[int, Path]:
+    """The mesh files in a folder and its sub-folders by object id: the number that the file's name, or else
+    its folder's, begins with.
+
+    Convention: 003_cracker_box/textured.obj and 3_box.ply are object 3. Raises ValueError for a mesh without
+    a number, and for two with one.
+    """
+    found: dict[int, Path] = {}
+    files = sorted([*folder.glob("*"), *folder.glob("*/*")])  # unlike rglob, through links to folders
+    for path in (p for p in files if p.suffix.lower() in MESH_SUFFIXES):
+        numbers = [m for name in (path.name, path.parent.name) if (m := re.match(r"(?:obj_)?(\d+)", name))]
+        if not numbers:
+            raise ValueError(f"{path}: wanted a name that begins with the object's id, as in 3_{path.name}")
+        number = int(numbers[0][1])
+        if number in found:
+            raise ValueError(f"{path}: wanted one mesh of object {number}, found {found[number]} too")
+        found[number] = path
+    if not found:
+        raise ValueError(f"{folder}: wanted meshes ({', '.join(MESH_SUFFIXES)}), found none")
+    return found
 
 
 def _symmetries_of(path: Path, object_id: int) -> dict[str, list]:

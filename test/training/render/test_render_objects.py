@@ -1,6 +1,7 @@
 """Data sets of several objects."""
 
 import json
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -11,7 +12,7 @@ from training.data.crops import CropConfig, CropDataset
 from training.data.objects import load_objects
 from training.render.config import RenderConfig
 from training.render.dataset import render_dataset
-from training.render.mesh_files import Target, load_targets, write_models
+from training.render.mesh_files import Target, load_targets, numbered_meshes, write_models
 from training.render.shapes import cube
 
 SYMMETRIES = {"symmetries_discrete": [[-1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]]}
@@ -70,7 +71,7 @@ def test_what_comes_out_trains_a_network_of_several_classes(data):
 
 
 def test_a_folder_that_does_not_say_what_it_holds_is_refused(models, tmp_path):
-    with pytest.raises(ValueError, match=r"models_info.json: missing; a folder of meshes wants one"):
+    with pytest.raises(ValueError, match=r"wanted meshes \(.ply, .obj, .stl\), found none"):
         load_targets(RenderConfig(mesh=tmp_path))
     (tmp_path / "models_info.json").write_text((models / "models_info.json").read_text())
     with pytest.raises(ValueError, match=r"obj_000001.ply: missing, though .* names object 1"):
@@ -81,3 +82,27 @@ def test_another_set_of_objects_in_the_same_place_is_refused(data, models):
     config = RenderConfig(images_per_scene=12, **SMALL)
     with pytest.raises(ValueError, match=r"holds object 1, 5, 9, wanted object 1;"):
         render_dataset(config, data, "val", 12, seed=2)
+
+
+def test_meshes_are_numbered_by_their_files_or_folders(models, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(models / "obj_000005.ply", tmp_path / "elsewhere" / "mesh.ply")
+    (tmp_path / "003_box").symlink_to(tmp_path / "elsewhere")  # as others link their collections
+    shutil.copy(models / "obj_000009.ply", tmp_path / "12_cube.ply")
+    with pytest.raises(
+        ValueError, match=r"elsewhere/mesh.ply: wanted a name that begins with the object's id"
+    ):
+        load_targets(RenderConfig(mesh=tmp_path))
+    (tmp_path / "elsewhere").rename(tmp_path / "7")
+    (tmp_path / "003_box").unlink()
+    (tmp_path / "003_box").symlink_to(tmp_path / "7")
+    found = numbered_meshes(tmp_path)
+    assert {number: path.name for number, path in found.items()} == {
+        3: "mesh.ply",
+        7: "mesh.ply",
+        12: "12_cube.ply",
+    }
+    assert [t.object_id for t in load_targets(RenderConfig(mesh=tmp_path))] == [3, 7, 12]
+    shutil.copy(tmp_path / "12_cube.ply", tmp_path / "12_again.ply")
+    with pytest.raises(ValueError, match=r"wanted one mesh of object 12, found .*12_again.ply too"):
+        load_targets(RenderConfig(mesh=tmp_path))
