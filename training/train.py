@@ -218,14 +218,15 @@ def make_dataset(config: RunConfig, split: str, val: bool = False) -> CropDatase
     """The split as crops, None for an empty name; of people those to learn from or, ``val``, to watch."""
     if config.people:
         return make_people(config, val)
-    if not split:
+    composed = config.network.family == "surface"
+    if not (split or composed):
         return None
     objects = config.load_objects()
     if len(objects) != config.network.classes:
         raise ValueError(
             f"{config.data}: {len(objects)} objects, but network.classes is {config.network.classes}"
         )
-    if config.network.family == "surface":
+    if composed:
         return make_composed(config, objects, val)
     faults, tile_px = Faults(config.faults), config.tile_px if split == config.split else 0
     family = config.network.family

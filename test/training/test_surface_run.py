@@ -9,6 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("moderngl")
 
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
+
 from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
 from pose_kd_ros.core.camera import Camera  # noqa: E402
 from pose_kd_ros.core.object_model import ObjectModel, box_corners, expand_symmetries  # noqa: E402
@@ -248,6 +250,8 @@ def test_a_batch_without_an_object_has_finite_gradients(data, tmp_path):
 
 def test_a_stopped_run_ends_as_one_that_went_through(data, tmp_path, monkeypatch):
     train(settings(data, tmp_path / "whole"))
+    events = EventAccumulator(str(tmp_path / "whole" / "surface")).Reload()
+    assert [event.step for event in events.Scalars("val/point")] == [6]  # of views_val
     presses = iter([False, True])
 
     @contextlib.contextmanager
