@@ -6,10 +6,12 @@ arrays that every process maps, so that a sample costs no decoding.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +54,7 @@ class Views:
         # asarray: a plain array of the same mapped memory is sliced much faster than a memmap
         arrays = [np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in ARRAYS]
         self.rgba, self._depth, self.K, self.T_camera_object, self.object_id = arrays
-        self.unit = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["depth_unit_m"]
+        self.unit = _about(folder)["depth_unit_m"]
         self.of_object = {int(i): np.flatnonzero(self.object_id == i) for i in np.unique(self.object_id)}
 
     def __reduce__(self):
@@ -73,20 +75,32 @@ def packed(split: Path) -> Path:
     folder, images = split / PACKED, BopDataset(split, Faults()).images
     if not images:
         raise ValueError(f"{split}: wanted object views (render --view object), found no images")
-    ends = repr([len(images), images[0], images[-1]])  # with their poses, which no other seed has
-    fingerprint = hashlib.sha256(ends.encode()).hexdigest()
-    about = folder / ABOUT
-    if not about.exists() or json.loads(about.read_text(encoding="utf-8"))["views"] != fingerprint:
-        part = split / f"{PACKED}.part-{os.getpid()}"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
+    fingerprint = _fingerprint(images)
+    if _about(folder).get("views") != fingerprint:
+        part = Path(tempfile.mkdtemp(prefix=f"{PACKED}.", dir=split))
         try:
             _pack(images, part, fingerprint)
             shutil.rmtree(folder, ignore_errors=True)
-            os.replace(part, folder)
+            with contextlib.suppress(OSError):  # another process has made the same in the meantime
+                os.replace(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+def _about(folder: Path) -> dict:
+    about = folder / ABOUT
+    return json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
+
+
+def _fingerprint(images: list[BopImage]) -> str:
+    """A name for views: their number, and the cameras and poses of the first and last, which no other seed
+    has."""
+    ends = [
+        (image.K.tolist(), [i.T_camera_object.tolist() for i in image.instances])
+        for image in (images[0], images[-1])
+    ]
+    return hashlib.sha256(repr((len(images), ends)).encode()).hexdigest()
 
 
 def _pack(images: list[BopImage], folder: Path, fingerprint: str) -> None:
