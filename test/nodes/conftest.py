@@ -60,7 +60,7 @@ class Ros:
 
     @staticmethod
     def receivers():
-        """Threads of Fast DDS that wait for messages: none, once the last node of this process is destroyed."""
+        """Fast DDS's threads that wait for messages: none, once the last node of the process is destroyed."""
         names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
         return [name for name in names if name.startswith("dds.udp")]
 
