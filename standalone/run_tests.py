@@ -18,6 +18,7 @@ from pathlib import Path
 
 from standalone.judge_tests import judge
 from standalone.layout import ROOT
+from standalone.shared_memory import sweep
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,11 @@ def run_all(folder: Path) -> list[str]:
 
 
 def main() -> int:
-    wrong = run_all(Path(sys.argv[1]))
+    sweep()
+    try:
+        wrong = run_all(Path(sys.argv[1]))
+    finally:
+        sweep()
     if wrong:
         print("", *wrong, sep="\n", file=sys.stderr)
     return int(bool(wrong))
