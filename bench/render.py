@@ -65,10 +65,10 @@ def main() -> None:
     args = parser.parse_args()
     cv2.setNumThreads(1)
     config = RenderConfig(pictures=args.pictures)
-    maker = ImageMaker(config, 1)
-    rows = dict(measure(maker, args.images)) | dict(measure_views(args.images, args.models))
-    with maker.renderer.ctx as context:
-        setting = f"{context.info['GL_RENDERER']}, {config.width}x{config.height}, {args.images} scenes"
+    with ImageMaker(config, 1) as maker:
+        rows = dict(measure(maker, args.images)) | dict(measure_views(args.images, args.models))
+        with maker.renderer.ctx as context:
+            setting = f"{context.info['GL_RENDERER']}, {config.width}x{config.height}, {args.images} scenes"
     print(setting)
     first = next(iter(rows.values()))
     for name, rate in rows.items():
@@ -89,16 +89,16 @@ def measure(maker: ImageMaker, count: int) -> Iterable[tuple[str, Rate]]:
     rate, scenes = timed(
         lambda i: sample_scene(config, maker.stock, np.random.default_rng([1, i])), range(count)
     )
-    plain = Renderer(maker.stock, config.width, config.height, samples=1, shadows=False)
-    yield "colour, no antialiasing, no shadows", timed(plain.image, scenes)[0]
+    with Renderer(maker.stock, config.width, config.height, samples=1, shadows=False) as plain:
+        yield "colour, no antialiasing, no shadows", timed(plain.image, scenes)[0]
     yield f"colour, {config.samples} samples a pixel, shadows", timed(renderer.image, scenes)[0]
     yield "labels: masks, boxes, pixel counts", timed(lambda s: uncovered(renderer, s, 0.3), scenes)[0]
     yield "making up the scene and its pictures", rate
     images = [renderer.image(scene) for scene in scenes]
     rng = np.random.default_rng(0)
     yield "camera effects", timed(lambda image: camera_effects(image, rng), images)[0]
-    without = ImageMaker(dataclasses.replace(config, effects=False), 1)
-    yield "finished image without effects", timed(without, range(count))[0]
+    with ImageMaker(dataclasses.replace(config, effects=False), 1) as without:
+        yield "finished image without effects", timed(without, range(count))[0]
     rate, made = timed(maker, range(count))
     yield "finished image", rate
     with tempfile.TemporaryDirectory() as folder:
@@ -119,13 +119,11 @@ def measure_views(count: int, models: Path | None) -> Iterable[tuple[str, Rate]]
             (Path(folder) / part).mkdir()
         named = {"20,000 triangles": Path(folder) / "models", "given models": models}
         for name, mesh in ((name, mesh) for name, mesh in named.items() if mesh):
-            maker = ViewMaker(RenderConfig(mesh=mesh, view="object", appearance="own", stand="upright"), 1)
-            write = partial(_write_view, maker, Path(folder))
-            yield (
-                f"object view and its files, {maker.renderer.size} px, {name}",
-                timed(write, range(count))[0],
-            )
-            maker.renderer.release()
+            config = RenderConfig(mesh=mesh, view="object", appearance="own", stand="upright")
+            with ViewMaker(config, 1) as maker:
+                write = partial(_write_view, maker, Path(folder))
+                rate = timed(write, range(count))[0]
+            yield f"object view and its files, {config.views.view_px} px, {name}", rate
 
 
 def _write_view(maker: ViewMaker, folder: Path, index: int) -> None:

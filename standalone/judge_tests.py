@@ -15,12 +15,13 @@ from standalone.layout import ROOT
 ALLOWED = re.compile(r"\b(launch|launch_ros|tf2_ros|cv_bridge|CUDA|no browser)\b")
 # Allowed only where there is no folder of development data.
 DATA = re.compile(r"\bshared data\b")
+HAS_DATA = (ROOT.parent / "shared" / "data").is_dir()
 
 
-def judge(report: Path, at_least: int, with_data: bool) -> list[str]:
+def judge(report: Path, at_least: int, with_data: bool = HAS_DATA) -> list[str]:
     """Returns what is wrong with a run, one sentence each; none if all is well.
 
-    with_data: ../shared is there.
+    with_data: ../shared/data is there.
     """
     cases = list(ElementTree.parse(report).getroot().iter("testcase"))
     skipped = {name(case): reason(case) for case in cases if case.find("skipped") is not None}
@@ -52,7 +53,7 @@ def main() -> int:
         "--at-least", type=int, required=True, metavar="N", help="so many tests must have run"
     )
     options = parser.parse_args()
-    wrong = judge(options.report, options.at_least, (ROOT.parent / "shared" / "data").is_dir())
+    wrong = judge(options.report, options.at_least)
     print("\n".join(wrong), file=sys.stderr, end="\n" if wrong else "")
     return int(bool(wrong))
 

@@ -29,7 +29,8 @@ class Render:
     seed: int = 1
     """Image i depends on the settings, this and i alone; two splits want two seeds."""
     workers: int = 1
-    """Processes; more than one gives each a single thread."""
+    """Processes; more than one gives each a single thread. 0: no process of its own; a graphics driver that
+    aborts then ends the command without a word of which image it was."""
     shard: str = "0/1"
     """Part i/n of the scenes, to a folder of its own; `merge OUT/SPLIT` puts the n together."""
     render: tyro.conf.OmitArgPrefixes[RenderConfig] = field(default_factory=RenderConfig)

@@ -61,13 +61,14 @@ def make(command: Make) -> str:
     plan = plan_of(command, objects)
     print(in_words(plan, command), flush=True)
     data, run = command.folder / "data", run_of(command, plan, objects)
-    render_dataset(command.views, data, "views", plan.views, seed=1)
-    render_dataset(command.views, data, "views_val", max(objects, int(VAL_VIEWS * plan.views)), seed=2)
+    render_dataset(command.views, data, "views", plan.views, seed=1, workers=1)
+    watched = max(objects, int(VAL_VIEWS * plan.views))
+    render_dataset(command.views, data, "views_val", watched, seed=2, workers=1)
     train(run)
-    render_dataset(command.render, data, "val", plan.frames, seed=3)
+    render_dataset(command.render, data, "val", plan.frames, seed=3, workers=1)
     names = command.names or ({1: command.out.name} if objects == 1 else {})
     said = export_run(run.folder, command.out, names, 480, plan.frames)
-    render_dataset(command.render, data, "test", PAGE_FRAMES, seed=4)
+    render_dataset(command.render, data, "test", PAGE_FRAMES, seed=4, workers=1)
     page = command.folder / "evaluation"
     where = ["--bop", str(data / "test"), "--bundle", str(command.out), "--out", str(page)]
     if evaluate([*where, "--no-vsd"]):

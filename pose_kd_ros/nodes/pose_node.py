@@ -97,11 +97,12 @@ class PoseNode(LifecycleNode):
         return self._attempt("recover", self._unload)
 
     def destroy_node(self) -> None:
-        """End the worker too: while its thread lives it holds the node, and with it a DDS participant."""
+        """End the worker and the state machine too: each holds the node, and with it a DDS participant."""
         try:
             self._unload()
         finally:
             super().destroy_node()
+            self._state_machine.destroy_when_not_in_use()  # LifecycleNode leaves that to the collector
 
     def _attempt(self, name: str, action: Callable[[], None]) -> TransitionCallbackReturn:
         """rclpy swallows what a transition raises, so the reason is told here and kept for /diagnostics."""

@@ -63,6 +63,16 @@ def test_a_node_that_is_destroyed_while_active_ends_its_worker(ros, discs):
     assert not worker._thread.is_alive()
 
 
+def test_a_destroyed_node_takes_its_participant_along(ros, discs):
+    """Else its threads receive until the collector comes by, on whatever thread, in whatever test."""
+    node = PoseNode(parameter_overrides=[Parameter("bundle", value=discs), Parameter("threads", value=1)])
+    ros.add(node)
+    node.start()
+    assert ros.receivers()
+    ros.remove(node)
+    assert ros.receivers() == []
+
+
 def test_every_parameter_is_described_and_has_its_range(ros):
     rig = Rig(ros, autostart=False, camera=False)
     client = ros.node("reader").create_client(DescribeParameters, "/pose_node/describe_parameters")

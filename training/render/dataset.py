@@ -31,15 +31,17 @@ def render_dataset(
     split: str,
     count: int,
     seed: int,
-    workers: int = 1,
+    workers: int = 0,
     shard: tuple[int, int] = (0, 1),
 ) -> None:
-    """Writes `count` images to <out>/<split>/ as BOP scenes, and <out>/models. With a shard (i, n), every
-    n-th scene from i on, to <out>/<split>.shard-i-of-n/ (training.shards merges them).
+    """Writes `count` images to <out>/<split>/ as BOP scenes, and <out>/models, in `workers` processes (0: in
+    this one). With a shard (i, n), every n-th scene from i on, to <out>/<split>.shard-i-of-n/
+    (training.shards merges them).
 
     Complete scenes of an earlier, interrupted run with the same configuration and seed are kept.
     Raises ValueError where <out>/<split> was rendered with another configuration, mesh or seed (naming the
-    field) or holds scenes that `count` images do not have, and where <out>/models is of other objects.
+    field) or holds scenes that `count` images do not have, and where <out>/models is of other objects;
+    ChildProcessError, naming the image, where a process was killed or aborted.
     """
     folder = Path(out) / split
     if shard[1] > 1:

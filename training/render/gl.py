@@ -87,21 +87,42 @@ def look_at_scene(direction: np.ndarray, centre: np.ndarray, radius: float) -> n
     return clip
 
 
-class Renderer:
-    """Holds a graphics context, the meshes and the buffers; every call draws one whole scene.
+class OwnsContext:
+    """Holds the graphics context ``ctx``, and with it every buffer, texture and shader in it.
 
-    A process has one current context: each call makes its own the current one, so several renderers may live
-    side by side (in one thread).
+    A context manager: what is not released stays for as long as the process does (with llvmpipe 20 MB and
+    50 memory maps), since the garbage collector does not free a context. A process has one current context:
+    each call makes its own the current one, so several may live side by side (in one thread).
     """
+
+    ctx: moderngl.Context
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Ends the graphics context and all that is in it."""
+        self.ctx.release()
+
+
+class Renderer(OwnsContext):
+    """Holds a graphics context, the meshes and the buffers; every call draws one whole scene."""
 
     def __init__(self, stock: Stock, width: int, height: int, samples: int = 4, shadows: bool = True) -> None:
         """Raises RuntimeError, saying which packages are needed, where EGL gives no context."""
         self.ctx = egl_context()
         self.width, self.height, self.shadows = width, height, shadows
-        with self.ctx:
-            self._programs()
-            self._buffers(min(samples, self.ctx.max_samples))
-            self._meshes(stock)
+        try:
+            with self.ctx:
+                self._programs()
+                self._buffers(min(samples, self.ctx.max_samples))
+                self._meshes(stock)
+        except BaseException:
+            self.release()
+            raise
 
     def _programs(self) -> None:
         ctx = self.ctx
@@ -154,10 +175,6 @@ class Renderer:
         skin.build_mipmaps()
         skin.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
         return skin
-
-    def release(self) -> None:
-        """Gives the graphics context back."""
-        self.ctx.release()
 
     # ---------------------------------------------------------------- labels
 

@@ -27,12 +27,18 @@ class Rendered:
 
 
 class ImageMaker:
-    """Image number -> finished image; owns the renderer of one process."""
+    """Image number -> finished image; owns the renderer of one process. A context manager."""
 
     def __init__(self, config: RenderConfig, seed: int) -> None:
         self.config, self.seed = config, seed
         self.stock = make_stock(config)
         self.renderer = Renderer(self.stock, config.width, config.height, config.samples, config.shadows)
+
+    def __enter__(self) -> ImageMaker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.renderer.release()
 
     def __call__(self, index: int) -> Rendered:
         rng = np.random.default_rng([self.seed, index])

@@ -21,7 +21,7 @@ from scipy.spatial.transform import Rotation
 from training.render import pictures, shaders
 from training.render.clutter import loguniform, material
 from training.render.config import RenderConfig
-from training.render.gl import clip_from_camera, egl_context
+from training.render.gl import OwnsContext, clip_from_camera, egl_context
 from training.render.labels import InstanceLabel, bounding_box
 from training.render.mesh_files import Target, load_targets
 from training.render.sampling import looking, scene_lights
@@ -154,23 +154,30 @@ def is_closed(mesh: Mesh) -> bool:
     return bool((volumes[np.unique(parts)] > 0).all())
 
 
-class ViewRenderer:
-    """Holds a graphics context, the objects' meshes and one buffer; draws one view at a time. Release it."""
+class ViewRenderer(OwnsContext):
+    """Holds a graphics context, the objects' meshes and one buffer; draws one view at a time."""
 
     def __init__(self, meshes: dict[int, Mesh], size_px: int) -> None:
         """Raises RuntimeError, saying which packages are needed, where EGL gives no context."""
         self.ctx, self.size, self.side = egl_context(), size_px, 2 * size_px + 1
-        with self.ctx:
-            self.ctx.front_face = "cw"  # rows go down in the picture, which mirrors the winding
-            self.plain = self._program("ALONE", "PLAIN")
-            self.pictured = self._program("ALONE")
-            samples = (self.side, self.side)
-            self.buffer = self.ctx.framebuffer(
-                [self.ctx.renderbuffer(samples, 4)], self.ctx.depth_renderbuffer(samples)
-            )
-            self.skins = {i: self._skin(m.texture[None]) for i, m in meshes.items() if m.texture is not None}
-            self.vertices = {i: self._vertices(mesh) for i, mesh in meshes.items()}
-            self.closed = {i for i, mesh in meshes.items() if is_closed(mesh)}
+        try:
+            with self.ctx:
+                self._fill(meshes)
+        except BaseException:
+            self.release()
+            raise
+        self.closed = {i for i, mesh in meshes.items() if is_closed(mesh)}
+
+    def _fill(self, meshes: dict[int, Mesh]) -> None:
+        self.ctx.front_face = "cw"  # rows go down in the picture, which mirrors the winding
+        self.plain = self._program("ALONE", "PLAIN")
+        self.pictured = self._program("ALONE")
+        samples = (self.side, self.side)
+        self.buffer = self.ctx.framebuffer(
+            [self.ctx.renderbuffer(samples, 4)], self.ctx.depth_renderbuffer(samples)
+        )
+        self.skins = {i: self._skin(m.texture[None]) for i, m in meshes.items() if m.texture is not None}
+        self.vertices = {i: self._vertices(mesh) for i, mesh in meshes.items()}
 
     def _program(self, *names: str) -> moderngl.Program:
         return self.ctx.program(shaders.MESH_VERTEX, shaders.variant(shaders.MESH_FRAGMENT, *names))
@@ -191,10 +198,6 @@ class ViewRenderer:
         skin.build_mipmaps()
         skin.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
         return skin
-
-    def release(self) -> None:
-        """Gives the graphics context back."""
-        self.ctx.release()
 
     def __call__(self, scene: ViewScene) -> tuple[np.ndarray, np.ndarray]:
         """rgba (S, S, 4) uint8 and depth (S, S) float32 metres, as in RenderedView."""
@@ -271,7 +274,7 @@ def _metres(z: np.ndarray, near: float, far: float) -> np.ndarray:
 
 
 class ViewMaker:
-    """Image number -> finished view; owns the renderer of one process."""
+    """Image number -> finished view; owns the renderer of one process. A context manager."""
 
     def __init__(self, config: RenderConfig, seed: int) -> None:
         self.config, self.seed = config, seed
@@ -279,6 +282,12 @@ class ViewMaker:
         self.photos = pictures.load_photographs(config.pictures, config.pictures_split)
         self.outlines = {t.object_id: Outline(t.mesh) for t in targets}
         self.renderer = ViewRenderer({t.object_id: t.mesh for t in targets}, config.views.view_px)
+
+    def __enter__(self) -> ViewMaker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.renderer.release()
 
     def __call__(self, index: int) -> RenderedView:
         rng = np.random.default_rng([self.seed, index])

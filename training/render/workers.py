@@ -1,13 +1,15 @@
-"""Makes the images of a scene, here or in several processes; one that dies ends the run with an error."""
+"""Makes the images of a scene, here or in processes; one that dies ends the run with an error."""
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
@@ -17,7 +19,9 @@ from training.render.maker import ImageMaker
 from training.render.views import ViewMaker
 from training.render.writer import Record, write_image, write_view
 
+CLEAN = (None, 0, -signal.SIGTERM)  # with SIGTERM the pool ends those that are left
 _maker: ImageMaker | ViewMaker | None = None
+_taken: Sequence[int] = ()  # by image of the scene: the process that works on it, or 0
 
 
 def make_maker(config: RenderConfig, seed: int) -> ImageMaker | ViewMaker:
@@ -30,13 +34,15 @@ def _make(maker: ImageMaker | ViewMaker, folder: Path, number: int, index: int) 
     return write(maker(index), folder, number, maker.config)
 
 
-def _start(config: RenderConfig, seed: int) -> None:
-    global _maker
+def _start(config: RenderConfig, seed: int, alone: bool, taken: Sequence[int]) -> None:
+    global _maker, _taken
+    faulthandler.enable()  # a graphics driver may abort
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started us
-    os.environ["LP_NUM_THREADS"] = "1"  # llvmpipe: one thread for each of several processes
-    cv2.setNumThreads(1)
+    if not alone:
+        os.environ["LP_NUM_THREADS"] = "1"  # llvmpipe: one thread for each of several processes
+        cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _maker = make_maker(config, seed)
+    _maker, _taken = make_maker(config, seed), taken
 
 
 def _end_with_parent() -> None:
@@ -46,17 +52,24 @@ def _end_with_parent() -> None:
 
 def _work(job: tuple[Path, int, int]) -> Record:
     folder, number, index = job
-    return _make(_maker, folder, number, index)
+    _taken[number] = os.getpid()
+    record = _make(_maker, folder, number, index)
+    _taken[number] = 0
+    return record
 
 
 class Workers:
-    """One maker of images here, or one in each of several processes. A context manager."""
+    """One maker of images in each of `count` processes, or with 0 one here: then a driver that aborts ends
+    this process. A context manager."""
 
     def __init__(self, config: RenderConfig, seed: int, count: int) -> None:
         self.config, self.pool, self.maker = config, None, None
-        if count > 1:
+        if count:
             context = multiprocessing.get_context("spawn")
-            self.pool = ProcessPoolExecutor(count, context, _start, (config, seed))
+            self.taken = context.Array("q", config.images_per_scene, lock=False)
+            arguments = (config, seed, count == 1, self.taken)
+            self.pool = ProcessPoolExecutor(count, context, _start, arguments)
+            self.processes: set[multiprocessing.Process] = set()
         else:
             self.maker = make_maker(config, seed)
 
@@ -67,14 +80,36 @@ class Workers:
         if self.pool is not None:
             self.pool.shutdown(wait=True, cancel_futures=True)
         else:
-            self.maker.renderer.release()
+            self.maker.__exit__()
 
     def write(self, folder: Path, indices: range) -> Iterator[Record]:
         """Writes images `indices` as numbers 0, 1, ... of a scene; yields their records in order.
 
-        Raises BrokenProcessPool where a process was killed.
+        Raises ChildProcessError, which names the image, where a process was killed or aborted.
         """
         jobs = [(folder, number, index) for number, index in enumerate(indices)]
-        if self.pool is not None:
-            return self.pool.map(_work, jobs, chunksize=4)
-        return (_make(self.maker, *job) for job in jobs)
+        if self.pool is None:
+            yield from (_make(self.maker, *job) for job in jobs)
+            return
+        try:
+            results = self.pool.map(_work, jobs, chunksize=4)
+            self.processes.update(multiprocessing.active_children())
+            yield from results
+        except BrokenProcessPool as error:
+            raise ChildProcessError(self._obituary(indices)) from error
+
+    def _obituary(self, indices: range) -> str:
+        for process in self.processes:
+            process.join(5)
+        ends = {p.pid: how_it_ended(p.exitcode) for p in self.processes if p.exitcode not in CLEAN}
+        at = [index for index, pid in zip(indices, self.taken) if pid in ends]
+        where = f"image {at[0]}" if at else f"images {indices[0]} to {indices[-1]}"
+        how = next(iter(ends.values()), "an error")
+        return (
+            f"{where}: wanted a picture, found the process that made it ended by {how}, see above; "
+            "the same command goes on where this one was"
+        )
+
+
+def how_it_ended(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

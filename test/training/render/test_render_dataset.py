@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,12 +48,12 @@ def digests(folder):
 
 
 def test_what_is_written_is_what_the_reader_reads(rendered):
-    maker = ImageMaker(SMALL, SEED)
     images = BopDataset(rendered / "train").images
     assert [(i.scene_id, i.image_id) for i in images] == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)]
     assert sum(len(i.instances) for i in images) >= 3
-    for index, image in enumerate(images):
-        made = maker(index)
+    with ImageMaker(SMALL, SEED) as maker:
+        made_again = [maker(index) for index in range(COUNT)]
+    for image, made in zip(images, made_again):
         np.testing.assert_array_equal(image.K, made.K)
         np.testing.assert_allclose(image.load_depth(), made.depth, atol=0.00006)
         assert np.abs(image.load_rgb().astype(int) - made.rgb).mean() < 8  # JPEG
@@ -81,7 +82,8 @@ def test_the_same_seed_gives_the_same_bytes(rendered, tmp_path):
 
 
 def test_another_seed_gives_another_image():
-    assert not np.array_equal(ImageMaker(SMALL, 1)(0).rgb, ImageMaker(SMALL, 2)(0).rgb)
+    with ImageMaker(SMALL, 1) as one, ImageMaker(SMALL, 2) as other:
+        assert not np.array_equal(one(0).rgb, other(0).rgb)
 
 
 def test_images_do_not_depend_on_processes_or_scenes(rendered, tmp_path):
@@ -223,10 +225,10 @@ def test_configurations_that_make_no_sense_are_refused(change, message):
 
 
 def test_counts_of_instances_follow_the_configuration():
-    maker = ImageMaker(dataclasses.replace(SMALL, empty_probability=1.0), 1)
-    assert all(not maker(i).instances for i in range(3))
-    maker = ImageMaker(dataclasses.replace(SMALL, empty_probability=0.0, second_probability=0.0), 1)
-    assert all(len(maker(i).instances) == 1 for i in range(5))
+    with ImageMaker(dataclasses.replace(SMALL, empty_probability=1.0), 1) as maker:
+        assert all(not maker(i).instances for i in range(3))
+    with ImageMaker(dataclasses.replace(SMALL, empty_probability=0.0, second_probability=0.0), 1) as maker:
+        assert all(len(maker(i).instances) == 1 for i in range(5))
 
 
 def test_info_file_names_every_bop_field(rendered):
@@ -285,6 +287,36 @@ def test_an_end_ends_all_processes_and_leaves_what_was_complete(tmp_path, whole_
             for row in running(process.pid):
                 os.kill(int(row[1]), signal.SIGKILL)
     assert len(BopDataset(tmp_path / "data/train").images) % 8 == 0
+
+
+def test_a_driver_that_aborts_costs_one_scene_and_names_the_image(tmp_path):
+    """By the command a user types; the signal is that of abort()."""
+    command = f"{sys.executable} -m training render --out {tmp_path} --count 100000 --workers 2"
+    command += " --images-per-scene 8 --width 160 --height 120 --size-px 20 70"
+    root = str(Path(__file__).resolve().parents[3])
+
+    def signalled(scene, number, find):
+        options = {"cwd": root, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+        with subprocess.Popen(command.split(), **options) as process:
+            wait_until(lambda: (tmp_path / f"train/{scene:06d}").exists(), 150)
+            os.kill(find(process.pid), number)
+            said = process.communicate(timeout=60)[1]
+        wait_until(lambda: not running(process.pid), 10)
+        return process.returncode, said
+
+    code, said = signalled(1, signal.SIGABRT, worker_of)
+    found = re.search(r"^error: images? (\d+).*: wanted a picture, found .* ended by SIGABRT", said, re.M)
+    assert code == 2 and "Fatal Python error: Aborted" in said and found
+    scenes = sorted(path.name for path in (tmp_path / "train").glob("0*"))
+    assert int(found[1]) // 8 == len(scenes)
+    code, said = signalled(len(scenes), signal.SIGINT, int)
+    assert code == 1 and "the same command goes on" in said
+
+
+def worker_of(pid):
+    """A process that renders for `pid`."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(next(c for c in children if "spawn_main" in Path(f"/proc/{c}/cmdline").read_text()))
 
 
 def running(group):

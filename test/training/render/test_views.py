@@ -129,15 +129,14 @@ def test_colour_is_not_darkened_where_a_pixel_is_partly_covered():
 
 
 def test_leaving_out_the_far_side_changes_nothing(config):
-    maker = ViewMaker(config, 1)
-    assert maker.renderer.closed == set(EDGES_MM)
-    with_culling = [maker(i) for i in range(6)]
-    maker.renderer.closed = set()
-    for i, made in enumerate(with_culling):
-        again = maker(i)
-        np.testing.assert_array_equal(made.depth, again.depth)
-        np.testing.assert_array_equal(made.rgba, again.rgba)
-    maker.renderer.release()
+    with ViewMaker(config, 1) as maker:
+        assert maker.renderer.closed == set(EDGES_MM)
+        with_culling = [maker(i) for i in range(6)]
+        maker.renderer.closed = set()
+        for i, made in enumerate(with_culling):
+            again = maker(i)
+            np.testing.assert_array_equal(made.depth, again.depth)
+            np.testing.assert_array_equal(made.rgba, again.rgba)
 
 
 def test_a_surface_is_closed_if_nothing_is_missing_or_inside_out():
@@ -168,10 +167,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_files(config, data, tmp_path
 
 def test_new_pictures_lie_on_the_object_in_each_view():
     views = ViewConfig(view_px=SIDE)
-    maker = ViewMaker(RenderConfig(view="object", views=views, appearance="random"), 3)
-    colours = [made.rgba[made.rgba[..., 3] == 255][:, :3].mean(0) for made in map(maker, range(8))]
+    with ViewMaker(RenderConfig(view="object", views=views, appearance="random"), 3) as maker:
+        colours = [made.rgba[made.rgba[..., 3] == 255][:, :3].mean(0) for made in map(maker, range(8))]
     assert np.std(colours, axis=0).min() > 10
-    maker.renderer.release()
 
 
 def test_depth_steps_reach_as_far_as_they_must():
