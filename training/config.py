@@ -45,7 +45,7 @@ class LossWeights:
     kd_mask: float = 1.0
     point: float = 1.0
     """Surface family: distance of the points from the true ones, in radii."""
-    likelihood: float = 0.25
+    likelihood: float = 0.1
     """Surface family: negative log-likelihood of the points under their pixels' own scales."""
     heatmap: float = 1.0
     """Heatmap family: squared error of every supervised map."""

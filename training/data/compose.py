@@ -44,18 +44,22 @@ class ComposeConfig:
     most_behind: int = 3
     """Other objects behind the one that a crop is about, at most."""
 
-    most_before: int = 2
+    most_before: int = 1
     """Other objects before it, at most."""
 
     most_objects: int = 5
     """Objects of a crop that stands for the search, at most."""
 
     most_pieces: int = 4
-    """Pieces of photographs behind the objects, and as many before them, at most."""
+    """Pieces of photographs behind the objects, at most."""
+    most_covering: int = 2
+    """Pieces of photographs before the objects, at most."""
     covered: float = 0.7
     """Share of crops with anything before their objects."""
     grey: float = 0.15
     """Share of crops without colour."""
+    effects: float = 0.5
+    """Strength of the camera's blur, motion and compression; crops are small, and teach by details."""
 
     val_split: str = "views_val"
     """Split of views, composed with held-out photographs, whose losses are watched; "" for none."""
@@ -125,10 +129,10 @@ class ComposedDataset(Dataset):
             labels[where] = number
             seen.append(int(where.sum()))
         if rng.random() < self.config.covered:
-            for _ in range(rng.integers(self.config.most_pieces + 1)):
+            for _ in range(rng.integers(self.config.most_covering + 1)):
                 window, covered = piece(pixels, self.photographs, rng)
                 self._uncover(labels, window, covered)
-        pixels = camera_effects(pixels, rng, self.config.grey)
+        pixels = camera_effects(pixels, rng, self.config.grey, self.config.effects)
         return {
             "image": torch.from_numpy(pixels.transpose(2, 0, 1).copy()),
             **self._targets(layers, labels, seen),

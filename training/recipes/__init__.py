@@ -11,7 +11,7 @@ from .lmo import (
     teacher_lmo_dense,
 )
 from .people import people_recipes
-from .surface import surface_lmo
+from .surface import surface_cube, surface_lmo, surface_ycb
 
 RECIPES = {
     recipe.__name__: recipe
@@ -27,6 +27,8 @@ RECIPES = {
         teacher_lmo_dense,
         student_lmo_heatmap,
         student_lmo_okdhp,
+        surface_cube,
         surface_lmo,
+        surface_ycb,
     )
 } | people_recipes()

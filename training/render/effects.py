@@ -10,24 +10,30 @@ import numpy as np
 Rng = np.random.Generator
 
 
-def camera_effects(image: np.ndarray, rng: Rng, grey_probability: float = 0.3) -> np.ndarray:
-    """A random camera's version of image (H, W, 3) uint8 RGB; same shape and type."""
-    image = _blur(image, rng)
+def camera_effects(
+    image: np.ndarray, rng: Rng, grey_probability: float = 0.3, strength: float = 1.0
+) -> np.ndarray:
+    """A random camera's version of image (H, W, 3) uint8 RGB; same shape and type.
+
+    strength: of what takes details away, in 0..1: lengths of blurs, and how often there is motion or
+    compression.
+    """
+    image = _blur(image, rng, strength)
     image = _tone(image, rng)
     if rng.random() < grey_probability:
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
         image = _noise(image, rng, coloured=False)
     else:
         image = _noise(_saturation(image, rng), rng, coloured=rng.random() < 0.6)
-    return _compressed(image, rng) if rng.random() < 0.3 else image
+    return _compressed(image, rng) if rng.random() < 0.3 * strength else image
 
 
-def _blur(image: np.ndarray, rng: Rng) -> np.ndarray:
+def _blur(image: np.ndarray, rng: Rng, strength: float) -> np.ndarray:
     if rng.random() < 0.6:
-        sigma = rng.exponential(0.6) + 0.3
-        image = cv2.GaussianBlur(image, (0, 0), min(sigma, 3.0))
-    if rng.random() < 0.2:
-        image = cv2.filter2D(image, -1, _motion(rng.uniform(2, 11), rng.uniform(0, np.pi)))
+        sigma = strength * rng.exponential(0.6) + 0.3
+        image = cv2.GaussianBlur(image, (0, 0), min(sigma, 3.0 * strength))
+    if rng.random() < 0.2 * strength:
+        image = cv2.filter2D(image, -1, _motion(strength * rng.uniform(2, 11), rng.uniform(0, np.pi)))
     if rng.random() < 0.1:
         image = cv2.addWeighted(image, 1.6, cv2.GaussianBlur(image, (0, 0), 1.2), -0.6, 0)
     return image
