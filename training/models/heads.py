@@ -14,14 +14,14 @@ FOCAL_PRIOR = (
 
 
 class Pyramid(nn.Module):
-    """Top-down pyramid without normalisation; levels past the backbone's last come by stride-2 convolutions
-    from it."""
+    """Top-down pyramid without normalisation, of ``levels`` levels from the backbone's finest on; those past
+    its last come by stride-2 convolutions from it."""
 
     def __init__(self, inputs: tuple[int, ...], width: int, levels: int):
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(i, width, 1) for i in inputs)
-        self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in inputs)
-        extra = [inputs[-1]] + [width] * (levels - len(inputs) - 1)
+        self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in inputs[:levels])
+        extra = ([inputs[-1]] + [width] * levels)[: max(0, levels - len(inputs))]
         self.extra = nn.ModuleList(nn.Conv2d(i, width, 3, 2, 1) for i in extra)
 
     def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:

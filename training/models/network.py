@@ -44,7 +44,7 @@ class NetworkConfig:
     family: Literal["keypoint"] = "keypoint"
 
     def __post_init__(self):
-        check_least(self, branches=1)
+        check_least(self, branches=1, levels=1)
         check_named(self, "aggregation", get_args(VoteAggregation))
         if self.branches == 1 and self.aggregation != "none":
             raise ValueError(
@@ -54,7 +54,7 @@ class NetworkConfig:
     @property
     def input_stride(self) -> int:
         """What a crop's side must be a multiple of."""
-        return self.strides[-1]
+        return max(self.strides[-1], 16 if self.backbone.startswith("darknet-tiny") else 32)
 
     @property
     def strides(self) -> tuple[int, ...]:
