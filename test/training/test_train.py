@@ -20,10 +20,12 @@ from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training import checkpoint  # noqa: E402
 from training.config import RunConfig, check_same, load_config, to_json  # noqa: E402
+from training.data.crops import CropConfig  # noqa: E402
 from training.evaluate import Chosen  # noqa: E402
 from training.export import export_run  # noqa: E402
 from training.learner import learning_rate  # noqa: E402
 from training.models.network import NetworkConfig  # noqa: E402
+from training.models.surface import SurfaceConfig  # noqa: E402
 from training.train import train  # noqa: E402
 
 SMALL = NetworkConfig(width=16, depth=1, groups=4)
@@ -200,10 +202,24 @@ def test_what_a_killed_process_left_is_removed_by_the_next_save(tmp_path):
 def test_a_setting_that_came_later_had_its_default(tmp_path):
     config = RunConfig("x")
     kept = json.loads(to_json(config))
+    kept["crops"]["cells"] = "all"
     del kept["clip"], kept["weights"]["vote"]
     check_same(config, json.dumps(kept), tmp_path)
     with pytest.raises(ValueError, match=r"clip: was 1.0, now 2.0"):
         check_same(dataclasses.replace(config, clip=2.0), json.dumps(kept), tmp_path)
+
+
+def test_a_keypoint_run_from_before_all_cells_were_taught_had_the_draw(tmp_path):
+    kept = json.loads(to_json(RunConfig("x")))
+    del kept["crops"]["cells"]
+    with pytest.raises(ValueError, match=r"crops.cells: was draw, now all"):
+        check_same(RunConfig("x"), json.dumps(kept), tmp_path)
+    drawing = dataclasses.replace(RunConfig("x"), crops=CropConfig(cells="draw"))
+    check_same(drawing, json.dumps(kept), tmp_path)
+    surface = RunConfig("x", network=SurfaceConfig())
+    kept = json.loads(to_json(surface))
+    del kept["crops"]["cells"]
+    check_same(surface, json.dumps(kept), tmp_path)
 
 
 def test_learning_rate_rises_and_falls():

@@ -44,6 +44,10 @@ class CropConfig:
     """Side of that wide part in image pixels."""
     min_visibility: float = 0.15
     """Objects seen less than this are ignored: neither background nor asked to vote."""
+    cells: Literal["all", "draw"] = "all"
+    """Keypoint family, cells in an object's mask that vote. all: every one, of level l with the weight n_l /
+    |cells of level l in the mask|, n_l the papers' quota (``core.cells.cells_per_level``) and at most that
+    many. draw: n_l random ones and no others, as in the papers, of which this is the mean."""
     roll_deg: float = 0.0
     """The camera is turned about its optical axis by up to +- this: other poses from the same render, exact
     ones. Not of the dense family."""
@@ -186,9 +190,8 @@ class CropDataset(Dataset):
             )
             for i in known
         ]
-        return make_targets(
-            instances, self.models, crop.camera(tile.K), (crop.height, crop.width), self.strides, rng
-        )
+        K, size = crop.camera(tile.K), (crop.height, crop.width)
+        return make_targets(instances, self.models, K, size, self.strides, rng, self.config.cells)
 
     def _codes(self, tile: Tile, known: list[TileInstance], crop: Crop) -> dict[str, torch.Tensor]:
         (stride,) = self.strides
