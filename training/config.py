@@ -46,7 +46,8 @@ class LossWeights:
     point: float = 1.0
     """Surface family: distance of the points from the true ones, in radii."""
     likelihood: float = 0.25
-    """Surface family: negative log-likelihood of the points under their pixels' own scales."""
+    """Surface family: negative log-likelihood of the points under their pixels' own scales; keypoint family
+    with network.scale: of the votes under their cells' own."""
     heatmap: float = 1.0
     """Heatmap family: squared error of every supervised map."""
     kd_map: float = 1.0

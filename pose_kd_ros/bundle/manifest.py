@@ -70,9 +70,10 @@ class NetworkSpec:
     """The network file, the meaning of its outputs, and its cost for one zoomed crop.
 
     Outputs of the keypoint family: ``scores`` (1, N, C) in [0, 1]; ``offsets`` (1, N, C, K, 2), pixels from
-    the cell's centre; cells as in ``core.cells.cell_grid`` for ``strides``. Of the dense family: ``mask``
-    (1, C, h, w) and ``codes`` (1, 16, h, w) in [0, 1]; of the heatmap family: ``heatmaps`` (1, C, K, h, w),
-    a peak of height 1 at each keypoint. Of the surface family: ``mask`` (1, C, h,
+    the cell's centre; and where it says how sure they are ``scales`` (1, N, C), the Laplace scale of their
+    error over the object's diameter; cells as in ``core.cells.cell_grid`` for ``strides``. Of the dense
+    family: ``mask`` (1, C, h, w) and ``codes`` (1, 16, h, w) in [0, 1]; of the heatmap family: ``heatmaps``
+    (1, C, K, h, w), a peak of height 1 at each keypoint. Of the surface family: ``mask`` (1, C, h,
     w) in [0, 1], ``points`` (1, C, 3, h, w) in radii (half diameters) from the centre of the object's box,
     and ``scale`` (1, C, h, w), the Laplace scale of their coordinates in radii. Maps have a value at every
     ``strides[0]``-th pixel.

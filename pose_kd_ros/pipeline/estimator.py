@@ -165,14 +165,15 @@ class Estimator:
 def to_correspondences(
     votes: LocalPredictions, model: ObjectModel, crop: Crop, camera: Camera
 ) -> Correspondences:
-    """N cells x K votes as rows, in undistorted full-image pixels, weighted by the cells' scores."""
+    """N cells x K votes as rows, in undistorted full-image pixels, weighted by the cells'
+    ``weights``."""
     count = len(model.keypoints)
     image = camera.undistort(crop.to_full(votes.points.reshape(-1, 2)))
     return Correspondences(
         model.id,
         image,
         np.tile(model.keypoints, (len(votes), 1)),
-        np.repeat(votes.scores, count),
+        np.repeat(votes.weights, count),
         best_cells(votes),
         np.repeat(np.arange(len(votes)), count),
     )

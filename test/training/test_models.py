@@ -77,7 +77,8 @@ KEYPOINT_SHAPES = [
     {"backbone": backbone, "levels": levels}
     for backbone in ("darknet53", "darknet-tiny-h")
     for levels in (1, 2, 3, 4, 5)
-] + [{"branches": 2, "aggregation": kind} for kind in ("one", "fau-slim")]
+]
+KEYPOINT_SHAPES += [{"scale": True}, *({"branches": 2, "aggregation": kind} for kind in ("one", "fau-slim"))]
 
 
 @pytest.mark.parametrize("shape", KEYPOINT_SHAPES, ids=str)
@@ -159,6 +160,8 @@ def test_votes_are_weighed_by_keypoint_and_logits_by_the_mean():
 def test_branches_that_cannot_be_are_refused_by_field_found_and_wanted():
     with pytest.raises(ValueError, match=r"NetworkConfig.branches: wanted >= 1, found 0"):
         NetworkConfig(branches=0)
+    with pytest.raises(ValueError, match=r"NetworkConfig.scale: wanted 1 branch with it, found 2"):
+        NetworkConfig(branches=2, aggregation="mean", scale=True)
     with pytest.raises(ValueError, match=r"NetworkConfig.aggregation: wanted 'none' .* found 'one'"):
         NetworkConfig(aggregation="one")
     with pytest.raises(ValueError, match=r"NetworkConfig.aggregation: wanted one of .*found 'fau'"):

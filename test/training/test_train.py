@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -17,6 +18,8 @@ torch = pytest.importorskip("torch")
 import training  # noqa: E402
 from pose_kd_ros.bundle.manifest import DecodeSpec  # noqa: E402
 from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
+from pose_kd_ros.core.camera import Camera  # noqa: E402
+from pose_kd_ros.pipeline.families import make_estimator  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training import checkpoint  # noqa: E402
 from training.config import RunConfig, check_same, load_config, to_json  # noqa: E402
@@ -243,6 +246,18 @@ def test_the_exported_bundle_opens_and_replays(trained, tmp_path, monkeypatch):
     assert bundle.manifest.training.steps == 6 and bundle.objects[0].name == "tiny"
     load_network(bundle)
     assert str(Path(training.__file__).parent).encode() not in bundle.network_path.read_bytes()
+
+
+def test_a_network_that_says_how_sure_its_votes_are_trains_and_runs(tiny_data, tmp_path):
+    network = dataclasses.replace(SMALL, scale=True)
+    config = settings(tiny_data, tmp_path, network=network, steps=2, val_every=2)
+    train(config)
+    export_run(config.folder, tmp_path / "part", {1: "part"}, 128, 0)
+    bundle = open_bundle(tmp_path / "part")
+    assert bundle.manifest.network.outputs == ["scores", "offsets", "scales"]
+    estimator = make_estimator(bundle, load_network(bundle), cell_score=0.0, pose_score=0.0)
+    camera = Camera(np.array([[500.0, 0, 128], [0, 500, 96], [0, 0, 1]]), np.zeros(0), "plumb_bob", 256, 192)
+    estimator.estimate(np.zeros((192, 256, 3), np.uint8), camera)
 
 
 def test_a_run_without_a_checkpoint_is_not_exported(tiny_data, tmp_path):

@@ -54,15 +54,26 @@ def ray_residual(votes: torch.Tensor, keypoints: torch.Tensor, K_inverse: torch.
     return rays * (rays * keypoints).sum(-1, keepdim=True) - keypoints
 
 
-def representative_losses(votes: torch.Tensor, instance: torch.Tensor, batch: dict[str, torch.Tensor]):
-    """Smooth-L1 of the ray residual over the diameter (P, R), mean over keypoints, for each representative.
-
-    votes (P, K, 2) pixels, each for the instance (P,) named.
-    """
+def relative_residual(
+    votes: torch.Tensor, instance: torch.Tensor, batch: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """The ray residual over the diameter (P, R, K, 3), for each representative; votes (P, K, 2) pixels, each
+    for the instance (P,) named."""
     residual = ray_residual(votes.float(), batch["keypoints"][instance], batch["K_inverse"][instance])
-    residual = residual / batch["diameter"][instance].view(-1, 1, 1, 1)
+    return residual / batch["diameter"][instance].view(-1, 1, 1, 1)
+
+
+def smooth(residual: torch.Tensor) -> torch.Tensor:
+    """Smooth-L1 (P, R) of residuals (P, R, K, 3), mean over the keypoints."""
     loss = F.smooth_l1_loss(residual, torch.zeros_like(residual), beta=SMOOTH_KINK, reduction="none")
     return loss.sum(-1).mean(-1)
+
+
+def representative_losses(
+    votes: torch.Tensor, instance: torch.Tensor, batch: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """What votes (P, K, 2), pixels, for the instances (P,) cost against each representative (P, R)."""
+    return smooth(relative_residual(votes, instance, batch))
 
 
 @torch.no_grad()
@@ -75,20 +86,52 @@ def best_representative(loss: torch.Tensor, instance: torch.Tensor, tied: torch.
     return total.masked_fill(~tied, torch.inf).argmin(1)
 
 
-def vote_loss(
-    votes: torch.Tensor, batch: dict[str, torch.Tensor], choice: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Weighted mean loss of the taught cells' votes (P, K, 2), pixels, against one representative of each
-    instance: ``choice`` (I,), or where that is -1 the tied one that they are nearest to."""
+def vote_terms(
+    votes: torch.Tensor,
+    batch: dict[str, torch.Tensor],
+    choice: torch.Tensor | None = None,
+    log_scale: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """The terms ``vote`` and, of votes that say how sure they are, ``likelihood``: weighted means over the
+    taught cells' votes (P, K, 2), pixels, against one representative of each instance.
+
+    choice: that representative (I,), or where it is -1 or not given the tied one that they are nearest to.
+    log_scale (P,): of diameters.
+    """
     weight = batch["vote_weight"]
     count = at_least_one(shared_mean(weight.sum(), votes))
     if not len(votes):
-        return votes.sum() * 0.0
+        said = {"vote": votes, "likelihood": log_scale}
+        return {name: values.sum() * 0.0 for name, values in said.items() if values is not None}
+    residual = relative_residual(votes, batch["vote_instance"], batch)
+    loss = weight.unsqueeze(1) * smooth(residual)
+    index = meant(loss, batch, choice)
+    terms = {"vote": loss.gather(1, index.unsqueeze(1)).sum() / count}
+    if log_scale is not None:
+        own = residual[torch.arange(len(index), device=index.device), index]
+        terms["likelihood"] = (weight * surprise(own, log_scale.float())).sum() / count
+    return terms
+
+
+def surprise(residual: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood (P,), less a constant, of votes whose keypoints lie ``residual`` (P, K, 3) off
+    their rays: mean over the keypoints of r / b + 2 log b, Laplace in the plane across the ray.
+
+    log_scale (P,): log b, in the residual's unit. Source: Kendall & Gal, NeurIPS 2017.
+    """
+    distance = torch.linalg.vector_norm(residual, dim=-1).mean(-1)
+    return distance * torch.exp(-log_scale) + 2 * log_scale
+
+
+@torch.no_grad()
+def meant(
+    loss: torch.Tensor, batch: dict[str, torch.Tensor], choice: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The representative (P,) that each vote is for, from what all cost the votes (P, R): that of its
+    instance in ``choice`` (I,), or where this is -1 or not given the nearest."""
     instance = batch["vote_instance"]
-    loss = weight.unsqueeze(1) * representative_losses(votes, instance, batch)
     nearest = best_representative(loss, instance, batch["tied"])
-    choice = nearest if choice is None else torch.where(choice < 0, nearest, choice)
-    return loss.gather(1, choice[instance].unsqueeze(1)).sum() / count
+    return (nearest if choice is None else torch.where(choice < 0, nearest, choice))[instance]
 
 
 def votes_at(offsets: torch.Tensor, centers: torch.Tensor, image, cell, class_index) -> torch.Tensor:
@@ -117,11 +160,14 @@ def keypoint_losses(
     centers: torch.Tensor,
     batch: dict[str, torch.Tensor],
     choice: torch.Tensor | None = None,
+    log_scale: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Return the named terms of plain training: ``score`` and ``vote``.
+    """Return the named terms of plain training: ``score``, ``vote`` and, with scales, ``likelihood``.
 
-    logits (B, N, C); offsets (B, N, C, K, 2) pixels; centers (N, 2) pixels; choice as in ``vote_loss``.
+    logits (B, N, C); offsets (B, N, C, K, 2) pixels; centers (N, 2) pixels; choice as in ``vote_terms``;
+    log_scale (B, N, C), of diameters.
     """
     votes = taught_votes(offsets, centers, batch)
+    said = None if log_scale is None else log_scale[taught_cells(batch)[:3]]
     score = focal_loss(logits, batch["cell_class"], cell_weights(batch))
-    return {"score": score, "vote": vote_loss(votes, batch, choice)}
+    return {"score": score, **vote_terms(votes, batch, choice, said)}

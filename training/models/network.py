@@ -41,6 +41,9 @@ class NetworkConfig:
     keypoints: int = 8
     branches: int = 1
     aggregation: VoteAggregation = "none"
+    scale: bool = False
+    """Every cell says, for each class, how sure its votes are: a Laplace scale that weighs them in PnP."""
+
     family: Literal["keypoint"] = "keypoint"
 
     def __post_init__(self):
@@ -50,6 +53,8 @@ class NetworkConfig:
             raise ValueError(
                 f"NetworkConfig.aggregation: wanted 'none' for 1 branch, found {self.aggregation!r}"
             )
+        if self.branches > 1 and self.scale:
+            raise ValueError(f"NetworkConfig.scale: wanted 1 branch with it, found {self.branches}")
 
     @property
     def input_stride(self) -> int:
@@ -157,7 +162,7 @@ class KeypointNetwork(nn.Module):
         anchors = tuple(float(ANCHOR_PER_STRIDE * stride) for stride in config.strides)
         shape = config.classes, config.keypoints
         heads = [
-            KeypointHead(config.width, config.depth, config.groups, *shape, anchors)
+            KeypointHead(config.width, config.depth, config.groups, *shape, anchors, config.scale)
             for _ in range(config.branches)
         ]
         self.head = heads[0]
@@ -166,15 +171,16 @@ class KeypointNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor, with_features: bool = False):
         """Images (B, 3, H, W), normalised -> logits (B, N, C), offsets (B, N, C, K, 2) in pixels from cell
-        centres, of the deployed branch; with_features: and the pyramid's levels, each (B, width, H / stride,
-        W / stride), or with several branches ``BranchVotes``."""
+        centres, of the deployed branch, and with ``scale`` the logarithm (B, N, C) of their scale in
+        diameters; with_features: after the offsets the pyramid's levels, each (B, width, H / stride, W /
+        stride), or with several branches ``BranchVotes``."""
         features = self.backbone(images)
         levels = self.pyramid(features)
         votes = self.head(levels)
         if not with_features:
             return votes
         if not self.others:
-            return *votes, levels
+            return *votes[:2], levels, *votes[2:]
         others = [head(levels) for head in self.others]
         return BranchVotes(*votes, levels, others, *self._ensemble(features[-1], [votes, *others]))
 
