@@ -21,6 +21,7 @@ from .surface import SurfaceConfig, SurfaceNetwork
 
 Network = TypeVar("Network", "KeypointNetwork", DenseNetwork, HeatmapNetwork, SurfaceNetwork)
 VoteAggregation = Literal["none", "mean", "one", "fau-slim"]
+FINEST = 8  # stride of the pyramid's finest level
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class NetworkConfig:
     Of several ``branches``, heads on one pyramid, the first is deployed; ``aggregation`` makes an ensemble.
     """
 
-    backbone: Literal["darknet53", "darknet-tiny", "darknet-tiny-h"] = "darknet-tiny-h"
+    backbone: Literal["darknet53", "darknet-tiny", "darknet-tiny-h", "lite0", "lite1", "lite2"] = (
+        "darknet-tiny-h"
+    )
     width: int = 64
     depth: int = 3
     groups: int = 16
@@ -44,10 +47,16 @@ class NetworkConfig:
     scale: bool = False
     """Every cell says, for each class, how sure its votes are: a Laplace scale that weighs them in PnP."""
 
+    frozen: int = 2
+    """Stages of a lite encoder, after its stem, that keep their first weights and statistics."""
+
+    pretrained: bool = True
+    """Start a lite encoder from ImageNet weights."""
+
     family: Literal["keypoint"] = "keypoint"
 
     def __post_init__(self):
-        check_least(self, branches=1, levels=1)
+        check_least(self, branches=1, levels=1, frozen=0)
         check_named(self, "aggregation", get_args(VoteAggregation))
         if self.branches == 1 and self.aggregation != "none":
             raise ValueError(
@@ -63,7 +72,7 @@ class NetworkConfig:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        return tuple(8 * 2**level for level in range(self.levels))
+        return tuple(FINEST * 2**level for level in range(self.levels))
 
     @property
     def plain(self) -> NetworkConfig:
@@ -157,8 +166,9 @@ class KeypointNetwork(nn.Module):
     def __init__(self, config: NetworkConfig):
         super().__init__()
         self.config = config
-        self.backbone = make_backbone(config.backbone)
-        self.pyramid = Pyramid(self.backbone.widths, config.width, config.levels)
+        self.backbone = make_backbone(config.backbone, config.frozen)
+        self.finer = sum(stride < FINEST for stride in self.backbone.strides)  # features not looked at
+        self.pyramid = Pyramid(self.backbone.widths[self.finer :], config.width, config.levels)
         anchors = tuple(float(ANCHOR_PER_STRIDE * stride) for stride in config.strides)
         shape = config.classes, config.keypoints
         heads = [
@@ -174,7 +184,7 @@ class KeypointNetwork(nn.Module):
         centres, of the deployed branch, and with ``scale`` the logarithm (B, N, C) of their scale in
         diameters; with_features: after the offsets the pyramid's levels, each (B, width, H / stride, W /
         stride), or with several branches ``BranchVotes``."""
-        features = self.backbone(images)
+        features = self.backbone(images)[self.finer :]
         levels = self.pyramid(features)
         votes = self.head(levels)
         if not with_features:
