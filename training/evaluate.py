@@ -21,6 +21,7 @@ from pose_kd_ros.evaluation.bop import BopDataset, Faults, OnFault
 from pose_kd_ros.evaluation.bop_folder import surface_points
 from pose_kd_ros.evaluation.bop_run import (
     FOUND,
+    NEAR,
     Group,
     add_recalls,
     best,
@@ -160,11 +161,15 @@ def covariance_scale(groups: list[Group]) -> float:
 
 
 def vote_scales(groups: list[Group]) -> dict[str, float]:
-    """By object id, what the votes' size is of the true one: the median true depth over the estimated of the
-    found poses. Objects of which fewer than LEAST_FOUND were found are not named."""
+    """By object id, what the votes' size is of the true one: the median true depth over the estimated of all
+    poses that are near. Objects of which there are fewer than LEAST_FOUND are not named.
+
+    Near, not found: what is found at half a diameter leaves out the poses that are farthest off in depth. On
+    renders of the shipped cube that gives 0.986 where the size is 0.957, and half of the gain.
+    """
     ratios: dict[str, list[np.ndarray]] = {}
     for group in groups:
-        found = best(group, group.depth, FOUND)
+        found = best(group, group.depth, NEAR)
         ratios.setdefault(str(group.object_id), []).append(found[np.isfinite(found)])
     joined = {name: np.concatenate(parts) for name, parts in sorted(ratios.items())}
     return {n: float(f"{np.median(r):.4g}") for n, r in joined.items() if len(r) >= LEAST_FOUND}
