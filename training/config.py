@@ -46,7 +46,8 @@ class LossWeights:
     point: float = 1.0
     """Surface family: distance of the points from the true ones, in radii."""
     likelihood: float = 0.1
-    """Surface family: negative log-likelihood of the points under their pixels' own scales."""
+    """Surface family: negative log-likelihood of the points under their pixels' own scales; keypoint family
+    with network.scale: of the votes under their cells' own."""
     heatmap: float = 1.0
     """Heatmap family: squared error of every supervised map."""
     kd_map: float = 1.0
@@ -242,6 +243,7 @@ def _build(kind: typing.Any, data: typing.Any):
     return tuple(data) if typing.get_origin(kind) is tuple else data
 
 
+BEFORE = {"crops.cells": "draw"}  # of keypoint runs: what was done before there was a choice
 RESULT_FREE = (
     "runs",
     "faults",
@@ -260,13 +262,14 @@ def check_same(config: RunConfig, kept: str, path: Path) -> None:
     """Raise ValueError if a run that is to be resumed was started with other settings; names each and both
     values.
 
-    Settings that the kept text does not know came later: the run had their defaults.
+    Settings that the kept text does not know came later: the run had their defaults, or what BEFORE says.
     """
     try:
         new, old = (_flat(json.loads(text)) for text in (to_json(config), kept))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path / 'config.json'}: not the settings of a run ({error})") from error
-    since = _flat(json.loads(to_json(RunConfig(config.name))))
+    since = _flat(json.loads(to_json(RunConfig(config.name, network=type(config.network)()))))
+    since |= BEFORE if config.network.family == "keypoint" else {}
     old = {name: since[name] for name in new if name in since} | old
     differ = [
         f"{k}: was {old.get(k)}, now {new.get(k)}"

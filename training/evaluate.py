@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from pose_kd_ros.evaluation.bop import BopDataset, Faults, OnFault
 from pose_kd_ros.evaluation.bop_folder import surface_points
 from pose_kd_ros.evaluation.bop_run import (
     FOUND,
+    NEAR,
     Group,
     add_recalls,
     best,
@@ -76,23 +78,30 @@ class Chosen(NamedTuple):
 
 
 def choose(bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse") -> Chosen:
-    """Fit the score's weights and the covariances' scale and choose the pose_score (``alarm_threshold``)
-    on the first half of the split's first ``limit`` images, or of as many as there are; return these and
-    the figures on the second half.
+    """Fit the votes' scale, the score's weights and the covariances' scale and choose the pose_score
+    (``alarm_threshold``) on the first half of the split's first ``limit`` images, or of as many as there are;
+    return these and the figures on the second half.
 
-    A dense or heatmap bundle, which finds nothing by itself, is given the true boxes; its figures say so.
+    The votes' scale comes first, since what else is fitted depends on it: where it is not 1, that half is
+    looked at twice. A dense or heatmap bundle, which finds nothing by itself, is given the true boxes; its
+    figures say so.
     """
     given = bundle.manifest.looks_where_told
     estimator = make_estimator(bundle, load_network(bundle, threads=1), pose_score=0.0)
     limit = min(limit, len(BopDataset(split, Faults(on_fault)).images))
     first = max(1, limit // 2)
     fit, half, _ = measure(estimator, split, first, 0, on_fault, given)
+    scales = vote_scales(fit) if bundle.manifest.family == "keypoint" else {}
+    if scales:
+        bundle = with_vote_scale(bundle, scales)
+        estimator = make_estimator(bundle, load_network(bundle, threads=1), pose_score=0.0)
+        fit, half, _ = measure(estimator, split, first, 0, on_fault, given)
     weights = fit_confidence(
         np.concatenate([g.evidence for g in fit]), np.concatenate([g.right for g in fit])
     )
     threshold = alarm_threshold(false_alarm_scores([rescored(g, weights) for g in fit]), half)
     scale = covariance_scale([cut(rescored(g, weights), threshold) for g in fit])
-    decode = DecodeSpec(bundle.manifest.decode.cell_score, threshold, weights.tolist(), scale)
+    decode = DecodeSpec(bundle.manifest.decode.cell_score, threshold, weights.tolist(), scale, scales)
     groups, images, seconds = measure(estimator, split, limit - first, first, on_fault, given)
     groups = [rescored(g, weights) for g in groups]
     kept = [cut(g, threshold) for g in groups]
@@ -149,6 +158,27 @@ def covariance_scale(groups: list[Group]) -> float:
     if len(distances) < LEAST_FOUND:
         return 1.0
     return float(f"{np.median(distances) / mahalanobis_radius(0.5):.4g}")
+
+
+def vote_scales(groups: list[Group]) -> dict[str, float]:
+    """By object id, what the votes' size is of the true one: the median true depth over the estimated of all
+    poses that are near. Objects of which there are fewer than LEAST_FOUND are not named.
+
+    Near, not found: what is found at half a diameter leaves out the poses that are farthest off in depth. On
+    renders of the shipped cube that gives 0.986 where the size is 0.957, and half of the gain.
+    """
+    ratios: dict[str, list[np.ndarray]] = {}
+    for group in groups:
+        found = best(group, group.depth, NEAR)
+        ratios.setdefault(str(group.object_id), []).append(found[np.isfinite(found)])
+    joined = {name: np.concatenate(parts) for name, parts in sorted(ratios.items())}
+    return {n: float(f"{np.median(r):.4g}") for n, r in joined.items() if len(r) >= LEAST_FOUND}
+
+
+def with_vote_scale(bundle: Bundle, scales: dict[str, float]) -> Bundle:
+    """The bundle with these ``vote_scale`` in place of its own, not written."""
+    manifest = bundle.manifest
+    return replace(bundle, manifest=replace(manifest, decode=replace(manifest.decode, vote_scale=scales)))
 
 
 def coverage(groups: list[Group], share: float, scale: float) -> float:

@@ -43,7 +43,7 @@ from .evaluate_people import evaluate_people, maps_of_bundle
 from .learner import trained_weights
 from .models.dense import DenseNetwork
 from .models.heatmap import HeatmapNetwork
-from .models.network import KeypointNetwork, deployed, make_network, normalisation
+from .models.network import AnyNetwork, KeypointNetwork, deployed, make_network, normalisation
 from .render.files import write_whole
 from .teacher import EVALUATION, check_surfaces
 
@@ -74,8 +74,15 @@ class Deployed(nn.Module):
             return (outputs,)
         if self.family == "surface":
             return outputs.mask.sigmoid(), outputs.points, outputs.log_scale.exp()
-        logits, others = outputs
-        return logits.sigmoid(), others.sigmoid() if self.family == "dense" else others
+        logits, others, *log_scale = outputs
+        if self.family == "dense":
+            return logits.sigmoid(), others.sigmoid()
+        return logits.sigmoid(), others, *(each.exp() for each in log_scale)
+
+
+def outputs_of(config: AnyNetwork) -> list[str]:
+    """Names of what a network of this configuration gives when deployed."""
+    return OUTPUTS[config.family] + (["scales"] if getattr(config, "scale", False) else [])
 
 
 def cost(network: nn.Module, size: tuple[int, int], with_features: bool = False) -> tuple[int, float]:
@@ -195,7 +202,7 @@ def export(
     parameters, gflop = cost(deployed, (width, height))
     with tempfile.TemporaryDirectory() as work:
         exported, golden = Path(work, "network.onnx"), Path(work, GOLDEN.file)
-        write_onnx(deployed, exported, max(width, height), stride, OUTPUTS[family])
+        write_onnx(deployed, exported, max(width, height), stride, outputs_of(config.network))
         without_traces(exported)
         engine = OnnxNetwork(exported)
         for shape in ((height, width), (2 * stride, 3 * stride)):
@@ -213,7 +220,11 @@ def export(
             family=family,
             input=input_spec(config, search_size),
             network=NetworkSpec(
-                exported.name, OUTPUTS[family], list(config.network.strides), parameters, round(gflop, 4)
+                exported.name,
+                outputs_of(config.network),
+                list(config.network.strides),
+                parameters,
+                round(gflop, 4),
             ),
             objects=[] if config.people else object_specs(config, names, origin),
             people=people_spec(config),

@@ -49,8 +49,9 @@ def keypoint_terms(
     if isinstance(outputs, BranchVotes):
         levels = level_of_cells(outputs.levels)
         return branch_vote_terms(outputs, centers, levels, batch, size, weights, online)
-    taught, choice = distillation.terms(outputs, told, centers, batch, size) if distillation else ({}, None)
-    return keypoint_losses(*outputs[:2], centers, batch, choice) | taught
+    plain, log_scale = outputs[:3], outputs[3] if network.config.scale else None
+    taught, choice = distillation.terms(plain, told, centers, batch, size) if distillation else ({}, None)
+    return keypoint_losses(*outputs[:2], centers, batch, choice, log_scale) | taught
 
 
 def dense_terms(

@@ -29,7 +29,7 @@ from .losses.distill import (
     teacher_votes,
 )
 from .losses.features import FeatureDistillation
-from .losses.task import drawn_votes
+from .losses.task import taught_votes
 from .models.heatmap import Maps
 from .models.network import BranchVotes, NetworkConfig, make_network, normalise
 from .models.surface import Surface
@@ -229,13 +229,13 @@ class Distillation:
             teacher_logits, teacher_offsets, centers, level, batch, config.teacher_score
         )
         if config.method == "naive":
-            own, wanted = (drawn_votes(o, centers, batch) for o in (offsets, teacher_offsets))
+            own, wanted = (taught_votes(o, centers, batch, drawn=True) for o in (offsets, teacher_offsets))
             terms["kd_vote"] = naive_vote_loss(own, wanted, size)
         else:
             votes = student_votes(logits, offsets, centers, batch)
             terms["kd_vote"], terms["kd_unsolved"] = adlp_loss(votes, told, size, config)
         if config.method == "naive" or config.mass == "normalised":
-            terms["kd_score"] = score_loss(logits, teacher_logits, len(batch["vote_cell"]))
+            terms["kd_score"] = score_loss(logits, teacher_logits, batch["vote_weight"].sum())
         return terms, torch.where(told.real.any(1), meant, -1)
 
 

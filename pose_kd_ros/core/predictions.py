@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ class LocalPredictions:
     points: (N, K, 2) pixels of the network's input, votes of N cells for the projections of K keypoints.
     scores: (N,) in [0, 1], the cells' class scores. object_index: (N,) into the bundle's object list.
     cells: (N, 2) pixels, the cells' centres. scale: (N,) pixels, the anchor size of each cell's level.
+    error: (N,) diameters of the object, the scale of the votes' errors; None of networks that do not say.
     """
 
     points: np.ndarray
@@ -21,18 +22,37 @@ class LocalPredictions:
     object_index: np.ndarray
     cells: np.ndarray
     scale: np.ndarray
+    error: np.ndarray | None = None
 
     def __post_init__(self):
         n = len(self.points)
-        for name, shape in (("scores", (n,)), ("object_index", (n,)), ("cells", (n, 2)), ("scale", (n,))):
+        wanted = {"scores": (n,), "object_index": (n,), "cells": (n, 2), "scale": (n,)}
+        wanted |= {} if self.error is None else {"error": (n,)}
+        for name, shape in wanted.items():
             if getattr(self, name).shape != shape:
                 found = getattr(self, name).shape
                 raise ValueError(f"LocalPredictions.{name}: wanted {shape}, found {found}")
 
     def select(self, index) -> LocalPredictions:
         """The same predictions for a subset of cells (boolean mask or indices)."""
+        error = None if self.error is None else self.error[index]
         return LocalPredictions(self.points[index], self.scores[index], self.object_index[index],
-                                self.cells[index], self.scale[index])
+                                self.cells[index], self.scale[index], error)
+
+    def spread(self, factors: np.ndarray) -> LocalPredictions:
+        """The same, each cell's votes ``factors[object_index]`` times as far from their mean. Convention: a
+        factor of 2 takes votes at 0 and 4 to -2 and 6."""
+        center = self.points.mean(1, keepdims=True)
+        points = center + factors[self.object_index][:, None, None] * (self.points - center)
+        return replace(self, points=points)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """What each cell's votes count (N,): its score, over the square of its error where that is larger
+        than the median one. Convention: errors 1, 2, 6 of cells with score 0.9 weigh 0.9, 0.9, 0.1."""
+        if self.error is None or not len(self):
+            return self.scores
+        return self.scores / np.maximum(self.error / np.median(self.error), 1.0) ** 2
 
     def __len__(self) -> int:
         return len(self.points)

@@ -48,7 +48,7 @@ class Group:
     mssd, add, adds: (E, G) over the diameter; add is ADD, of a symmetric object ADD-S, which adds is of any.
     mspd: (E, G) px x 640 / width. turn (rad), shift (m): (E, G) up to symmetry. surprise: (E, G), errors in
     standard deviations of the estimates' covariances, squared. vsd: (E, G, T) for each tau, None where it was
-    not measured.
+    not measured. depth: (E, G), true over estimated; None where it was not measured.
     scores: (E,). evidence: (E, TERMS), the scores' terms. right: (E,) bool, in the score's sense. asked: (G,)
     bool, instances that count; the others may be found without harm.
     """
@@ -66,6 +66,7 @@ class Group:
     right: np.ndarray
     asked: np.ndarray
     vsd: np.ndarray | None = None
+    depth: np.ndarray | None = None
 
 
 class Look(NamedTuple):
@@ -153,6 +154,7 @@ def compare(
                 (in_image < RIGHT * image.K[0, 0] * model.diameter / b[:, 2, 3]).any(1),
                 np.array([i.visib_fract >= VISIBLE for i in true], bool),
                 sensor and vsd_of_pairs(caster, model, a, b, sensor),
+                b[None, :, 2, 3] / a[:, None, 2, 3],
             )
         )
     return groups
@@ -258,7 +260,7 @@ def cut(group: Group, threshold: float) -> Group:
 def kept_of(group: Group, kept: np.ndarray) -> Group:
     """The same group with these estimates alone: indices, or a mask (E,)."""
     names = ["mssd", "mspd", "add", "adds", "shift", "turn", "surprise", "scores", "evidence", "right"]
-    names += [] if group.vsd is None else ["vsd"]
+    names += [name for name in ("vsd", "depth") if getattr(group, name) is not None]
     return replace(group, **{name: getattr(group, name)[kept] for name in names})
 
 

@@ -32,8 +32,12 @@ def decode_cells(
     cell, object_index = (np.concatenate(parts) for parts in zip(*kept))
     points = offsets[cell, object_index].astype(float) + centers[cell, None]
     finite = np.isfinite(points).all((1, 2))
+    error = None
+    if "scales" in outputs:
+        error = outputs["scales"][0][cell, object_index].astype(float)
+        finite &= error > 0  # which NaN is not
     votes = LocalPredictions(
-        points, scores[cell, object_index].astype(float), object_index, centers[cell], anchors[cell]
+        points, scores[cell, object_index].astype(float), object_index, centers[cell], anchors[cell], error
     )
     return votes if finite.all() else votes.select(finite)
 

@@ -55,6 +55,8 @@ class Estimator:
         self.spec, self.strides = manifest.input, manifest.network.strides
         self.objects = {model.id: model for model in bundle.objects}
         self.order = bundle.objects
+        vote_scale = manifest.decode.vote_scale
+        self.spread = np.array([1 / vote_scale.get(str(model.id), 1.0) for model in self.order])
         self.cell_score = manifest.decode.cell_score if cell_score is None else cell_score
         self.pose_score = manifest.decode.pose_score if pose_score is None else pose_score
         self.search_size = search_size or self.spec.search_size
@@ -142,6 +144,7 @@ class Estimator:
         outputs = self.network(pixels)
         watch.lap("network")
         votes = decode_cells(outputs, self.strides, crop.height, crop.width, self.cell_score)
+        votes = votes.spread(self.spread) if (self.spread != 1).any() else votes
         groups = [votes.select(group) for group in group_cells(votes, smallest)[:MAX_GROUPS]]
         watch.lap("decode")
         return groups
@@ -165,14 +168,15 @@ class Estimator:
 def to_correspondences(
     votes: LocalPredictions, model: ObjectModel, crop: Crop, camera: Camera
 ) -> Correspondences:
-    """N cells x K votes as rows, in undistorted full-image pixels, weighted by the cells' scores."""
+    """N cells x K votes as rows, in undistorted full-image pixels, weighted by the cells'
+    ``weights``."""
     count = len(model.keypoints)
     image = camera.undistort(crop.to_full(votes.points.reshape(-1, 2)))
     return Correspondences(
         model.id,
         image,
         np.tile(model.keypoints, (len(votes), 1)),
-        np.repeat(votes.scores, count),
+        np.repeat(votes.weights, count),
         best_cells(votes),
         np.repeat(np.arange(len(votes)), count),
     )

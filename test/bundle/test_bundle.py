@@ -111,6 +111,8 @@ def edited(bundle, change):
             r"objects\[0\]\.diameter: wanted a finite number",
         ),
         (lambda m: m["objects"].append(m["objects"][0]), "ids unique"),
+        (lambda m: m["decode"]["vote_scale"].update({"1": 0}), r"vote_scale\.1: wanted more than 0, found 0"),
+        (lambda m: m["decode"]["vote_scale"].update({"7": 1}), r"vote_scale: wanted ids of \[1\], found"),
         (lambda m: m["objects"][0]["keypoints"][2].pop(), "object 'cube': keypoints"),
         (lambda m: m["files"].update({"../secret": "00"}), "outside the bundle"),
         (lambda m: m["files"].pop("network.onnx"), "no hash for 'network.onnx'"),
@@ -133,7 +135,7 @@ def people_manifest(**changes):
 
 def test_keys_with_defaults_may_be_absent(bundle):
     def without(m):
-        del m["people"], m["input"]["aspect"], m["training"]["metrics"]
+        del m["people"], m["input"]["aspect"], m["training"]["metrics"], m["decode"]["vote_scale"]
 
     assert open_bundle(edited(bundle, without)).manifest == bundle.manifest
 

@@ -28,6 +28,18 @@ def test_votes_are_cell_centres_plus_offsets_above_the_threshold():
     assert votes.scale[1] == anchors[7] == 32
 
 
+def test_a_vote_counts_less_where_its_cell_is_less_sure():
+    count = len(cell_grid(64, 128, STRIDES)[0])
+    outputs = {"scores": np.full((1, count, 1), 0.1), "offsets": np.zeros((1, count, 1, 8, 2))}
+    outputs["scores"][0, :4] = 0.9
+    assert decode_cells(outputs, STRIDES, 64, 128, 0.3).weights.tolist() == [0.9] * 4
+    scales = np.ones((1, count, 1))
+    scales[0, :4, 0] = 0.01, 0.02, 0.06, np.nan
+    votes = decode_cells(outputs | {"scales": scales}, STRIDES, 64, 128, 0.3)
+    assert np.allclose(votes.weights, [0.9, 0.9, 0.1]) and votes.scores.tolist() == [0.9] * 3
+    assert np.allclose(votes.select([0, 2]).error, [0.01, 0.06])
+
+
 def test_votes_that_are_not_numbers_are_dropped():
     count = len(cell_grid(64, 64, STRIDES)[0])
     offsets = np.zeros((1, count, 1, 4, 2), np.float32)

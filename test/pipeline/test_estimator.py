@@ -39,7 +39,7 @@ class Oracle:
 
     def __init__(self, camera, poses, noise_px=0.0):
         self.camera, self.poses, self.noise = camera, poses, np.random.RandomState(0)
-        self.noise_px, self.sizes = noise_px, []
+        self.noise_px, self.sizes, self.shrunk = noise_px, [], 1.0
 
     def image(self):
         v, u = np.mgrid[0:480, 0:640]
@@ -60,6 +60,7 @@ class Oracle:
         scores, offsets = np.zeros((1, len(centers), 1)), np.zeros((1, len(centers), 1, 8, 2))
         for pose in self.poses:
             votes = (self.camera.project(transform(pose, MODEL.keypoints)) - (left, top)) * scale
+            votes = votes.mean(0) + self.shrunk * (votes - votes.mean(0))
             cells = np.linalg.norm(centers - votes.mean(0), axis=1) < 0.3 * np.ptp(votes, axis=0).max()
             scores[0, cells, 0] = 0.95
             offsets[0, cells, 0] = (
@@ -144,6 +145,19 @@ def test_where_an_object_is_expected_two_cells_are_enough():
 def test_poses_below_the_score_are_kept_back():
     oracle = Oracle(PINHOLE, [POSE])
     assert estimator(oracle, pose_score=0.99).estimate(oracle.image(), PINHOLE).poses == []
+
+
+def test_votes_that_shrink_are_spread_to_the_true_size():
+    oracle = Oracle(PINHOLE, [POSE])
+    oracle.shrunk = 0.94
+    without = estimator(oracle)
+    decode = dataclasses.replace(without.bundle.manifest.decode, vote_scale={"1": 0.94})
+    changed = dataclasses.replace(without.bundle.manifest, decode=decode)
+    scaled = Estimator(dataclasses.replace(without.bundle, manifest=changed), oracle)
+    far, right = (e.estimate(oracle.image(), PINHOLE).poses[0].pose[2, 3] for e in (without, scaled))
+    assert far == pytest.approx(POSE[2, 3] / 0.94, rel=0.01) and right == pytest.approx(POSE[2, 3], rel=2e-3)
+    larger = scaled.scaled({1: 2.0}).estimate(oracle.image(), PINHOLE).poses[0].pose[2, 3]
+    assert larger == pytest.approx(2 * right, rel=1e-3)
 
 
 def test_a_larger_object_is_farther_away():

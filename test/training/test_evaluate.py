@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 from pose_kd_ros.evaluation.bop import BopError
-from pose_kd_ros.evaluation.bop_run import Group, figures
+from pose_kd_ros.evaluation.bop_run import Group, cut, figures
 from pose_kd_ros.pipeline.confidence import confidence
 from pose_kd_ros.pipeline.estimator import Estimates, ObjectPose
 from training.data.objects import load_objects
@@ -21,6 +21,7 @@ from training.evaluate import (
     coverage,
     fit_confidence,
     measure,
+    vote_scales,
 )
 
 
@@ -133,3 +134,17 @@ def test_covariances_are_scaled_to_hold_half_of_the_errors_in_the_half_ellipsoid
     assert coverage(groups, 0.9, scale) == pytest.approx(0.9, abs=0.04)
     assert coverage(groups, 0.9, 1.0) < 0.05
     assert covariance_scale(groups[:10]) == 1.0 and np.isnan(coverage([], 0.9, 1.0))
+
+
+def test_the_votes_scale_is_the_true_depth_over_the_estimated_of_what_is_near():
+    def group(object_id, ratio, mssd=0.1):
+        one = np.ones((1, 1))
+        return Group(
+            object_id, one * mssd, one, one, one, one, one, one, np.ones(1), np.ones((1, 5)),
+            np.ones(1, bool), np.ones(1, bool), None, one * ratio,
+        )  # fmt: skip
+
+    ratios = 0.94 + np.random.RandomState(0).normal(0, 0.02, 201)
+    groups = [group(5, ratio) for ratio in ratios] + [group(5, 0.5, mssd=2.1) for _ in range(300)]
+    groups += [group(6, 0.8) for _ in range(19)] + [cut(groups[0], 2.0)]
+    assert vote_scales(groups) == {"5": pytest.approx(np.median(ratios), rel=1e-3)}

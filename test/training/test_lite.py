@@ -57,7 +57,7 @@ def test_features_have_the_widths_and_strides_that_the_encoder_states():
 
 def test_frozen_stages_do_not_move_and_the_others_do():
     torch.manual_seed(0)
-    encoder = Lite("lite0", frozen=2).train()
+    encoder = Lite("lite0", frozen=2)  # as a run makes it
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in encoder.parameters() if p.requires_grad], 0.1)
     encoder(torch.randn(2, 3, 64, 64))[-1].square().mean().backward()

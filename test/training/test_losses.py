@@ -9,7 +9,7 @@ from pose_kd_ros.core.cells import cell_grid  # noqa: E402
 from pose_kd_ros.core.object_model import ObjectModel, box_corners  # noqa: E402
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose, transform  # noqa: E402
 from training.data.targets import IGNORE, Instance, collate, make_targets  # noqa: E402
-from training.losses.task import focal_loss, keypoint_losses, vote_loss  # noqa: E402
+from training.losses.task import cell_weights, focal_loss, keypoint_losses, surprise, vote_terms  # noqa: E402
 
 K = np.array([[500.0, 0, 127.5], [0, 500, 127.5], [0, 0, 1]])
 STRIDES = (8, 16, 32, 64)
@@ -37,13 +37,12 @@ CUBE = ObjectModel(
 )
 
 
-def sample(pose, mask=None, seed=0, model=CUBE):
+def sample(pose, mask=None, seed=0, model=CUBE, cells="draw"):
     if mask is None:
         mask = np.zeros((256, 256), bool)
         mask[80:180, 80:180] = True
-    targets = make_targets(
-        [Instance(0, pose, mask, 100.0)], [model], K, (256, 256), STRIDES, np.random.default_rng(seed)
-    )
+    instance, rng = Instance(0, pose, mask, 100.0), np.random.default_rng(seed)
+    targets = make_targets([instance], [model], K, (256, 256), STRIDES, rng, cells)
     return {"image": torch.zeros(3, 256, 256), **targets}
 
 
@@ -133,7 +132,7 @@ def test_cells_inside_the_mask_that_were_not_drawn_are_ignored():
     batch = collate([sample(a_pose(1))])
     assert (batch["cell_class"] == IGNORE).sum() > 50
     logits = torch.zeros(1, len(CENTERS), 1, requires_grad=True)
-    focal_loss(logits, batch["cell_class"]).backward()
+    focal_loss(logits, batch["cell_class"], cell_weights(batch)).backward()
     assert (logits.grad[batch["cell_class"].unsqueeze(-1) == IGNORE] == 0).all()
     assert (logits.grad[batch["cell_class"].unsqueeze(-1) == 0] > 0).all()
     assert (logits.grad[batch["cell_class"].unsqueeze(-1) == 1] < 0).all()
@@ -158,5 +157,62 @@ def test_keypoints_project_back_onto_their_pose():
 
 def test_vote_loss_of_no_votes_keeps_the_graph():
     votes = torch.zeros(0, 8, 2, requires_grad=True)
-    vote_loss(votes, {}).backward()
-    assert votes.grad is not None
+    log_scale = torch.zeros(0, requires_grad=True)
+    terms = vote_terms(votes, {"vote_weight": torch.zeros(0)}, log_scale=log_scale)
+    (terms["vote"] + terms["likelihood"]).backward()
+    assert votes.grad is not None and log_scale.grad is not None
+
+
+def test_every_cell_in_the_mask_counts_as_much_as_it_would_be_drawn():
+    batch = collate([sample(a_pose(1), cells="all")])
+    weights, drawn = torch.zeros(len(CENTERS)), torch.zeros(len(CENTERS))
+    weights[batch["vote_cell"]] = batch["vote_weight"]
+    for seed in range(400):
+        drawn[sample(a_pose(1), seed=seed)["vote_cell"]] += 1 / 400
+    # 36, 16 and 4 of strides 16, 32 and 64; none of stride 8, whose quota is 0
+    assert (weights > 0).sum() == 56 and (weights - drawn).abs().max() < 0.1
+    assert weights.sum().item() == pytest.approx(drawn.sum().item(), rel=1e-4)
+    logits = torch.zeros(1, len(CENTERS), 1, requires_grad=True)
+    focal_loss(logits, batch["cell_class"], cell_weights(batch)).backward()
+    assert torch.equal(logits.grad[0, :, 0] < 0, weights > 0)
+
+
+def test_losses_of_all_cells_are_the_mean_of_those_of_the_draws():
+    offsets = perfect(collate([sample(a_pose(1), cells="all")]))
+    offsets += torch.randn(offsets.shape, generator=torch.manual_seed(0))
+    every = losses_of(collate([sample(a_pose(1), cells="all")]), offsets)
+    draws = [losses_of(collate([sample(a_pose(1), seed=seed)]), offsets) for seed in range(300)]
+    for name, value in every.items():
+        mean = sum(each[name] for each in draws).item() / len(draws)
+        assert value.item() == pytest.approx(mean, rel=0.05)
+
+
+def test_votes_for_distillation_are_those_of_the_draw():
+    every, drawn = (sample(a_pose(1), cells=cells) for cells in ("all", "draw"))
+    found = every["vote_cell"][every["vote_drawn"]].tolist()
+    assert sorted(found) == sorted(drawn["vote_cell"].tolist()) and drawn["vote_drawn"].all()
+
+
+def test_the_likelihood_is_least_where_the_scale_is_half_the_mean_error():
+    """Of r / b + 2 log b, the least is at b = r / 2: the mean distance from the middle of such a Laplace
+    distribution in a plane is 2 b."""
+    residual = torch.zeros(1, 8, 3)
+    residual[..., 0] = 0.02
+    scales = torch.tensor([0.005, 0.01, 0.02]).log()
+    low, best, high = (surprise(residual, scale.unsqueeze(0)).item() for scale in scales)
+    assert best < low and best < high
+
+
+def test_votes_that_are_off_are_less_surprising_with_a_larger_scale():
+    batch = collate([sample(a_pose(0), cells="all")])
+    offsets, logits = perfect(batch), torch.zeros(1, len(CENTERS), 1)
+    scales = torch.full((1, len(CENTERS), 1), 0.01).log().requires_grad_()
+    terms = {}
+    for shift in (0.0, 40.0):
+        how = (logits, offsets + shift, torch.tensor(CENTERS).float(), batch)
+        terms[shift] = keypoint_losses(*how, log_scale=scales)
+        (grad,) = torch.autograd.grad(terms[shift]["likelihood"], scales)
+        taught = grad[0, batch["vote_cell"], 0]
+        assert (taught < 0).all() if shift else (taught > 0).all()
+        assert torch.equal(terms[shift]["vote"], keypoint_losses(*how)["vote"])
+    assert terms[0.0]["likelihood"] < terms[40.0]["likelihood"]

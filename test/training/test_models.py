@@ -73,6 +73,33 @@ def test_input_that_a_stride_does_not_divide_is_refused_with_both_numbers():
         cell_grid(256, 250, (64,))
 
 
+KEYPOINT_SHAPES = [
+    {"backbone": backbone, "levels": levels}
+    for backbone in ("darknet53", "darknet-tiny-h")
+    for levels in (1, 2, 3, 4, 5)
+]
+KEYPOINT_SHAPES += [{"scale": True}, *({"branches": 2, "aggregation": kind} for kind in ("one", "fau-slim"))]
+
+
+@pytest.mark.parametrize("shape", KEYPOINT_SHAPES, ids=str)
+def test_every_parameter_that_learns_has_a_gradient(shape):
+    torch.manual_seed(0)
+    network = make_network(NetworkConfig(width=8, depth=1, groups=4, **shape))
+    side = 2 * network.config.input_stride
+    outputs = network(torch.randn(1, 3, side, side), with_features=True)
+    count = len(cell_grid(side, side, network.config.strides)[0])
+    assert outputs[0].shape[1] == count and len(outputs[2]) == network.config.levels
+    said = [*outputs[:2], *outputs[3:]]  # what the losses look at
+    said = [part for each in said if each is not None for part in tensors(each)]
+    sum(part.float().square().sum() for part in said).backward()
+    assert [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def tensors(of):
+    """The tensors in nested lists and tuples."""
+    return [of] if isinstance(of, torch.Tensor) else [part for each in of for part in tensors(each)]
+
+
 BRANCHES = NetworkConfig(width=16, depth=1, groups=4, classes=2, branches=3, aggregation="fau-slim")
 
 
@@ -133,6 +160,8 @@ def test_votes_are_weighed_by_keypoint_and_logits_by_the_mean():
 def test_branches_that_cannot_be_are_refused_by_field_found_and_wanted():
     with pytest.raises(ValueError, match=r"NetworkConfig.branches: wanted >= 1, found 0"):
         NetworkConfig(branches=0)
+    with pytest.raises(ValueError, match=r"NetworkConfig.scale: wanted 1 branch with it, found 2"):
+        NetworkConfig(branches=2, aggregation="mean", scale=True)
     with pytest.raises(ValueError, match=r"NetworkConfig.aggregation: wanted 'none' .* found 'one'"):
         NetworkConfig(aggregation="one")
     with pytest.raises(ValueError, match=r"NetworkConfig.aggregation: wanted one of .*found 'fau'"):

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -17,13 +18,17 @@ torch = pytest.importorskip("torch")
 import training  # noqa: E402
 from pose_kd_ros.bundle.manifest import DecodeSpec  # noqa: E402
 from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
+from pose_kd_ros.core.camera import Camera  # noqa: E402
+from pose_kd_ros.pipeline.families import make_estimator  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training import checkpoint  # noqa: E402
 from training.config import RunConfig, check_same, load_config, to_json  # noqa: E402
+from training.data.crops import CropConfig  # noqa: E402
 from training.evaluate import Chosen  # noqa: E402
 from training.export import export_run  # noqa: E402
 from training.learner import learning_rate  # noqa: E402
 from training.models.network import NetworkConfig  # noqa: E402
+from training.models.surface import SurfaceConfig  # noqa: E402
 from training.train import train  # noqa: E402
 
 SMALL = NetworkConfig(width=16, depth=1, groups=4)
@@ -200,10 +205,24 @@ def test_what_a_killed_process_left_is_removed_by_the_next_save(tmp_path):
 def test_a_setting_that_came_later_had_its_default(tmp_path):
     config = RunConfig("x")
     kept = json.loads(to_json(config))
+    kept["crops"]["cells"] = "all"
     del kept["clip"], kept["weights"]["vote"]
     check_same(config, json.dumps(kept), tmp_path)
     with pytest.raises(ValueError, match=r"clip: was 1.0, now 2.0"):
         check_same(dataclasses.replace(config, clip=2.0), json.dumps(kept), tmp_path)
+
+
+def test_a_keypoint_run_from_before_all_cells_were_taught_had_the_draw(tmp_path):
+    kept = json.loads(to_json(RunConfig("x")))
+    del kept["crops"]["cells"]
+    with pytest.raises(ValueError, match=r"crops.cells: was draw, now all"):
+        check_same(RunConfig("x"), json.dumps(kept), tmp_path)
+    drawing = dataclasses.replace(RunConfig("x"), crops=CropConfig(cells="draw"))
+    check_same(drawing, json.dumps(kept), tmp_path)
+    surface = RunConfig("x", network=SurfaceConfig())
+    kept = json.loads(to_json(surface))
+    del kept["crops"]["cells"]
+    check_same(surface, json.dumps(kept), tmp_path)
 
 
 def test_learning_rate_rises_and_falls():
@@ -227,6 +246,18 @@ def test_the_exported_bundle_opens_and_replays(trained, tmp_path, monkeypatch):
     assert bundle.manifest.training.steps == 6 and bundle.objects[0].name == "tiny"
     load_network(bundle)
     assert str(Path(training.__file__).parent).encode() not in bundle.network_path.read_bytes()
+
+
+def test_a_network_that_says_how_sure_its_votes_are_trains_and_runs(tiny_data, tmp_path):
+    network = dataclasses.replace(SMALL, scale=True)
+    config = settings(tiny_data, tmp_path, network=network, steps=2, val_every=2)
+    train(config)
+    export_run(config.folder, tmp_path / "part", {1: "part"}, 128, 0)
+    bundle = open_bundle(tmp_path / "part")
+    assert bundle.manifest.network.outputs == ["scores", "offsets", "scales"]
+    estimator = make_estimator(bundle, load_network(bundle), cell_score=0.0, pose_score=0.0)
+    camera = Camera(np.array([[500.0, 0, 128], [0, 500, 96], [0, 0, 1]]), np.zeros(0), "plumb_bob", 256, 192)
+    estimator.estimate(np.zeros((192, 256, 3), np.uint8), camera)
 
 
 def test_a_run_without_a_checkpoint_is_not_exported(tiny_data, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -22,6 +21,7 @@ from .paste import PasteConfig, Paster
 from .surface import CodeReader
 from .targets import MAX_TIED, Instance, collate, make_targets
 from .tiles import Tile, TileInstance, model_box, nearest, read_tile, rolled
+from .turns import Turns, shuffled
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,25 @@ class CropConfig:
     shift_jitter: float = 0.25
     """The region's centre moves by up to this share of the box."""
     search_share: float = 0.35
-    """Share of samples that show a wide, random part of the image instead, as the search without a track
-    does. Of the heatmap family, which does not search: at most so many show no object."""
+    """Share of samples that show a wide, random part of an image instead, as the search without a track
+    does; with tiles, a wide tile. Of the heatmap family, which does not search: at most so many show no
+    object."""
     search_px: tuple[float, float] = (256.0, 704.0)
     """Side of that wide part in image pixels."""
     min_visibility: float = 0.15
     """Objects seen less than this are ignored: neither background nor asked to vote."""
+    cells: Literal["all", "draw"] = "all"
+    """Keypoint family, cells in an object's mask that vote. all: every one, of level l with the weight n_l /
+    |cells of level l in the mask|, n_l the papers' quota (``core.cells.cells_per_level``) and at most that
+    many. draw: n_l random ones and no others, as in the papers, of which this is the mean."""
     roll_deg: float = 0.0
     """The camera is turned about its optical axis by up to +- this: other poses from the same render, exact
     ones. Not of the dense family."""
     paste: PasteConfig = field(default_factory=PasteConfig)
+
+    def __post_init__(self):
+        if not 0 <= self.search_share <= 1:
+            raise ValueError(f"CropConfig.search_share: wanted 0 to 1, found {self.search_share}")
 
 
 def around_object(box: np.ndarray, config: CropConfig, rng: np.random.Generator) -> Crop:
@@ -98,6 +107,7 @@ class CropDataset(Dataset):
         if family == "dense" and (config.roll_deg or config.paste.share):
             raise ValueError("crops.roll_deg, crops.paste: not of the dense family's codes; wanted 0")
         self.numbers = self._numbers()
+        self.turns = self._turns()
         self.paster = Paster(config.paste) if config.paste.share else None
         self.collate = {"keypoint": collate, "dense": collate_dense, "heatmap": collate_points}[family]
 
@@ -115,13 +125,23 @@ class CropDataset(Dataset):
         empties = int(shown.sum() * share / (1 - share)) if share < 1 else len(shown)
         return np.sort(np.concatenate([everything[shown], everything[~shown][:empties]]))
 
-    @lru_cache(maxsize=2)  # noqa: B019 - a data set lives as long as its worker
+    def _turns(self) -> Turns | None:
+        """Which tiles samples show; None of whole images, which are cut as ``_choose`` draws it, and of
+        heatmaps. A tile about an object that is hidden too far shows nothing and is left out."""
+        if self.family == "heatmap" or not isinstance(self.images[0], Tile):
+            return None
+        wide = np.array([tile.wide for tile in self.images], bool)
+        shown = np.array(
+            [any(self._known(i) and self._used(i) for i in tile.instances) for tile in self.images], bool
+        )
+        about = np.flatnonzero(~wide & shown)
+        return Turns(about, np.flatnonzero(wide), self.config.search_share, self.seed)
+
     def _order(self, epoch: int) -> np.ndarray:
-        order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.numbers))
-        return self.numbers[order]
+        return self.numbers[shuffled(len(self.numbers), self.seed, 0, epoch)]
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        for number in self._from(*divmod(index, len(self.numbers))):
+        for number in self._candidates(index):
             image = self.images[number]
             try:
                 tile = image
@@ -132,8 +152,12 @@ class CropDataset(Dataset):
                 self.faults.add(error)
         raise BopError(f"none of the {len(self.images)} images can be read", "picture")
 
-    def _from(self, epoch: int, position: int) -> np.ndarray:
-        """The numbers of all images, from this place of the epoch on, round and round."""
+    def _candidates(self, index: int) -> Sequence[int]:
+        """What sample ``index`` shows: its tile, or of all images, from its place of the epoch on, round and
+        round, the first that can be read."""
+        if self.turns:
+            return [self.turns.number(index)]
+        epoch, position = divmod(index, len(self.numbers))
         return np.roll(self._order(epoch), -position)
 
     def sample(self, tile: Tile, rng: np.random.Generator) -> dict[str, torch.Tensor]:
@@ -166,9 +190,8 @@ class CropDataset(Dataset):
             )
             for i in known
         ]
-        return make_targets(
-            instances, self.models, crop.camera(tile.K), (crop.height, crop.width), self.strides, rng
-        )
+        K, size = crop.camera(tile.K), (crop.height, crop.width)
+        return make_targets(instances, self.models, K, size, self.strides, rng, self.config.cells)
 
     def _codes(self, tile: Tile, known: list[TileInstance], crop: Crop) -> dict[str, torch.Tensor]:
         (stride,) = self.strides

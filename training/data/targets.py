@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from pose_kd_ros.core.cells import cell_grid, cells_per_level
 from pose_kd_ros.core.object_model import ObjectModel, representatives
 from pose_kd_ros.core.pose import transform
 
-IGNORE = -1  # cells inside a visible mask that were not drawn: neither background nor asked to vote
+IGNORE = -1  # cells inside a visible mask that are not taught: neither background nor asked to vote
 MAX_TIED = (
     8  # representatives of a symmetric object kept near a boundary (three cube faces meet: fewer occur)
 )
@@ -29,19 +30,51 @@ class Instance:
     use: bool = True  # False: hidden too far to be asked for; its cells are ignored
 
 
-def draw_cells(instance: Instance, centers: np.ndarray, anchors: np.ndarray, rng: np.random.Generator):
-    """Return (drawn, inside): indices of cells that vote for the instance, and of all cells in its visible
-    mask."""
+class Cells(NamedTuple):
+    """Which cells learn from one instance."""
+
+    vote: np.ndarray
+    """(P,) indices of those that vote for it."""
+
+    weight: np.ndarray
+    """(P,) what each counts."""
+
+    drawn: np.ndarray
+    """(P,) bool: those that a random draw of the levels' quota takes."""
+
+    inside: np.ndarray
+    """(Q,) indices of all in its visible mask."""
+
+
+def choose_cells(
+    instance: Instance,
+    centers: np.ndarray,
+    anchors: np.ndarray,
+    rng: np.random.Generator,
+    cells: Literal["all", "draw"],
+) -> Cells:
+    """The cells of an instance, level by level; none vote for one that is not used. centers (N, 2), anchors
+    (N,): all cells. cells: as ``CropConfig.cells``."""
     u, v = np.round(centers).astype(int).T
     inside = np.flatnonzero(instance.mask[v, u])
-    if not instance.use:
-        return inside[:0], inside
     levels = np.unique(anchors)
-    drawn = []
-    for anchor, count in zip(levels, cells_per_level(instance.box_size, levels)):
-        candidates = inside[anchors[inside] == anchor]
-        drawn.append(rng.choice(candidates, min(count, len(candidates)), replace=False))
-    return np.concatenate(drawn).astype(int), inside
+    quota = cells_per_level(instance.box_size, levels) * instance.use
+    of_levels = [
+        _of_level(inside[anchors[inside] == anchor], count, rng, cells)
+        for anchor, count in zip(levels, quota)
+    ]
+    vote, weight, drawn = map(np.concatenate, zip(*of_levels))
+    return Cells(vote, weight, drawn, inside)
+
+
+def _of_level(candidates: np.ndarray, quota: int, rng: np.random.Generator, cells: str):
+    """Votes, weights and whether they were drawn, of the cells of one level in an instance's mask."""
+    count = min(quota, len(candidates))
+    drawn = rng.choice(candidates, count, replace=False) if count else candidates[:0]
+    if cells == "draw" or not count:
+        return drawn, np.ones(count), np.ones(count, bool)
+    weight = np.full(len(candidates), count / len(candidates))
+    return candidates, weight, np.isin(candidates, drawn)
 
 
 def tied_keypoints(pose: np.ndarray, model: ObjectModel) -> tuple[np.ndarray, np.ndarray]:
@@ -60,27 +93,25 @@ def make_targets(
     size: tuple[int, int],
     strides: tuple[int, ...],
     rng: np.random.Generator,
+    cells: Literal["all", "draw"] = "all",
 ) -> dict[str, torch.Tensor]:
     """Return one crop's targets; every tensor but ``cell_class`` has a leading dimension of its own.
 
-    cell_class (N,): 0 background, 1 + class index, or IGNORE. vote_cell, vote_instance (P,): drawn cells and
-    the instance each votes for. inside_cell, inside_instance (Q,): all cells in the visible masks of
-    instances that are used. quota (I, L): cells of each level that an instance is due. class_index, diameter
-    (I,); keypoints (I, R, K, 3) metres in the camera frame; tied (I, R) bool; K_inverse (I, 3, 3).
+    cell_class (N,): 0 background, 1 + class index, or IGNORE. vote_cell, vote_instance (P,): cells that are
+    taught and the instance each votes for; vote_weight (P,): what each counts; vote_drawn (P,) bool: the
+    papers' draw among them, which distillation takes. inside_cell, inside_instance (Q,): all cells in the
+    visible masks of instances that are used. quota (I, L): cells of each level that an instance is due.
+    class_index, diameter (I,); keypoints (I, R, K, 3) metres in the camera frame; tied (I, R) bool; K_inverse
+    (I, 3, 3).
     """
     centers, anchors = cell_grid(*size, strides)
     cell_class = np.zeros(len(centers), np.int64)
-    vote_cell, vote_instance, inside_cell, inside_instance = [], [], [], []
-    draws = [draw_cells(instance, centers, anchors, rng) for instance in instances]
-    for _, inside in draws:
-        cell_class[inside] = IGNORE
-    for index, (instance, (drawn, inside)) in enumerate(zip(instances, draws)):
-        cell_class[drawn] = 1 + instance.class_index
-        vote_cell.append(drawn)
-        vote_instance.append(np.full(len(drawn), index))
-        inside = inside[: len(inside) if instance.use else 0]
-        inside_cell.append(inside)
-        inside_instance.append(np.full(len(inside), index))
+    chosen = [choose_cells(instance, centers, anchors, rng, cells) for instance in instances]
+    for each in chosen:
+        cell_class[each.inside] = IGNORE
+    for instance, each in zip(instances, chosen):
+        cell_class[each.vote] = 1 + instance.class_index
+    asked = [each.inside[: len(each.inside) if i.use else 0] for i, each in zip(instances, chosen)]
     levels = np.unique(anchors)
     quota = [cells_per_level(i.box_size, levels) for i in instances]
     points = [tied_keypoints(i.pose, models[i.class_index]) for i in instances]
@@ -89,12 +120,20 @@ def make_targets(
     def stack(values, shape, dtype):
         return torch.from_numpy(np.asarray(values, dtype).reshape(-1, *shape))
 
+    def joined(parts, dtype=np.int64):
+        return stack(np.concatenate([*parts, []]), (), dtype)
+
+    def owners(parts):
+        return joined(np.full(len(part), index) for index, part in enumerate(parts))
+
     return {
         "cell_class": torch.from_numpy(cell_class),
-        "vote_cell": stack(np.concatenate([*vote_cell, []]), (), np.int64),
-        "vote_instance": stack(np.concatenate([*vote_instance, []]), (), np.int64),
-        "inside_cell": stack(np.concatenate([*inside_cell, []]), (), np.int64),
-        "inside_instance": stack(np.concatenate([*inside_instance, []]), (), np.int64),
+        "vote_cell": joined(each.vote for each in chosen),
+        "vote_instance": owners([each.vote for each in chosen]),
+        "vote_weight": joined((each.weight for each in chosen), np.float32),
+        "vote_drawn": joined((each.drawn for each in chosen), bool),
+        "inside_cell": joined(asked),
+        "inside_instance": owners(asked),
         "quota": stack(quota, (len(levels),), np.int64),
         "class_index": stack([i.class_index for i in instances], (), np.int64),
         "diameter": stack([models[i.class_index].diameter for i in instances], (), np.float32),
@@ -116,6 +155,8 @@ def collate(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     batch["vote_image"] = batch["instance_image"][batch["vote_instance"]]
     for name in (
         "vote_cell",
+        "vote_weight",
+        "vote_drawn",
         "inside_cell",
         "quota",
         "class_index",

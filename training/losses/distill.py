@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from training.parallel import at_least_one, shared_mean
 
-from .task import best_representative, drawn_votes, representative_losses, votes_at
+from .task import best_representative, representative_losses, taught_cells, votes_at
 from .transport import sinkhorn_divergence
 
 CLAMP = 1e-3  # released form: masses are scores clamped to [CLAMP, 1 - CLAMP]
@@ -104,10 +104,16 @@ def pack(instance: torch.Tensor, count: int, points: torch.Tensor, scores: torch
 
 
 def student_votes(logits, offsets, centers, batch) -> Votes:
-    """Votes of the drawn cells: the student's, with gradient."""
-    instance = batch["vote_instance"]
-    scores = logits[batch["vote_image"], batch["vote_cell"], batch["class_index"][instance]].float().sigmoid()
-    return pack(instance, len(batch["class_index"]), drawn_votes(offsets, centers, batch), scores)
+    """Votes of the drawn cells: the student's, with gradient.
+
+    Also where ``crops.cells`` teaches all: the teacher has as many votes, and the transport of ten to ten
+    costs a hundredth of that of a hundred to themselves. Over the steps the draw stands for all, with the
+    weights that they have in the task's losses.
+    """
+    image, cell, class_index, instance = taught_cells(batch, drawn=True)
+    scores = logits[image, cell, class_index].float().sigmoid()
+    points = votes_at(offsets, centers, image, cell, class_index)
+    return pack(instance, len(batch["class_index"]), points, scores)
 
 
 @torch.no_grad()
@@ -189,7 +195,9 @@ def certainty(points: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
     return weight / weight.mean(1, keepdim=True)
 
 
-def score_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor, positives: int) -> torch.Tensor:
+def score_loss(
+    student_logits: torch.Tensor, teacher_logits: torch.Tensor, positives: torch.Tensor | int
+) -> torch.Tensor:
     """The teacher's scores as soft targets for all cells that both have, over (positives + images).
 
     logits (B, N, C). Cross-entropy weighted by the squared difference (quality focal loss, Li et al. 2020),

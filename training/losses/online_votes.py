@@ -42,6 +42,6 @@ def branch_vote_terms(
     moved = [adlp_loss(student_votes(*b, centers, batch), told, size, how) for b in branches]
     terms["online_vote"] = sum(value for value, _ in moved)
     terms["online_unsolved"] = sum(unsolved for _, unsolved in moved) / len(moved)
-    positives = len(batch["vote_cell"])
+    positives = batch["vote_weight"].sum()
     terms["online_score"] = sum(score_loss(logits, together[0], positives) for logits, _ in branches)
     return terms

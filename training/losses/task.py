@@ -1,5 +1,5 @@
-"""Task losses of the keypoint family. Every term is a mean over positives (+ images), so no weight knows the
-batch size."""
+"""Task losses of the keypoint family. Every term is a mean over positives (+ images), weighted by what each
+positive counts, so no weight knows the batch size."""
 
 from __future__ import annotations
 
@@ -12,12 +12,25 @@ from training.parallel import at_least_one, shared_mean
 SMOOTH_KINK = 0.02  # of the diameter, where smooth-L1 turns from quadratic to linear (WDRNet)
 
 
-def focal_loss(
-    logits: torch.Tensor, cell_class: torch.Tensor, gamma: float = 2.0, alpha: float = 0.25
-) -> torch.Tensor:
-    """Sigmoid focal loss summed over cells and classes, divided by (positive cells + images).
+def cell_weights(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What each cell (B, N) counts in the score's loss: background 1, a cell that votes its ``vote_weight``,
+    ignored ones 0."""
+    weights = (batch["cell_class"] != IGNORE).to(batch["vote_weight"])
+    weights[batch["vote_image"], batch["vote_cell"]] = batch["vote_weight"]
+    return weights
 
-    logits (B, N, C); cell_class (B, N): 0 background, 1 + class, IGNORE. Source: Lin et al., ICCV 2017.
+
+def focal_loss(
+    logits: torch.Tensor,
+    cell_class: torch.Tensor,
+    cell_weight: torch.Tensor,
+    gamma: float = 2.0,
+    alpha: float = 0.25,
+) -> torch.Tensor:
+    """Sigmoid focal loss, weighted, summed over cells and classes, over (weight of positive cells + images).
+
+    logits (B, N, C); cell_class (B, N): 0 background, 1 + class, IGNORE; cell_weight (B, N). Source: Lin et
+    al., ICCV 2017.
     """
     logits = logits.float()
     target = F.one_hot(cell_class.clamp(min=0), logits.shape[-1] + 1)[..., 1:].to(logits)
@@ -25,8 +38,9 @@ def focal_loss(
     wrong = torch.where(target > 0, 1 - probability, probability)
     weight = torch.where(target > 0, alpha, 1 - alpha) * wrong**gamma
     loss = weight * F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    kept = (cell_class != IGNORE).unsqueeze(-1)
-    return (loss * kept).sum() / shared_mean(target.sum() + len(logits), logits)
+    cell_weight = cell_weight.unsqueeze(-1)
+    positive = (target * cell_weight).sum()
+    return (loss * cell_weight).sum() / shared_mean(positive + len(logits), logits)
 
 
 def ray_residual(votes: torch.Tensor, keypoints: torch.Tensor, K_inverse: torch.Tensor) -> torch.Tensor:
@@ -40,15 +54,26 @@ def ray_residual(votes: torch.Tensor, keypoints: torch.Tensor, K_inverse: torch.
     return rays * (rays * keypoints).sum(-1, keepdim=True) - keypoints
 
 
-def representative_losses(votes: torch.Tensor, instance: torch.Tensor, batch: dict[str, torch.Tensor]):
-    """Smooth-L1 of the ray residual over the diameter (P, R), mean over keypoints, for each representative.
-
-    votes (P, K, 2) pixels, each for the instance (P,) named.
-    """
+def relative_residual(
+    votes: torch.Tensor, instance: torch.Tensor, batch: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """The ray residual over the diameter (P, R, K, 3), for each representative; votes (P, K, 2) pixels, each
+    for the instance (P,) named."""
     residual = ray_residual(votes.float(), batch["keypoints"][instance], batch["K_inverse"][instance])
-    residual = residual / batch["diameter"][instance].view(-1, 1, 1, 1)
+    return residual / batch["diameter"][instance].view(-1, 1, 1, 1)
+
+
+def smooth(residual: torch.Tensor) -> torch.Tensor:
+    """Smooth-L1 (P, R) of residuals (P, R, K, 3), mean over the keypoints."""
     loss = F.smooth_l1_loss(residual, torch.zeros_like(residual), beta=SMOOTH_KINK, reduction="none")
     return loss.sum(-1).mean(-1)
+
+
+def representative_losses(
+    votes: torch.Tensor, instance: torch.Tensor, batch: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """What votes (P, K, 2), pixels, for the instances (P,) cost against each representative (P, R)."""
+    return smooth(relative_residual(votes, instance, batch))
 
 
 @torch.no_grad()
@@ -61,19 +86,52 @@ def best_representative(loss: torch.Tensor, instance: torch.Tensor, tied: torch.
     return total.masked_fill(~tied, torch.inf).argmin(1)
 
 
-def vote_loss(
-    votes: torch.Tensor, batch: dict[str, torch.Tensor], choice: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Mean loss of the drawn cells' votes (P, K, 2), pixels, against one representative of each instance:
-    ``choice`` (I,), or where that is -1 the tied one that they are nearest to."""
-    count = at_least_one(shared_mean(len(votes), votes))
+def vote_terms(
+    votes: torch.Tensor,
+    batch: dict[str, torch.Tensor],
+    choice: torch.Tensor | None = None,
+    log_scale: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """The terms ``vote`` and, of votes that say how sure they are, ``likelihood``: weighted means over the
+    taught cells' votes (P, K, 2), pixels, against one representative of each instance.
+
+    choice: that representative (I,), or where it is -1 or not given the tied one that they are nearest to.
+    log_scale (P,): of diameters.
+    """
+    weight = batch["vote_weight"]
+    count = at_least_one(shared_mean(weight.sum(), votes))
     if not len(votes):
-        return votes.sum() * 0.0
+        said = {"vote": votes, "likelihood": log_scale}
+        return {name: values.sum() * 0.0 for name, values in said.items() if values is not None}
+    residual = relative_residual(votes, batch["vote_instance"], batch)
+    loss = weight.unsqueeze(1) * smooth(residual)
+    index = meant(loss, batch, choice)
+    terms = {"vote": loss.gather(1, index.unsqueeze(1)).sum() / count}
+    if log_scale is not None:
+        own = residual[torch.arange(len(index), device=index.device), index]
+        terms["likelihood"] = (weight * surprise(own, log_scale.float())).sum() / count
+    return terms
+
+
+def surprise(residual: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood (P,), less a constant, of votes whose keypoints lie ``residual`` (P, K, 3) off
+    their rays: mean over the keypoints of r / b + 2 log b, Laplace in the plane across the ray.
+
+    log_scale (P,): log b, in the residual's unit. Source: Kendall & Gal, NeurIPS 2017.
+    """
+    distance = torch.linalg.vector_norm(residual, dim=-1).mean(-1)
+    return distance * torch.exp(-log_scale) + 2 * log_scale
+
+
+@torch.no_grad()
+def meant(
+    loss: torch.Tensor, batch: dict[str, torch.Tensor], choice: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The representative (P,) that each vote is for, from what all cost the votes (P, R): that of its
+    instance in ``choice`` (I,), or where this is -1 or not given the nearest."""
     instance = batch["vote_instance"]
-    loss = representative_losses(votes, instance, batch)
     nearest = best_representative(loss, instance, batch["tied"])
-    choice = nearest if choice is None else torch.where(choice < 0, nearest, choice)
-    return loss.gather(1, choice[instance].unsqueeze(1)).sum() / count
+    return (nearest if choice is None else torch.where(choice < 0, nearest, choice))[instance]
 
 
 def votes_at(offsets: torch.Tensor, centers: torch.Tensor, image, cell, class_index) -> torch.Tensor:
@@ -81,10 +139,19 @@ def votes_at(offsets: torch.Tensor, centers: torch.Tensor, image, cell, class_in
     return offsets[image, cell, class_index].float() + centers[cell].unsqueeze(1)
 
 
-def drawn_votes(offsets: torch.Tensor, centers: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Votes (P, K, 2), pixels, of the cells that were drawn to vote."""
-    class_index = batch["class_index"][batch["vote_instance"]]
-    return votes_at(offsets, centers, batch["vote_image"], batch["vote_cell"], class_index)
+def taught_cells(batch: dict[str, torch.Tensor], drawn: bool = False) -> tuple[torch.Tensor, ...]:
+    """Image, cell, class and instance (P,) of the cells that vote; drawn: of those of the random draw
+    alone."""
+    named = tuple(batch[f"vote_{name}"] for name in ("image", "cell", "instance"))
+    image, cell, instance = (n[batch["vote_drawn"]] for n in named) if drawn else named
+    return image, cell, batch["class_index"][instance], instance
+
+
+def taught_votes(
+    offsets: torch.Tensor, centers: torch.Tensor, batch: dict[str, torch.Tensor], drawn: bool = False
+) -> torch.Tensor:
+    """Votes (P, K, 2), pixels, of the cells that ``taught_cells`` names."""
+    return votes_at(offsets, centers, *taught_cells(batch, drawn)[:3])
 
 
 def keypoint_losses(
@@ -93,10 +160,14 @@ def keypoint_losses(
     centers: torch.Tensor,
     batch: dict[str, torch.Tensor],
     choice: torch.Tensor | None = None,
+    log_scale: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Return the named terms of plain training: ``score`` and ``vote``.
+    """Return the named terms of plain training: ``score``, ``vote`` and, with scales, ``likelihood``.
 
-    logits (B, N, C); offsets (B, N, C, K, 2) pixels; centers (N, 2) pixels; choice as in ``vote_loss``.
+    logits (B, N, C); offsets (B, N, C, K, 2) pixels; centers (N, 2) pixels; choice as in ``vote_terms``;
+    log_scale (B, N, C), of diameters.
     """
-    votes = drawn_votes(offsets, centers, batch)
-    return {"score": focal_loss(logits, batch["cell_class"]), "vote": vote_loss(votes, batch, choice)}
+    votes = taught_votes(offsets, centers, batch)
+    said = None if log_scale is None else log_scale[taught_cells(batch)[:3]]
+    score = focal_loss(logits, batch["cell_class"], cell_weights(batch))
+    return {"score": score, **vote_terms(votes, batch, choice, said)}

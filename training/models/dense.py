@@ -1,7 +1,8 @@
 """Teacher and students of the dense family: every other pixel says whether it sees an object, and which
 point.
 
-Source: Su et al., ZebraPose, CVPR 2022; the students' slim decoder is ours.
+Source: Su et al., ZebraPose, CVPR 2022; the students' slim decoder and the lite encoders' top-down one are
+ours.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from torch.nn import functional as F
 
 from pose_kd_ros.core.surface import BITS
 
-from .backbones import DarkNetTiny, conv_bn
+from .backbones import conv_bn
+from .checks import check_least
+from .light import make_backbone
+from .lite import SCALES
 from .resnet import ResNet34, conv_bn_relu
+from .surface import TopDown
 
 STRIDE = 2  # of the output: 128 x 128 for a crop of 256
 
@@ -25,10 +30,21 @@ STRIDE = 2  # of the output: 128 x 128 for a crop of 256
 class DenseConfig:
     """A dense network's shape. ``width`` is that of the decoder at the backbone's coarsest features."""
 
-    backbone: Literal["resnet34", "darknet-tiny", "darknet-tiny-h"] = "darknet-tiny-h"
+    backbone: Literal["resnet34", "darknet-tiny", "darknet-tiny-h", "lite0", "lite1", "lite2"] = (
+        "darknet-tiny-h"
+    )
     width: int = 64
     classes: int = 1
+    frozen: int = 2
+    """Stages of a lite encoder, after its stem, that keep their first weights and statistics."""
+
+    pretrained: bool = True
+    """Start a lite encoder from ImageNet weights."""
+
     family: Literal["dense"] = "dense"
+
+    def __post_init__(self):
+        check_least(self, width=1, classes=1, frozen=0)
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -37,7 +53,7 @@ class DenseConfig:
     @property
     def input_stride(self) -> int:
         """What a crop's side must be a multiple of."""
-        return 8 if self.backbone == "resnet34" else 16
+        return {"resnet34": 8, "darknet-tiny": 16, "darknet-tiny-h": 16}.get(self.backbone, 32)
 
     @property
     def plain(self) -> DenseConfig:
@@ -135,12 +151,12 @@ class DenseNetwork(nn.Module):
     def __init__(self, config: DenseConfig):
         super().__init__()
         self.config = config
-        if config.backbone == "resnet34":
-            self.backbone = ResNet34()
-            self.decoder = ResNetDecoder(self.backbone.widths, config.width)
+        resnet = config.backbone == "resnet34"
+        self.backbone = ResNet34() if resnet else make_backbone(config.backbone, config.frozen)
+        if config.backbone in SCALES:
+            self.decoder = TopDown(self.backbone.widths, self.backbone.strides, config.width, STRIDE)
         else:
-            self.backbone = DarkNetTiny(divisor={"darknet-tiny": 1, "darknet-tiny-h": 2}[config.backbone])
-            self.decoder = SlimDecoder(self.backbone.widths, config.width)
+            self.decoder = (ResNetDecoder if resnet else SlimDecoder)(self.backbone.widths, config.width)
         self.last = nn.Conv2d(self.decoder.outputs, config.classes + BITS, 1)
         self.register_buffer("bit_error", torch.full((BITS,), 0.5))
 

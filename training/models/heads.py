@@ -11,17 +11,19 @@ from torch.nn import functional as F
 FOCAL_PRIOR = (
     0.01  # initial probability of every cell, so that the many empty cells do not swamp the first steps
 )
+LOG_SCALE = (-7.0, 1.0)  # of a vote's error in diameters of the object: 0.1 % of one to 2.7
+FIRST_SCALE = 0.1  # diameters, of a network that has learnt nothing
 
 
 class Pyramid(nn.Module):
-    """Top-down pyramid without normalisation; levels past the backbone's last come by stride-2 convolutions
-    from it."""
+    """Top-down pyramid without normalisation, of ``levels`` levels from the backbone's finest on; those past
+    its last come by stride-2 convolutions from it."""
 
     def __init__(self, inputs: tuple[int, ...], width: int, levels: int):
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(i, width, 1) for i in inputs)
-        self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in inputs)
-        extra = [inputs[-1]] + [width] * (levels - len(inputs) - 1)
+        self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in inputs[:levels])
+        extra = ([inputs[-1]] + [width] * levels)[: max(0, levels - len(inputs))]
         self.extra = nn.ModuleList(nn.Conv2d(i, width, 3, 2, 1) for i in extra)
 
     def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -47,10 +49,17 @@ def tower(width: int, depth: int, groups: int) -> nn.Sequential:
 
 class KeypointHead(nn.Module):
     """Two towers shared by all levels: class logits, and offsets from a cell's centre in units of its
-    anchor."""
+    anchor; with ``scale`` how sure these are, too."""
 
     def __init__(
-        self, width: int, depth: int, groups: int, classes: int, keypoints: int, anchors: tuple[float, ...]
+        self,
+        width: int,
+        depth: int,
+        groups: int,
+        classes: int,
+        keypoints: int,
+        anchors: tuple[float, ...],
+        scale: bool = False,
     ):
         super().__init__()
         self.shape = (classes, keypoints, 2)
@@ -64,13 +73,25 @@ class KeypointHead(nn.Module):
         nn.init.normal_(self.vote.weight, std=0.01)
         nn.init.constant_(self.score.bias, -math.log((1 - FOCAL_PRIOR) / FOCAL_PRIOR))
         nn.init.zeros_(self.vote.bias)
+        self.scale = nn.Conv2d(width, classes, 3, padding=1) if scale else None
+        if scale:
+            nn.init.normal_(self.scale.weight, std=0.01)
+            nn.init.constant_(self.scale.bias, math.log(FIRST_SCALE))
 
-    def forward(self, levels: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, levels: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Return logits (B, N, C) and offsets (B, N, C, K, 2), pixels, the cells in ``core.cells.cell_grid``
-        order."""
-        logits, offsets = [], []
+        order; with ``scale`` also the logarithm (B, N, C) of the votes' Laplace scale in diameters."""
+        logits, offsets, log_scales = [], [], []
         for level, (features, anchor) in enumerate(zip(levels, self.anchors)):
-            logits.append(self.score(self.score_tower(features)).flatten(2).transpose(1, 2))
-            votes = self.vote(self.vote_tower(features)) * (self.level_scale[level] * anchor)
-            offsets.append(votes.flatten(2).transpose(1, 2).unflatten(2, self.shape))
-        return torch.cat(logits, 1), torch.cat(offsets, 1)
+            logits.append(by_cell(self.score(self.score_tower(features))))
+            seen = self.vote_tower(features)
+            votes = self.vote(seen) * (self.level_scale[level] * anchor)
+            offsets.append(by_cell(votes).unflatten(2, self.shape))
+            if self.scale is not None:
+                log_scales.append(by_cell(self.scale(seen)).clamp(*LOG_SCALE))
+        return tuple(torch.cat(parts, 1) for parts in (logits, offsets, log_scales) if parts)
+
+
+def by_cell(maps: torch.Tensor) -> torch.Tensor:
+    """Maps (B, channels, h, w) -> (B, h * w, channels)."""
+    return maps.flatten(2).transpose(1, 2)

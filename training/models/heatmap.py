@@ -14,10 +14,21 @@ from torch import nn
 
 from .aggregation import Aggregation, make_unit, weighted
 from .checks import check_least, check_named
-from .hourglass import HALVINGS, STRIDE, HourglassBackbone, HourglassBranch
+from .hourglass import HALVINGS, STRIDE, HourglassBackbone, HourglassBranch, score
 from .light import Decoder, make_backbone
+from .resnet import conv_bn_relu
+from .surface import TopDown
 
-Light = Literal["resnet18", "mobilenetv2", "shufflenetv2", "darknet-tiny", "darknet-tiny-h"]
+Light = Literal[
+    "resnet18",
+    "mobilenetv2",
+    "shufflenetv2",
+    "darknet-tiny",
+    "darknet-tiny-h",
+    "lite0",
+    "lite1",
+    "lite2",
+]
 Backbone = Literal["hourglass", Light]
 
 
@@ -36,12 +47,21 @@ class HeatmapConfig:
     """What weighs the branches: nothing (peers), equal weights, ONE's gate, OKDHP's unit or our slim one."""
     classes: int = 1
     keypoints: int = 9
+    skips: bool = False
+    """Decoders add a light encoder's features of every stride on the way up, instead of making the maps of
+    its coarsest alone; of ``depths`` all but 1 are then convolutions at the end."""
+    frozen: int = 2
+    """Stages of a lite encoder, after its stem, that keep their first weights and statistics."""
+    pretrained: bool = True
+    """Start a lite encoder from ImageNet weights."""
     family: Literal["heatmap"] = "heatmap"
 
     def __post_init__(self):
         check_named(self, "backbone", get_args(Backbone))
         check_named(self, "aggregation", get_args(Aggregation))
-        check_least(self, shared=0, classes=1, keypoints=1)
+        check_least(self, shared=0, classes=1, keypoints=1, frozen=0)
+        if self.skips and self.backbone == "hourglass":
+            raise ValueError("HeatmapConfig.skips: wanted a light encoder with them, found hourglass")
         if len(self.depths) != len(self.widths) or not self.depths:
             raise ValueError(
                 "HeatmapConfig.widths: wanted as many as depths, at least one, "
@@ -112,6 +132,21 @@ class Maps(NamedTuple):
     """(B, T, C, K)"""
 
 
+class SkipDecoder(nn.Module):
+    """From an encoder's features of all ``strides`` to maps at stride 4, top down; then ``depth`` - 1 3x3
+    convolutions, and the maps."""
+
+    def __init__(self, inputs: tuple[int, ...], strides: tuple[int, ...], width: int, depth: int, maps: int):
+        super().__init__()
+        self.top_down = TopDown(inputs, strides, width, STRIDE)
+        self.layers = nn.Sequential(*(conv_bn_relu(width, width, 3) for _ in range(depth - 1)))
+        self.score = score(width, maps)
+
+    def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Features (B, inputs, H / stride, W / stride) -> the final maps alone, (B, maps, H / 4, W / 4)."""
+        return [self.score(self.layers(self.top_down(features)))]
+
+
 class HeatmapNetwork(nn.Module):
     """Maps of K keypoints of each of C classes: raw values, trained towards Gaussians with a peak of 1.
 
@@ -128,9 +163,11 @@ class HeatmapNetwork(nn.Module):
             self.backbone = HourglassBackbone(inputs, config.shared, maps)
             made = [HourglassBranch(inputs, width, depth, maps) for width, depth in shapes]
         else:
-            self.backbone = make_backbone(config.backbone)
-            inputs, stride, pool = self.backbone.widths[-1], self.backbone.strides[-1], 1
-            made = [Decoder(inputs, stride, width, depth, maps) for width, depth in shapes]
+            self.backbone = make_backbone(config.backbone, config.frozen)
+            seen, strides = self.backbone.widths, self.backbone.strides
+            inputs, pool = seen[-1], 1
+            make, given = (SkipDecoder, (seen, strides)) if config.skips else (Decoder, (inputs, strides[-1]))
+            made = [make(*given, width, depth, maps) for width, depth in shapes]
         self.branches = nn.ModuleList(made)
         shape = len(config.depths), config.classes, config.keypoints
         self.unit = make_unit(config.aggregation, inputs, *shape, pool=pool)
@@ -152,7 +189,9 @@ class HeatmapNetwork(nn.Module):
         weights = self.unit(common)
         return Maps(final, intermediate, weighted(weights, final), weights)
 
-    def _shared(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    def _shared(
+        self, images: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | list[torch.Tensor], list[torch.Tensor]]:
         """The unit's input, the branches' input, and the maps on the way there."""
         (height, width), stride = images.shape[2:], self.config.input_stride
         if height % stride or width % stride:
@@ -161,8 +200,8 @@ class HeatmapNetwork(nn.Module):
             )
         if self.config.backbone == "hourglass":
             return self.backbone(images)
-        features = self.backbone(images)[-1]
-        return features, features, []
+        features = self.backbone(images)
+        return features[-1], features if self.config.skips else features[-1], []
 
     def _shaped(self, maps: torch.Tensor) -> torch.Tensor:
         return maps.unflatten(1, (self.config.classes, self.config.keypoints))

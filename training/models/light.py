@@ -176,8 +176,7 @@ def _shuffle_stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
 def make_backbone(name: str, frozen: int = 0) -> nn.Module:
     """The encoder of that name, with new weights; it knows its features' ``widths`` and ``strides``.
 
-    frozen: stages
-    of a lite encoder that do not learn.
+    frozen: stages of a lite encoder that do not learn.
     """
     if name in SCALES:
         return Lite(name, frozen)

@@ -73,8 +73,8 @@ class Block(nn.Module):
 class Lite(nn.Module):
     """The encoder ``name`` of SCALES, without the classifier.
 
-    Yields features of strides 4, 8, 16 and 32.     ``frozen`` stages, counted from the first, do not learn,
-    and neither do the stem and their batch     statistics; 0 lets everything learn.
+    Yields features of strides 4, 8, 16 and 32. ``frozen`` stages, counted from the first, do not learn, and
+    neither do the stem and their batch statistics; 0 lets everything learn.
     """
 
     strides = (4, 8, 16, 32)
@@ -95,6 +95,7 @@ class Lite(nn.Module):
         self.widths = tuple(stages[i][0].project[0].out_channels for i in (1, 2, 4, 6))
         for parameter in (p for part in self._frozen_parts() for p in part.parameters()):
             parameter.requires_grad_(False)
+        self.train()  # or the frozen parts' statistics would move until somebody calls it
 
     def _frozen_parts(self) -> Iterator[nn.Module]:
         if self.frozen:

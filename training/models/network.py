@@ -21,6 +21,7 @@ from .surface import SurfaceConfig, SurfaceNetwork
 
 Network = TypeVar("Network", "KeypointNetwork", DenseNetwork, HeatmapNetwork, SurfaceNetwork)
 VoteAggregation = Literal["none", "mean", "one", "fau-slim"]
+FINEST = 8  # stride of the pyramid's finest level
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class NetworkConfig:
     Of several ``branches``, heads on one pyramid, the first is deployed; ``aggregation`` makes an ensemble.
     """
 
-    backbone: Literal["darknet53", "darknet-tiny", "darknet-tiny-h"] = "darknet-tiny-h"
+    backbone: Literal["darknet53", "darknet-tiny", "darknet-tiny-h", "lite0", "lite1", "lite2"] = (
+        "darknet-tiny-h"
+    )
     width: int = 64
     depth: int = 3
     groups: int = 16
@@ -41,24 +44,35 @@ class NetworkConfig:
     keypoints: int = 8
     branches: int = 1
     aggregation: VoteAggregation = "none"
+    scale: bool = False
+    """Every cell says, for each class, how sure its votes are: a Laplace scale that weighs them in PnP."""
+
+    frozen: int = 2
+    """Stages of a lite encoder, after its stem, that keep their first weights and statistics."""
+
+    pretrained: bool = True
+    """Start a lite encoder from ImageNet weights."""
+
     family: Literal["keypoint"] = "keypoint"
 
     def __post_init__(self):
-        check_least(self, branches=1)
+        check_least(self, branches=1, levels=1, frozen=0)
         check_named(self, "aggregation", get_args(VoteAggregation))
         if self.branches == 1 and self.aggregation != "none":
             raise ValueError(
                 f"NetworkConfig.aggregation: wanted 'none' for 1 branch, found {self.aggregation!r}"
             )
+        if self.branches > 1 and self.scale:
+            raise ValueError(f"NetworkConfig.scale: wanted 1 branch with it, found {self.branches}")
 
     @property
     def input_stride(self) -> int:
         """What a crop's side must be a multiple of."""
-        return self.strides[-1]
+        return max(self.strides[-1], 16 if self.backbone.startswith("darknet-tiny") else 32)
 
     @property
     def strides(self) -> tuple[int, ...]:
-        return tuple(8 * 2**level for level in range(self.levels))
+        return tuple(FINEST * 2**level for level in range(self.levels))
 
     @property
     def plain(self) -> NetworkConfig:
@@ -152,12 +166,13 @@ class KeypointNetwork(nn.Module):
     def __init__(self, config: NetworkConfig):
         super().__init__()
         self.config = config
-        self.backbone = make_backbone(config.backbone)
-        self.pyramid = Pyramid(self.backbone.widths, config.width, config.levels)
+        self.backbone = make_backbone(config.backbone, config.frozen)
+        self.finer = sum(stride < FINEST for stride in self.backbone.strides)  # features not looked at
+        self.pyramid = Pyramid(self.backbone.widths[self.finer :], config.width, config.levels)
         anchors = tuple(float(ANCHOR_PER_STRIDE * stride) for stride in config.strides)
         shape = config.classes, config.keypoints
         heads = [
-            KeypointHead(config.width, config.depth, config.groups, *shape, anchors)
+            KeypointHead(config.width, config.depth, config.groups, *shape, anchors, config.scale)
             for _ in range(config.branches)
         ]
         self.head = heads[0]
@@ -166,15 +181,16 @@ class KeypointNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor, with_features: bool = False):
         """Images (B, 3, H, W), normalised -> logits (B, N, C), offsets (B, N, C, K, 2) in pixels from cell
-        centres, of the deployed branch; with_features: and the pyramid's levels, each (B, width, H / stride,
-        W / stride), or with several branches ``BranchVotes``."""
-        features = self.backbone(images)
+        centres, of the deployed branch, and with ``scale`` the logarithm (B, N, C) of their scale in
+        diameters; with_features: after the offsets the pyramid's levels, each (B, width, H / stride, W /
+        stride), or with several branches ``BranchVotes``."""
+        features = self.backbone(images)[self.finer :]
         levels = self.pyramid(features)
         votes = self.head(levels)
         if not with_features:
             return votes
         if not self.others:
-            return *votes, levels
+            return *votes[:2], levels, *votes[2:]
         others = [head(levels) for head in self.others]
         return BranchVotes(*votes, levels, others, *self._ensemble(features[-1], [votes, *others]))
 

@@ -80,6 +80,7 @@ class TopDown(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], strides: tuple[int, ...], width: int, stride: int):
         super().__init__()
+        self.outputs = width
         self.sides = nn.ModuleDict({str(s): nn.Conv2d(w, width, 1) for s, w in zip(strides, widths)})
         self.strides = strides
         steps = [s for s in (16, 8, 4, 2) if stride <= s < strides[-1]]

@@ -58,5 +58,5 @@ def _dense(name: str, network: DenseConfig, steps: int) -> RunConfig:
 
 
 def _run(name: str, network: NetworkConfig | DenseConfig, steps: int) -> RunConfig:
-    data, crops = Path("data/lmo"), CropConfig(size=256)
+    data, crops = Path("data/lmo"), CropConfig(size=256, cells="draw")  # as the papers' rows
     return RunConfig(name, data=data, network=network, crops=crops, tile_px=256, batch_size=32, steps=steps)
