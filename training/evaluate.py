@@ -39,6 +39,7 @@ from pose_kd_ros.pipeline.regional import RegionalEstimator
 
 LEAST_FOUND = 20  # for a scale of covariances that means something
 LOWEST_SCORE = 0.05
+TAIL, LEAST_TAIL = 8, 30  # how far the tail of false alarms is followed beyond those that are allowed
 ALARMS_PER_IMAGE = 1 / 100  # the score threshold is chosen so that held-out renders have no more
 
 
@@ -114,14 +115,15 @@ def alarm_threshold(scores: np.ndarray, images: int, allowed: float = ALARMS_PER
     """The lowest threshold with ``allowed`` false alarms an image, rounded up to a hundredth; LOWEST_SCORE
     where there are no more than that. scores: (N,) in [0, 1], of all false alarms in so many images.
 
-    The few highest scores are chance. So an exponential tail is fitted to the upper half of the scores'
-    logits: of n above their median m, with mean excess e, n exp(-(z - m) / e) lie above z. Convention: 400
-    alarms in 100 images with m = -2 and e = 0.5 leave one above z = -2 + 0.5 ln(200) = 0.65, a score of 0.66.
+    The few highest scores are chance. So an exponential tail is fitted to the logits of TAIL times as many
+    as are allowed, at least LEAST_TAIL: of the n highest, which lie above m with the mean excess e,
+    n exp(-(z - m) / e) lie above z. Convention: 100 images, one alarm allowed, the 30 highest above m = -2
+    with e = 0.5: one lies above z = -2 + 0.5 ln(30) = -0.3, a score of 0.43.
     """
     if len(scores) <= max(1.0, allowed * images):
         return LOWEST_SCORE
     logits = np.sort(logit(np.clip(scores, 1e-6, 1 - 1e-6)))
-    upper = logits[len(logits) // 2 :]
+    upper = logits[-round(max(LEAST_TAIL, TAIL * allowed * images)) :]
     excess = max(float((upper - upper[0]).mean()), 1e-6)
     reached = upper[0] + excess * math.log(max(len(upper) / (allowed * images), 1.0))
     return max(LOWEST_SCORE, math.ceil(100 * float(expit(reached)) - 1e-6) / 100)
