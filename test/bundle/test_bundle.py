@@ -332,7 +332,7 @@ def test_a_bundle_that_a_locator_cannot_serve_is_not_written(bundle, files, tmp_
 @pytest.mark.parametrize("with_its_own", [False, True])
 def test_a_locator_must_search_by_itself_and_have_none(bundle, both, files, tmp_path, with_its_own):
     told = both if with_its_own else write_bundle(tmp_path / "told", heatmap_manifest(), files)
-    with pytest.raises(BundleError, match=r"json: locator: wanted one of the keypoint family, found 'heatmap'"):
+    with pytest.raises(BundleError, match="json: locator: wanted one of the keypoint family, found 'heat"):
         write_bundle(tmp_path / "outer", heatmap_manifest(), files, told)
 
 
