@@ -16,8 +16,7 @@ from bench.rows import common
 from pose_kd_ros.bundle.manifest import Manifest
 from pose_kd_ros.bundle.store import open_bundle
 from pose_kd_ros.evaluation.bop_run import Group, cut, figures
-from pose_kd_ros.pipeline.families import make_estimator
-from pose_kd_ros.pipeline.network import load_network
+from pose_kd_ros.pipeline.families import open_estimator
 from training.evaluate import add_recalls, every_pose, measure
 from training.render.files import write_whole
 
@@ -34,7 +33,7 @@ def mean_recall(groups: list[Group]) -> float:
 def row(folder: Path, data: Path, split: str, limit: int, given_boxes: bool) -> dict:
     """The figures of one bundle on one split."""
     bundle = open_bundle(folder)
-    estimator = make_estimator(bundle, load_network(bundle, threads=1), pose_score=0.0)
+    estimator = open_estimator(bundle, threads=1, pose_score=0.0)
     groups, images, seconds = measure(estimator, data, limit, given_boxes=given_boxes)
     kept = [cut(group, bundle.manifest.decode.pose_score) for group in groups]
     each = {

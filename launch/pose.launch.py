@@ -14,7 +14,6 @@ from launch import LaunchDescription
 
 ARGUMENTS = {  # name: (default, description)
     "bundle": ("cube", "Folder of a bundle, or the name of an installed one."),
-    "locator": ("", "Keypoint bundle that finds the objects for a dense or heatmap bundle; folder or name."),
     "image": (
         "image",
         "Topic of the images (sensor_msgs/Image; with image_transport compressed: its base name).",
@@ -62,7 +61,6 @@ def generate_launch_description():
             sim_time,
             {
                 "bundle": typed("bundle", str),
-                "locator": typed("locator", str),
                 "image_transport": typed("image_transport", str),
                 "autostart": typed("autostart", bool),
             },

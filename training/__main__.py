@@ -98,9 +98,10 @@ def run(command) -> None:
     elif isinstance(command, Make):
         run_make(command)
     elif isinstance(command, Export):
-        from .export import export_run
+        from .export import export_with_locator
 
-        print(export_run(command.run, command.out, command.names, command.search_size, command.val_images))
+        how = command.names, command.search_size, command.val_images, command.locator
+        print(export_with_locator(command.run, command.out, *how))
     elif isinstance(command, Table):
         run_table(command)
     elif isinstance(command, Online):

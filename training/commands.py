@@ -109,6 +109,9 @@ class Export:
     val_images: int = 2000
     """Images of the run's validation split on which pose_score is chosen and the manifest's figures are
     measured. 0, or a run with an empty val_split: pose_score is 0, so that every pose is kept."""
+    locator: Path | None = None
+    """What finds the objects for a dense or heatmap run, which finds none by itself: a keypoint bundle, or a
+    run of the keypoint family, exported with the same settings. It goes into the bundle."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +132,6 @@ class Evaluate:
     faults: Literal["refuse", "skip"] = "refuse"
     """What to do about an image that is missing, damaged or wrongly described: stop and name it, or measure
     the others, with a count."""
-    locator: Path | None = None
-    """Keypoint bundle that finds the objects for a dense or heatmap one."""
     given_boxes: bool = False
     """Look in the true boxes instead of finding them; the figures say so."""
 

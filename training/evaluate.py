@@ -33,8 +33,7 @@ from pose_kd_ros.evaluation.bop_run import (
     run,
 )
 from pose_kd_ros.pipeline.estimator import Estimator
-from pose_kd_ros.pipeline.families import make_estimator
-from pose_kd_ros.pipeline.network import load_network
+from pose_kd_ros.pipeline.families import open_estimator
 from pose_kd_ros.pipeline.regional import RegionalEstimator
 
 LEAST_FOUND = 20  # for a scale of covariances that means something
@@ -84,18 +83,18 @@ def choose(bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse"
     return these and the figures on the second half.
 
     The votes' scale comes first, since what else is fitted depends on it: where it is not 1, that half is
-    looked at twice. A dense or heatmap bundle, which finds nothing by itself, is given the true boxes; its
-    figures say so.
+    looked at twice. A dense or heatmap bundle without a locator, which finds nothing, is given the true
+    boxes; its figures say so.
     """
     given = bundle.manifest.looks_where_told
-    estimator = make_estimator(bundle, load_network(bundle, threads=1), pose_score=0.0)
+    estimator = open_estimator(bundle, threads=1, pose_score=0.0)
     limit = min(limit, len(BopDataset(split, Faults(on_fault)).images))
     first = max(1, limit // 2)
     fit, half, _ = measure(estimator, split, first, 0, on_fault, given)
     scales = vote_scales(fit) if bundle.manifest.family == "keypoint" else {}
     if scales:
         bundle = with_vote_scale(bundle, scales)
-        estimator = make_estimator(bundle, load_network(bundle, threads=1), pose_score=0.0)
+        estimator = open_estimator(bundle, threads=1, pose_score=0.0)
         fit, half, _ = measure(estimator, split, first, 0, on_fault, given)
     weights = fit_confidence(
         np.concatenate([g.evidence for g in fit]), np.concatenate([g.right for g in fit])
@@ -211,21 +210,19 @@ def evaluate_command(
     limit: int,
     out: Path | None,
     on_fault: OnFault = "refuse",
-    locator: Path | None = None,
     given_boxes: bool = False,
 ) -> None:
     """Measure, print, and write the figures. Raises ValueError for a bundle that does not search and that
     nothing tells where to look."""
-    opened, network = _loaded(bundle)
+    opened = open_bundle(bundle)
     if opened.manifest.people:
         raise ValueError(f"{bundle}: shows people, wanted objects; see python -m training evaluate-people")
-    finder = make_estimator(*_loaded(locator)) if locator else None
-    estimator = make_estimator(opened, network, finder, pose_score=0.0)
-    if isinstance(estimator, RegionalEstimator) and not (locator or given_boxes):
+    if opened.manifest.looks_where_told and not given_boxes:
         raise ValueError(
-            f"{bundle}: of the {estimator.bundle.manifest.family} family, which looks where it is told: "
-            "give --locator BUNDLE"
+            f"{bundle}: of the {opened.manifest.family} family, which looks where it is told: "
+            "export it with --locator, or give --given-boxes"
         )
+    estimator = open_estimator(opened, pose_score=0.0)
     groups, images, seconds = measure(estimator, split, limit, 0, on_fault, given_boxes)
     kept = [cut(group, opened.manifest.decode.pose_score) for group in groups]
     values = figures(kept, images, seconds) | add_recalls(kept) | every_pose(groups)
@@ -234,8 +231,3 @@ def evaluate_command(
         print(f"{name:28s} {value:g}")
     if out:
         out.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-
-
-def _loaded(folder: Path):
-    opened = open_bundle(folder)
-    return opened, load_network(opened)

@@ -27,9 +27,11 @@ from pose_kd_ros.bundle.manifest import (
     ObjectSpec,
     PeopleSpec,
     TrainingSpec,
+    check_locator,
+    check_may_have_locator,
     surface_file,
 )
-from pose_kd_ros.bundle.store import Bundle, golden_input, write_bundle
+from pose_kd_ros.bundle.store import MANIFEST, Bundle, golden_input, open_bundle, write_bundle
 from pose_kd_ros.core.object_model import ObjectModel
 from pose_kd_ros.evaluation.bop import BopDataset, Faults, OnFault, load_models_info
 from pose_kd_ros.pipeline.network import OnnxNetwork
@@ -193,9 +195,10 @@ def export(
     search_size: int,
     decode: DecodeSpec,
     origin: str = "the mesh's origin",
+    locator: Bundle | None = None,
 ) -> Bundle:
-    """Write the run's last checkpoint as a bundle at ``folder``; raises ValueError if there is none, or on no
-    parity."""
+    """Write the run's last checkpoint as a bundle at ``folder``, with the bundle that finds its objects, if
+    one is given; raises ValueError if there is no checkpoint, or on no parity."""
     deployed, step = trained_network(config)
     width, height = config.input_size
     stride, family = config.network.input_stride, config.network.family
@@ -245,7 +248,7 @@ def export(
             ),
             files=dict.fromkeys(files, ""),
         )
-        return write_bundle(folder, manifest, files)
+        return write_bundle(folder, manifest, files, locator)
 
 
 def how_taught(config: RunConfig) -> str:
@@ -325,10 +328,11 @@ def _object_spec(model: ObjectModel, info, origin: str) -> ObjectSpec:
 
 
 def with_figures(bundle: Bundle, decode: DecodeSpec, metrics: dict[str, float]) -> Bundle:
-    """The bundle in its place anew, with what was chosen and measured on it."""
+    """The bundle in its place anew, with what was chosen and measured on it, and its locator."""
     training = dataclasses.replace(bundle.manifest.training, metrics=metrics)
     manifest = dataclasses.replace(bundle.manifest, decode=decode, training=training)
-    return write_bundle(bundle.folder, manifest, {name: bundle.folder / name for name in manifest.files})
+    files = {name: bundle.folder / name for name in manifest.files}
+    return write_bundle(bundle.folder, manifest, files, bundle.locator)
 
 
 def note_evaluation(run: Path, step: int, metrics: dict[str, float]) -> None:
@@ -336,12 +340,44 @@ def note_evaluation(run: Path, step: int, metrics: dict[str, float]) -> None:
     write_whole(Path(run) / EVALUATION, json.dumps({"step": step, "metrics": metrics}, indent=1) + "\n")
 
 
-def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, val_images: int) -> str:
+def export_with_locator(
+    run: Path, out: Path, names: dict[int, str], search_size: int, val_images: int, locator: Path | None
+) -> str:
+    """As ``export_run``, with what finds the run's objects in the bundle, if one is named: a keypoint bundle,
+    or a run of the keypoint family, exported with the same settings.
+
+    Raises ValueError, before any work, for what is of no use to the run.
+    """
+    if locator is None:
+        return export_run(run, out, names, search_size, val_images)
+    config = load_config(run)
+    check_may_have_locator(config.network.family, config.people is not None)
+    wanted = [model.id for model in config.load_objects()]
+    with tempfile.TemporaryDirectory() as work:
+        place = locator
+        if not (locator / MANIFEST).exists():
+            finder = load_config(locator)
+            check_locator(finder.network.family, [model.id for model in finder.load_objects()], wanted)
+            place = Path(work, finder.name)
+            print(export_run(locator, place, {}, search_size, val_images), flush=True)
+        bundle = open_bundle(place)
+        check_locator(bundle.manifest.family, [model.id for model in bundle.objects], wanted)
+        return export_run(run, out, names, search_size, val_images, bundle)
+
+
+def export_run(
+    run: Path,
+    out: Path,
+    names: dict[int, str],
+    search_size: int,
+    val_images: int,
+    locator: Bundle | None = None,
+) -> str:
     """Export, choose thresholds on held-out renders, measure, put both into the bundle; returns a line to
     print.
 
     What is chosen: the score's weights, and the lowest pose_score with few false alarms
-    (``evaluate.choose``).
+    (``evaluate.choose``). locator: goes into the bundle, and finds the objects for what is measured.
     """
     config = load_config(run)
     if config.people:
@@ -352,7 +388,7 @@ def export_run(run: Path, out: Path, names: dict[int, str], search_size: int, va
     if family in ("dense", "heatmap"):  # which do not search
         search_size = config.crops.size
     decode = DecodeSpec({"keypoint": 0.3, "dense": 0.5, "heatmap": 0.1, "surface": 0.5}[family], 0.0, [])
-    bundle = export(config, out, names, search_size, decode)
+    bundle = export(config, out, names, search_size, decode, locator=locator)
     if val_images and config.val_split:
         chosen = choose(bundle, config.data / config.val_split, val_images, config.faults)
         bundle = with_figures(bundle, chosen.decode, chosen.metrics)

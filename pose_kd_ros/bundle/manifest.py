@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -214,7 +215,8 @@ class TrainingSpec:
 @dataclass(frozen=True)
 class Manifest:
     """The whole contract. files: SHA-256 (hex) of every other file in the bundle. people: in place of
-    objects."""
+    objects. locator: SHA-256 (hex) of the manifest of the keypoint bundle in the bundle that finds its
+    objects, if there is one; that manifest holds the hashes of the locator's files."""
 
     schema: int
     name: str
@@ -227,11 +229,13 @@ class Manifest:
     training: TrainingSpec
     files: dict[str, str]
     people: PeopleSpec | None = None
+    locator: str | None = None
 
     @property
     def looks_where_told(self) -> bool:
-        """Whether its network knows a crop about one object alone: it does not search the whole frame."""
-        return self.family in ("dense", "heatmap")
+        """Whether it must be told: its network knows a crop about one object alone, and no locator searches
+        the whole frame for it."""
+        return self.family in ("dense", "heatmap") and self.locator is None
 
     def __post_init__(self):
         if self.schema != SCHEMA:
@@ -241,6 +245,8 @@ class Manifest:
         if self.family not in FAMILIES:
             raise BundleError(f"family: found {self.family!r}, this package runs {FAMILIES}")
         self._check_content()
+        if self.locator is not None:
+            check_may_have_locator(self.family, self.people is not None)
         for stride in self.network.strides:
             if self.input.stride % stride:
                 raise BundleError(
@@ -264,6 +270,22 @@ class Manifest:
         if self.family != "keypoint" and len(self.network.strides) != 1:
             found = f"of the {self.family} family, found {self.network.strides}"
             raise BundleError(f"network.strides: wanted one {found}")
+
+
+def check_may_have_locator(family: str, people: bool) -> None:
+    """Raise BundleError for a bundle of a family, or for people, whose objects no locator finds."""
+    if people or family == "keypoint":
+        found = "one for people" if people else f"one of the {family} family"
+        raise BundleError(f"locator: wanted none but in a dense, heatmap or surface bundle, found {found}")
+
+
+def check_locator(family: str, objects: Collection[int], wanted: Collection[int]) -> None:
+    """Raise BundleError for a locator whose family cannot search, or none of whose ``objects``, ids, is
+    ``wanted``."""
+    if family != "keypoint":
+        raise BundleError(f"locator: wanted one of the keypoint family, found {family!r}")
+    if not set(objects) & set(wanted):
+        raise BundleError(f"locator: wanted one that finds any of the objects {wanted}, found {objects}")
 
 
 def surface_file(object_id: int) -> str:

@@ -16,18 +16,20 @@ import numpy as np
 
 from ..core.object_model import ObjectModel
 from ..core.surface import SurfaceCodes
-from .manifest import BundleError, Manifest, parse, surface_file
+from .manifest import BundleError, Manifest, check_locator, parse, surface_file
 
 MANIFEST = "manifest.json"
+LOCATOR = "locator"  # folder in a bundle: the bundle that finds its objects
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened, verified bundle."""
+    """An opened, verified bundle. locator: the bundle in it that finds its objects, if there is one."""
 
     folder: Path
     manifest: Manifest
     objects: tuple[ObjectModel, ...]
+    locator: Bundle | None = None
 
     @property
     def network_path(self) -> Path:
@@ -69,20 +71,46 @@ def sha256(path: Path) -> str:
 
 
 def open_bundle(folder) -> Bundle:
-    """Open and verify a bundle folder; raises BundleError that names the file and the reason."""
+    """Open and verify a bundle folder, with its locator; raises BundleError that names the file and the
+    reason."""
     folder = Path(folder)
+    manifest = _read_manifest(folder)
+    for name, wanted in manifest.files.items():
+        _verify(folder, name, wanted)
+    objects = tuple(spec.model() for spec in manifest.objects)
+    locator = None if manifest.locator is None else _open_locator(folder, manifest)
+    return Bundle(folder, manifest, objects, locator)
+
+
+def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise BundleError(f"{folder}: not a bundle (no {MANIFEST})")
     try:
-        manifest = parse(json.loads(path.read_text(encoding="utf-8")))
+        return parse(json.loads(path.read_text(encoding="utf-8")))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: not JSON ({error})") from error
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from error
-    for name, wanted in manifest.files.items():
-        _verify(folder, name, wanted)
-    return Bundle(folder, manifest, tuple(spec.model() for spec in manifest.objects))
+
+
+def _open_locator(folder: Path, manifest: Manifest) -> Bundle:
+    """Open the locator that the manifest names. Its own manifest is judged first, so that no locator's
+    locator is opened."""
+    place = folder / LOCATOR
+    path = place / MANIFEST
+    if place.is_symlink() or not path.is_file():
+        found = "a link" if place.is_symlink() else "none"
+        raise BundleError(f"{path}: wanted the locator that {folder / MANIFEST} names, found {found}")
+    if sha256(path) != manifest.locator:
+        wanted, found = manifest.locator[:12], sha256(path)[:12]
+        raise BundleError(f"{path}: damaged or exchanged: wanted SHA-256 {wanted}..., found {found}...")
+    theirs = _read_manifest(place)
+    try:
+        check_locator(theirs.family, [o.id for o in theirs.objects], [o.id for o in manifest.objects])
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
+    return open_bundle(place)
 
 
 def _verify(folder: Path, name: str, wanted: str) -> None:
@@ -98,8 +126,11 @@ def _verify(folder: Path, name: str, wanted: str) -> None:
         )
 
 
-def write_bundle(folder, manifest: Manifest, files: dict[str, Path]) -> Bundle:
-    """Write ``files`` (name in the bundle -> source path) and the manifest, with their hashes, as ``folder``.
+def write_bundle(
+    folder, manifest: Manifest, files: dict[str, Path], locator: Bundle | None = None
+) -> Bundle:
+    """Write ``files`` (name in the bundle -> source path), the locator, if there is one, and the manifest,
+    with their hashes, as ``folder``.
 
     Everything goes to a temporary folder beside it that is renamed at the end: a full disk or a kill leaves
     the old bundle, if there was one, as it was (a kill in the moment between two renames: as
@@ -112,7 +143,9 @@ def write_bundle(folder, manifest: Manifest, files: dict[str, Path]) -> Bundle:
         for name, source in files.items():
             shutil.copyfile(source, temporary / name)
         hashes = {name: sha256(temporary / name) for name in sorted(files)}
-        text = json.dumps(dataclasses.asdict(dataclasses.replace(manifest, files=hashes)), indent=1)
+        finder = _copy_bundle(locator, temporary / LOCATOR) if locator else None
+        manifest = dataclasses.replace(manifest, files=hashes, locator=finder)
+        text = json.dumps(dataclasses.asdict(manifest), indent=1)
         (temporary / MANIFEST).write_text(text + "\n", encoding="utf-8")
         open_bundle(temporary)
         temporary.chmod(0o755)
@@ -120,6 +153,14 @@ def write_bundle(folder, manifest: Manifest, files: dict[str, Path]) -> Bundle:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return open_bundle(folder)
+
+
+def _copy_bundle(bundle: Bundle, folder: Path) -> str:
+    """Copy what the bundle's manifest names, and it, to a new folder; return the manifest's SHA-256."""
+    folder.mkdir()
+    for name in (*bundle.manifest.files, MANIFEST):
+        shutil.copyfile(bundle.folder / name, folder / name)
+    return sha256(folder / MANIFEST)
 
 
 def _swap(new: Path, folder: Path) -> None:

@@ -54,7 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="B",
         help="folder or name; twice: one beside the other",
     )
-    add("--locator", metavar="B", help="keypoint bundle that finds the objects for a dense or heatmap one")
     add("--out", type=Path, metavar="DIR", help="where to write (default: evaluation_<BAG>)")
     add(
         "--truth",
@@ -143,7 +142,7 @@ def folders_of(out: Path, bundles: Sequence[str]) -> list[Path]:
 
 def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dict]:
     """Evaluate one bundle into ``out``; returns exit code and summary. Raises BagError, BundleError."""
-    follower = load_follower(bundle, args.locator, args.object_scale)
+    follower = load_follower(bundle, args.object_scale)
     objects = follower.estimator.objects
     points, silhouettes = surfaces(args.mesh, objects, args.object_scale)
     camera = load_camera(args.camera_info) if args.camera_info else None
@@ -240,7 +239,6 @@ def identity(args: argparse.Namespace, follower: Follower, camera: str) -> dict:
         "recording": args.bag.resolve().name,
         "bytes": size_of(args.bag),
         "bundle": sha256(bundle.folder / MANIFEST),
-        "locator": sha256(find_bundle(args.locator) / MANIFEST) if args.locator else None,
         "camera": camera,
         "camera_info": sha256(args.camera_info) if args.camera_info else None,
         "object_scale": args.object_scale,

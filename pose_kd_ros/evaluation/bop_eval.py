@@ -47,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--bop", type=Path, required=True, metavar="FOLDER", help="data set with one test split, or a split")
     add("--bundle", required=True, metavar="B", help="folder or name")
-    add("--locator", metavar="B", help="keypoint bundle that finds the objects for a dense or heatmap one")
     add("--given-boxes", action="store_true", help="look in the true boxes instead of the whole frame")
     add("--limit", type=int, metavar="N", help="the first N images alone")
     add("--out", type=Path, metavar="DIR", help="where to write (default: evaluation_<FOLDER>)")
@@ -76,9 +75,11 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
     """Evaluate one bundle into ``out``; returns exit code and summary. Raises BopError, BundleError, BagError
     where ``out`` holds another evaluation."""
     split, faults = find_split(args.bop), Faults("skip")
-    estimator = load_estimator(args.bundle, args.locator)
-    if estimator.bundle.manifest.looks_where_told and not (args.locator or args.given_boxes):
-        raise BundleError(f"bundle {args.bundle}: looks where it is told: give --locator B or --given-boxes")
+    estimator = load_estimator(args.bundle)
+    if estimator.bundle.manifest.looks_where_told and not args.given_boxes:
+        raise BundleError(
+            f"bundle {args.bundle}: looks where it is told: export it with --locator, or give --given-boxes"
+        )
     check_sizes(split, estimator.objects)
     images = dict(enumerate(BopDataset(split, faults, truth_wanted=False).images[: args.limit]))
     if args.given_boxes and not all(image.has_truth for image in images.values()):
@@ -130,7 +131,6 @@ def identity(args: argparse.Namespace, split: Path) -> dict:
     return {
         "data": f"{split.resolve().parent.name}/{split.resolve().name}",
         "bundle": sha256(find_bundle(args.bundle) / MANIFEST),
-        "locator": sha256(find_bundle(args.locator) / MANIFEST) if args.locator else None,
         "given_boxes": args.given_boxes,
     }
 

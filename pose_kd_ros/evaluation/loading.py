@@ -11,50 +11,36 @@ from ..bundle.manifest import BundleError
 from ..bundle.store import MANIFEST, Bundle, open_bundle, sha256
 from ..core.track import Tracker
 from ..pipeline.estimator import Estimator
-from ..pipeline.families import make_estimator
+from ..pipeline.families import open_estimator
 from ..pipeline.follow import Follower
-from ..pipeline.network import load_network
 from ..pipeline.people import PeopleEstimator
 from ..pipeline.regional import RegionalEstimator
+from .progress import size_of
 
 
-def load_follower(name: str, locator: str | None = None, scale: float = 1.0) -> Follower:
+def load_follower(name: str, scale: float = 1.0) -> Follower:
     """Return the pipeline of a bundle that looks for objects by itself, or where its locator tells it to; as
     ``load_estimator``."""
-    estimator = load_estimator(name, locator, scale)
-    if estimator.bundle.manifest.looks_where_told and locator is None:
+    estimator = load_estimator(name, scale)
+    if estimator.bundle.manifest.looks_where_told:
         raise BundleError(
             f"bundle {name}: of the {estimator.bundle.manifest.family} family, which looks where it is told: "
-            "give a keypoint bundle with --locator"
+            "export it with --locator"
         )
     return Follower(estimator, Tracker(estimator.objects))
 
 
-def load_estimator(
-    name: str, locator: str | None = None, scale: float = 1.0
-) -> Estimator | RegionalEstimator:
+def load_estimator(name: str, scale: float = 1.0) -> Estimator | RegionalEstimator:
     """Return the estimator of a bundle, given by folder or name. scale: the real objects' size over its own.
 
     OpenCV runs on one thread; the network on as many as the node's, which share out its outputs and not their
     sums, so that each bit is the same. Raises BundleError.
     """
     cv2.setNumThreads(1)
-    located = _estimator(locator) if locator else None
-    if located is not None and not isinstance(located, Estimator):
-        raise BundleError(
-            f"locator {locator}: of the {located.bundle.manifest.family} family, wanted keypoint"
-        )
-    estimator = _estimator(name, located)
+    estimator = open_estimator(open_bundle(find_bundle(name)))
     if isinstance(estimator, PeopleEstimator):
         raise BundleError(f"bundle {name}: shows people; wanted one of objects, whose poses can be compared")
     return estimator.scaled(dict.fromkeys(estimator.objects, scale))
-
-
-def _estimator(
-    name: str, locator: Estimator | None = None
-) -> Estimator | RegionalEstimator | PeopleEstimator:
-    bundle = open_bundle(find_bundle(name))
-    return make_estimator(bundle, load_network(bundle), locator)
 
 
 def find_bundle(name: str) -> Path:
@@ -75,13 +61,17 @@ def find_bundle(name: str) -> Path:
 
 
 def bundle_facts(bundle: Bundle) -> dict:
-    """What a summary says of a bundle; its hash is the manifest's, which holds those of all other files."""
+    """What a summary says of a bundle; its hash is the manifest's, which holds those of all other files.
+
+    Parameters and size are the locator's, too; GFLOP are of a crop, for which it does not run.
+    """
     manifest, network = bundle.manifest, bundle.manifest.network
-    size = sum(path.stat().st_size for path in bundle.folder.iterdir() if path.is_file())
+    located = bundle.locator.manifest.network.parameters if bundle.locator else 0
+    size = size_of(bundle.folder)
     return {
         "name": manifest.name,
         "family": manifest.family,
-        "parameters": network.parameters,
+        "parameters": network.parameters + located,
         "gflop": network.gflop,
         "size_mb": round(size / 1e6, 3),
         "sha256": sha256(bundle.folder / MANIFEST),

@@ -14,7 +14,6 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 PACKAGE = "pose_kd_ros"
 FROZEN = (
     "bundle",
-    "locator",
     "provider",
     "threads",
     "image_transport",
@@ -46,7 +45,6 @@ class Settings:
 
     autostart: bool = True
     bundle: str = ""
-    locator: str = ""
     provider: str = "cpu"
     threads: int = 0
     image_transport: str = "raw"
@@ -73,7 +71,6 @@ class Settings:
 DESCRIPTIONS = {
     "autostart": "Configure and activate at start. False: leave that to a lifecycle manager.",
     "bundle": "Folder of the bundle to run, or the name of one that is installed with this package.",
-    "locator": "Keypoint bundle that finds the objects for a dense or heatmap bundle; folder or name.",
     "provider": "ONNX Runtime's execution provider: cpu, cuda, tensorrt or openvino. No silent fall-back.",
     "threads": "Threads of one inference; 0 = as many as cores.",
     "image_transport": "raw: Image on the topic image. compressed: CompressedImage on image/compressed.",
@@ -139,14 +136,14 @@ def judge(changes, configured: bool) -> SetParametersResult:
     return SetParametersResult(successful=True)
 
 
-def bundle_folder(name: str, parameter: str = "bundle") -> Path:
+def bundle_folder(name: str) -> Path:
     """Return the folder of a bundle given as a path, or by the name of one below share/pose_kd_ros/bundles.
 
-    Raises UnusableParameter that names the parameter and lists the installed ones.
+    Raises UnusableParameter that lists the installed ones.
     """
     if not name:
         installed = installed_bundles()
-        raise UnusableParameter(f"{parameter}: none was given; wanted a folder or one of {installed}")
+        raise UnusableParameter(f"bundle: none was given; wanted a folder or one of {installed}")
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -154,7 +151,7 @@ def bundle_folder(name: str, parameter: str = "bundle") -> Path:
     if Path(name).name == name and shipped.is_dir():
         return shipped
     raise UnusableParameter(
-        f"{parameter}: {name!r} is neither a folder nor one of the installed {installed_bundles()}"
+        f"bundle: {name!r} is neither a folder nor one of the installed {installed_bundles()}"
     )
 
 

@@ -65,7 +65,7 @@ class PoseNode(LifecycleNode):
             self.trigger_activate()
 
     def on_configure(self, state) -> TransitionCallbackReturn:
-        """Load the bundle, replay its golden sample, warm the network."""
+        """Load the bundle, replay its golden sample, warm the network; of a locator in it, too."""
         result = self._attempt("configure", self._load)
         return super().on_configure(state) if result == SUCCESS else result
 

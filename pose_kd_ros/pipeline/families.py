@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..bundle.manifest import BundleError
 from ..bundle.store import Bundle
 from .estimator import Estimator
-from .network import Network
+from .network import Network, load_network
 from .people import PeopleEstimator
 from .regional import RegionalEstimator
+
+
+def open_estimator(
+    bundle: Bundle, threads: int = 0, providers: tuple[str, ...] = ("CPUExecutionProvider",), **options
+) -> Estimator | RegionalEstimator | PeopleEstimator:
+    """Load the bundle's network, and that of its locator, replay their golden samples, and return the
+    estimator of both.
+
+    threads, providers: of both networks, as in ``load_network``. options: as in ``make_estimator``. Raises
+    BundleError as these do.
+    """
+    locator = None if bundle.locator is None else open_estimator(bundle.locator, threads, providers)
+    network = load_network(bundle, threads, providers)
+    crop = bundle.manifest.input
+    network(np.zeros((1, 3, crop.size, crop.width), np.float32))  # the first run of a size is slower by far
+    return make_estimator(bundle, network, locator, **options)
 
 
 def make_estimator(

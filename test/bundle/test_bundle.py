@@ -1,6 +1,8 @@
 """The bundle refuses everything that is not exactly what was written, by file and field."""
 
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from pose_kd_ros.bundle.manifest import (
     PeopleSpec,
     TrainingSpec,
 )
-from pose_kd_ros.bundle.store import golden_input, open_bundle, write_bundle
+from pose_kd_ros.bundle.store import golden_input, open_bundle, sha256, write_bundle
 from pose_kd_ros.core.object_model import box_corners
 
 
@@ -135,7 +137,8 @@ def people_manifest(**changes):
 
 def test_keys_with_defaults_may_be_absent(bundle):
     def without(m):
-        del m["people"], m["input"]["aspect"], m["training"]["metrics"], m["decode"]["vote_scale"]
+        del m["people"], m["locator"], m["input"]["aspect"], m["training"]["metrics"]
+        del m["decode"]["vote_scale"]
 
     assert open_bundle(edited(bundle, without)).manifest == bundle.manifest
 
@@ -196,8 +199,6 @@ def test_a_link_out_of_the_bundle_is_refused(bundle, tmp_path):
 
 def test_pickles_are_not_read(bundle):
     np.savez(bundle.folder / "golden.npz", scores=np.array([{}], dtype=object))
-    from pose_kd_ros.bundle.store import sha256
-
     edited(bundle, lambda m: m["files"].update({"golden.npz": sha256(bundle.folder / "golden.npz")}))
     with pytest.raises(BundleError, match="not a plain npz"):
         open_bundle(bundle.folder).golden()
@@ -241,3 +242,103 @@ def test_the_golden_input_is_the_same_everywhere():
     assert image.dtype == np.float32 and image.shape == (1, 3, 64, 64)
     # written down once; a NumPy that draws otherwise would make every bundle fail its replay
     assert image[0, :, 5, 7] == pytest.approx([1.51849, 1.12325, 0.40164], abs=1e-4)
+
+
+def heatmap_manifest(**changes):
+    network = NetworkSpec("network.onnx", ["heatmaps"], [4], 1, 0.1)
+    return manifest(**{"family": "heatmap", "network": network, **changes})
+
+
+@pytest.fixture
+def files(bundle, tmp_path):
+    return {"network.onnx": tmp_path / "n", "golden.npz": tmp_path / "g.npz"}
+
+
+@pytest.fixture
+def both(bundle, files, tmp_path):
+    """A heatmap bundle that holds ``bundle`` as its locator."""
+    return write_bundle(tmp_path / "both", heatmap_manifest(name="both"), files, bundle)
+
+
+def test_a_bundle_holds_the_one_that_finds_its_objects(bundle, both):
+    again = open_bundle(both.folder)
+    assert again.locator.manifest == bundle.manifest and again.locator.folder == both.folder / "locator"
+    assert again.manifest.locator == sha256(bundle.folder / "manifest.json")
+    assert not again.manifest.looks_where_told and bundle.locator is None
+    assert heatmap_manifest().looks_where_told
+
+
+def test_a_bundle_may_be_written_over_by_itself_with_its_locator(both):
+    files = {name: both.folder / name for name in both.manifest.files}
+    again = write_bundle(both.folder, heatmap_manifest(name="anew"), files, both.locator)
+    assert again.manifest.name == "anew" and again.locator.manifest == both.locator.manifest
+    without = write_bundle(both.folder, heatmap_manifest(), files)
+    assert without.locator is None and not (both.folder / "locator").exists()
+
+
+def test_a_bundle_whose_locator_cannot_be_copied_is_not_written(both, files, tmp_path):
+    (both.folder / "locator" / "golden.npz").unlink()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OSError, match=r"locator/golden\.npz"):
+        write_bundle(both.folder, heatmap_manifest(name="anew"), files, both.locator)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "harm, message",
+    [
+        (shutil.rmtree, r"locator/manifest\.json: wanted the locator that .* names, found none"),
+        (lambda place: (place / "network.onnx").unlink(), r"locator/network\.onnx: missing"),
+        (lambda place: (place / "network.onnx").write_bytes(b""), r"locator/network\.onnx: damaged"),
+        (
+            lambda place: (place / "manifest.json").write_text("{}"),
+            r"locator/manifest\.json: damaged or exchanged: wanted SHA-256 \w{12}.*, found 44136fa355b3",
+        ),
+        (
+            lambda place: place.rename(place.with_name("moved")).joinpath("../locator").symlink_to("moved"),
+            r"locator/manifest\.json: wanted the locator .*, found a link",
+        ),
+    ],
+)
+def test_a_locator_that_is_not_the_one_that_was_written_is_named(both, harm, message):
+    harm(both.folder / "locator")
+    with pytest.raises(BundleError, match=message):
+        open_bundle(both.folder)
+
+
+def test_an_empty_hash_of_a_locator_is_not_none(bundle, files, tmp_path):
+    told = write_bundle(tmp_path / "told", heatmap_manifest(), files)
+    with pytest.raises(BundleError, match=r"locator/manifest\.json: wanted the locator"):
+        open_bundle(edited(told, lambda m: m.update(locator="")))
+
+
+@pytest.mark.parametrize(
+    "outer, message",
+    [
+        (manifest, r"locator: wanted none but in a dense, .* bundle, found one of the keypoint family"),
+        (people_manifest, r"locator: wanted none but in a dense, .* bundle, found one for people"),
+        (
+            lambda: heatmap_manifest(objects=[dataclasses.replace(manifest().objects[0], id=7)]),
+            r"locator/manifest\.json: .*wanted one that finds any of the objects \[7\], found \[1\]",
+        ),
+    ],
+)
+def test_a_bundle_that_a_locator_cannot_serve_is_not_written(bundle, files, tmp_path, outer, message):
+    with pytest.raises(BundleError, match=message):
+        write_bundle(tmp_path / "outer", outer(), files, bundle)
+    assert not (tmp_path / "outer").exists()
+
+
+@pytest.mark.parametrize("with_its_own", [False, True])
+def test_a_locator_must_search_by_itself_and_have_none(bundle, both, files, tmp_path, with_its_own):
+    told = both if with_its_own else write_bundle(tmp_path / "told", heatmap_manifest(), files)
+    with pytest.raises(BundleError, match="json: locator: wanted one of the keypoint family, found 'heat"):
+        write_bundle(tmp_path / "outer", heatmap_manifest(), files, told)
+
+
+def test_a_keypoint_locator_with_a_locator_is_refused(both):
+    """Written by hand: no bundle of the keypoint family is written with one."""
+    edited_locator = edited(both.locator, lambda m: m.update(locator="00"))
+    new = sha256(edited_locator / "manifest.json")
+    with pytest.raises(BundleError, match=r"locator/manifest\.json: locator: wanted none but in a dense"):
+        open_bundle(edited(both, lambda m: m.update(locator=new)))

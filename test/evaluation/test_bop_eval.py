@@ -135,9 +135,22 @@ def test_a_dense_bundle_wants_to_be_told_where_to_look(data, tmp_path, capsys):
     dense = write_disc_bundle(tmp_path / "dense", "dense")
     command = ["--bop", str(data), "--bundle", str(dense), "--out", str(tmp_path / "out"), "--no-vsd"]
     assert main(command) == exit_codes.REFUSED
-    assert "--given-boxes" in capsys.readouterr().err
+    refusal = capsys.readouterr().err
+    assert "--given-boxes" in refusal and "export it with --locator" in refusal
     told = evaluated(data, dense, tmp_path / "out", "--no-vsd", "--given-boxes")
     assert told["figures"]["given_boxes"] == 1 and told["figures"]["found"] == 1
+
+
+@pytest.mark.parametrize("family", ["dense", "heatmap"])
+def test_a_bundle_with_a_locator_needs_not_be_told(data, bundle, tmp_path, family):
+    both = write_disc_bundle(tmp_path / "both", family, bundle)
+    out = tmp_path / "out"
+    summary = evaluated(data, both, out, "--no-vsd")
+    assert summary["figures"]["found"] == 1 and "given_boxes" not in summary["figures"]
+    assert "locate_network" in json.loads((out / "frames.jsonl").read_text().splitlines()[0])["stages_ms"]
+    assert summary["bundle"]["parameters"] == 32 and summary["bundle"]["family"] == family
+    sizes = [path.stat().st_size for path in both.rglob("*") if path.is_file()]
+    assert summary["bundle"]["size_mb"] == round(sum(sizes) / 1e6, 3)
 
 
 def test_another_object_of_the_same_number_is_refused(data, bundle, tmp_path, capsys):

@@ -22,7 +22,7 @@ from pose_kd_ros.bundle.manifest import (
     TrainingSpec,
     surface_file,
 )
-from pose_kd_ros.bundle.store import golden_input, write_bundle
+from pose_kd_ros.bundle.store import golden_input, open_bundle, write_bundle
 from pose_kd_ros.core.object_model import box_corners
 from pose_kd_ros.core.pose import from_rotation_vector
 from pose_kd_ros.core.surface import BITS, SurfaceCodes, balanced_order, bits_of
@@ -281,9 +281,9 @@ def ball(number: int, name: str) -> ObjectSpec:
     )
 
 
-def write_disc_bundle(folder: Path, family: str = "keypoint") -> Path:
+def write_disc_bundle(folder: Path, family: str = "keypoint", locator: Path | None = None) -> Path:
     """Write the bundle of red_ball (1) and green_ball (2), of the keypoint, dense or heatmap family, or of
-    "people", whose bodies are red discs; return its folder."""
+    "people", whose bodies are red discs; return its folder. locator: a keypoint bundle to hold."""
     sources = folder.parent / f"{folder.name}_sources"
     sources.mkdir(parents=True)
     files = {name: sources / name for name in ("network.onnx", "golden.npz")}
@@ -317,4 +317,4 @@ def write_disc_bundle(folder: Path, family: str = "keypoint") -> Path:
         dict.fromkeys(files, ""),
         PEOPLE if people else None,
     )
-    return write_bundle(folder, manifest, files).folder
+    return write_bundle(folder, manifest, files, open_bundle(locator) if locator else None).folder

@@ -25,7 +25,7 @@ LEFT, RIGHT = (90, 110, 30, RED), (230, 120, 24, RED)
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
     root = tmp_path_factory.mktemp("bundles")
-    return {name: str(write_disc_bundle(root / name, name)) for name in ("people", "keypoint")}
+    return {name: str(write_disc_bundle(root / name, name)) for name in ("people",)}
 
 
 class PeopleRig(Rig):
@@ -98,15 +98,6 @@ def test_a_deactivated_node_can_be_activated_again(ros, rig):
 def test_without_boxes_a_bundle_for_people_is_refused(ros, bundles):
     rig = Rig(ros, bundle=bundles["people"], threads=1)
     assert rig.state == "unconfigured" and "set use_regions" in rig.diagnosis()[1]
-
-
-@pytest.mark.parametrize(
-    ("bundle", "locator", "reason"),
-    [("people", "keypoint", "needs no locator"), ("keypoint", "people", "heatmap family, wanted keypoint")],
-)
-def test_a_locator_has_no_part_in_people(ros, bundles, bundle, locator, reason):
-    rig = Rig(ros, bundle=bundles[bundle], locator=bundles[locator], use_regions=True, threads=1)
-    assert rig.state == "unconfigured" and reason in rig.diagnosis()[1]
 
 
 def test_the_overlay_draws_the_skeleton(ros, rig):

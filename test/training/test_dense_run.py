@@ -1,6 +1,7 @@
 """The dense family from a data set to a bundle: trained, distilled, exported, run as the robot runs it."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -17,14 +18,16 @@ from pose_kd_ros.evaluation.bop import BopDataset, BopError  # noqa: E402
 from pose_kd_ros.evaluation.bop_run import run, true_regions  # noqa: E402
 from pose_kd_ros.pipeline.families import make_estimator  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
+from test.nodes.disc_bundle import write_disc_bundle  # noqa: E402
 from training import checkpoint  # noqa: E402
-from training.config import RunConfig, load_config  # noqa: E402
+from training.__main__ import main  # noqa: E402
+from training.config import RunConfig, load_config, to_json  # noqa: E402
 from training.data import surface  # noqa: E402
 from training.data.crops import CropConfig  # noqa: E402
 from training.data.surface import CodeReader  # noqa: E402
 from training.data.tiles import read_tile  # noqa: E402
 from training.evaluate import evaluate_command  # noqa: E402
-from training.export import export_run, trained_network  # noqa: E402
+from training.export import export_run, export_with_locator, trained_network  # noqa: E402
 from training.losses.distill import DistillConfig  # noqa: E402
 from training.models.dense import DenseConfig  # noqa: E402
 from training.models.network import NetworkConfig  # noqa: E402
@@ -217,8 +220,66 @@ def test_the_bundle_runs_in_given_boxes_and_says_that_they_were_given(trained, b
     assert len(list(run(estimator, images, given_boxes=True))) == len(images)
     evaluate_command(bundle, trained.data / "val", 2, None, given_boxes=True)
     assert "given_boxes" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="--locator"):
+    with pytest.raises(ValueError, match="export it with --locator, or give --given-boxes"):
         evaluate_command(bundle, trained.data / "val", 2, None)
+
+
+@pytest.fixture(scope="session")
+def finder(tiny_data, tmp_path_factory):
+    """A run of the keypoint family."""
+    network = NetworkConfig("darknet-tiny-h", classes=1, width=16, depth=1, groups=4)
+    changes = {"network": network, "crops": CropConfig(size=64), "steps": 1, "name": "finder"}
+    config = settings(tiny_data, tmp_path_factory.mktemp("finder"), **changes)
+    train(config)
+    return config
+
+
+def test_a_bundle_is_exported_with_the_one_that_finds_its_objects(trained, tmp_path, capsys):
+    shutil.copytree(trained.folder, tmp_path / "run")  # which is told the figures
+    place, out = write_disc_bundle(tmp_path / "discs"), tmp_path / "both"
+    main(["export", str(tmp_path / "run"), "--out", str(out), "--val-images", "4", "--locator", str(place)])
+    opened = open_bundle(out)
+    assert opened.manifest.family == "dense" and opened.locator.manifest == open_bundle(place).manifest
+    assert opened.manifest.training.metrics["images"] > 0
+    assert "given_boxes" not in opened.manifest.training.metrics
+    main(["evaluate", str(out), "--data", str(trained.data / "val"), "--limit", "2"])
+    assert "given_boxes" not in capsys.readouterr().out
+
+
+def test_a_run_as_locator_is_exported_into_the_bundle(trained, finder, tmp_path):
+    export_with_locator(trained.folder, tmp_path / "both", {1: "cube"}, 128, 0, finder.folder)
+    opened = open_bundle(tmp_path / "both")
+    assert opened.locator.manifest.name == opened.locator.manifest.training.recipe == "finder"
+    assert opened.locator.manifest.input.search_size == 128 and opened.manifest.input.search_size == 64
+
+
+def test_what_cannot_find_the_objects_is_refused_before_the_work(tiny_data, tmp_path):
+    """Before the runs' checkpoints are looked for: there are none."""
+    (tmp_path / "other" / "models").mkdir(parents=True)
+    info = json.loads((tiny_data / "models" / "models_info.json").read_text())
+    (tmp_path / "other" / "models" / "models_info.json").write_text(json.dumps({"7": info["1"]}))
+
+    def run_of(name, data, network):
+        config = settings(data, tmp_path / "runs", name=name, network=network)
+        config.folder.mkdir(parents=True)
+        (config.folder / "config.json").write_text(to_json(config))
+        return config.folder
+
+    dense, keypoint = run_of("dense", tiny_data, TINY), run_of("keypoint", tiny_data, NetworkConfig())
+    other_dense = run_of("other_dense", tmp_path / "other", TINY)
+    other_keypoint = run_of("other_keypoint", tmp_path / "other", NetworkConfig())
+    discs, dense_discs = (write_disc_bundle(tmp_path / family, family) for family in ("keypoint", "dense"))
+    for folder, locator, said in (
+        (keypoint, discs, "wanted none but in a dense, .* found one of the keypoint"),
+        (dense, dense_discs, "wanted one of the keypoint family, found 'dense'"),
+        (dense, other_dense, "wanted one of the keypoint family, found 'dense'"),
+        (dense, other_keypoint, r"finds any of the objects \[1\], found \[7\]"),
+        (other_dense, discs, r"finds any of the objects \[7\], found \[1, 2\]"),
+        (dense, tmp_path / "nothing", r"config\.json: missing"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            export_with_locator(folder, tmp_path / "out", {}, 64, 0, locator)
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_dense_bundle_without_its_surface_or_with_another_is_refused(bundle, tmp_path):
