@@ -91,7 +91,7 @@ def choose(bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse"
     limit = min(limit, len(BopDataset(split, Faults(on_fault)).images))
     first = max(1, limit // 2)
     fit, half, _ = measure(estimator, split, first, 0, on_fault, given)
-    scales = vote_scales(fit) if bundle.manifest.family == "keypoint" else {}
+    scales = vote_scales(fit) if bundle.manifest.family in ("keypoint", "surface") else {}
     if scales:
         bundle = with_vote_scale(bundle, scales)
         estimator = open_estimator(bundle, threads=1, pose_score=0.0)

@@ -153,7 +153,8 @@ class RegionalEstimator:
             mask, codes, surface = outputs["mask"][0, index], outputs["codes"][0], self.surfaces[model.id]
             return decode_codes(mask, codes, surface, self.stride, self.cell_score, model.id)
         if self.family == "surface":
-            return decode_surface(outputs, index, model, self.stride, self.cell_score)
+            size = self.bundle.manifest.decode.vote_scale.get(str(model.id), 1.0)
+            return decode_surface(outputs, index, model, self.stride, self.cell_score, size)
         maps = outputs["heatmaps"][0, index]
         return decode_maps(maps, model.keypoints, self.stride, self.cell_score, model.id)
 

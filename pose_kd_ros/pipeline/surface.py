@@ -25,12 +25,20 @@ SEARCH_ERROR = 2.5  # inlier threshold of the search, pixels of the network's in
 
 
 def decode_surface(
-    outputs: dict[str, np.ndarray], index: int, model: ObjectModel, stride: int, threshold: float, where=None
+    outputs: dict[str, np.ndarray],
+    index: int,
+    model: ObjectModel,
+    stride: int,
+    threshold: float,
+    size: float = 1.0,
+    where=None,
 ) -> Correspondences:
     """Return what the pixels of the class at ``index`` see, pixels of the crop against points of the object.
 
-    outputs: ``mask`` (1, C, h, w) in [0, 1], ``points`` (1, C, 3, h, w), ``scale`` (1, C, h, w). where (h, w)
-    bool: only these pixels. A pixel's weight falls with the square of its scale, relative to the median one.
+    outputs: ``mask`` (1, C, h, w) in [0, 1], ``points`` (1, C, 3, h, w), ``scale`` (1, C, h, w). size: of the
+    points that the network says over the true ones; they are divided by it about their mean
+    (``DecodeSpec.vote_scale``). where (h, w) bool: only these pixels. A pixel's weight falls with the square
+    of its scale, relative to the median one.
     """
     mask, scale = outputs["mask"][0, index], outputs["scale"][0, index]
     seen = mask > threshold if where is None else where
@@ -38,6 +46,8 @@ def decode_surface(
     kept = np.argsort(scale[v, u], kind="stable")[: int(np.ceil(SUREST * len(v)))]
     v, u = v[kept], u[kept]
     points = model.box_center + model.diameter / 2 * outputs["points"][0, index, :, v, u].astype(float)
+    if size != 1.0 and len(points):
+        points = points.mean(0) + (points - points.mean(0)) / size
     pixels = (np.stack([u, v], -1) + 0.5) * stride - 0.5
     relative = scale[v, u] / np.median(scale[v, u]) if len(v) else scale[v, u]
     score = float(mask[v, u].mean()) if len(v) else 0.0
@@ -97,6 +107,8 @@ class SurfaceSearch:
 
     def _solve(self, outputs, index: int, where: np.ndarray, crop: Crop, camera: Camera) -> ObjectPose | None:
         model, (stride,) = self.order[index], self.bundle.manifest.network.strides
-        seen = decode_surface(outputs, index, model, stride, self.cell_score, where)
+        decode = self.bundle.manifest.decode
+        size = decode.vote_scale.get(str(model.id), 1.0)
+        seen = decode_surface(outputs, index, model, stride, self.cell_score, size, where)
         threshold = SEARCH_ERROR / crop.scale
-        return solve(in_full_image(seen, crop, camera), model, camera, threshold, self.bundle.manifest.decode)
+        return solve(in_full_image(seen, crop, camera), model, camera, threshold, decode)

@@ -116,3 +116,11 @@ def test_a_pixel_twice_as_unsure_as_the_median_weighs_a_quarter():
     maps["scale"] = np.array([1, 1, 1, 2, 9.0]).reshape(1, 1, 1, 5)
     found = decode_surface(maps, 0, MODEL, 4, 0.5)
     assert np.allclose(found.weight / 0.9, [1, 1, 1, 0.25])  # the least sure fifth is left out
+
+
+def test_points_that_are_too_close_together_are_spread_about_their_mean():
+    maps = {"mask": np.full((1, 1, 1, 5), 0.9), "scale": np.ones((1, 1, 1, 5))}
+    maps["points"] = np.zeros((1, 1, 3, 1, 5))
+    maps["points"][0, 0, 0] = [[0.1, 0.2, 0.3, 0.4, 0.0]]  # the last is left out
+    found = decode_surface(maps, 0, MODEL, 4, 0.5, 0.5)
+    assert np.allclose(found.object[:, 0] / RADIUS, [-0.05, 0.15, 0.35, 0.55])
