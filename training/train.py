@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -26,6 +26,7 @@ from .data.people_crops import PeopleDataset
 from .data.splits import load_split
 from .data.surface import code_reader
 from .data.views import Views
+from .interrupt import ctrl_c_between_steps
 from .learner import Learner, check_shareable, make_learners
 from .step import prepare
 from .teacher import Told
@@ -88,17 +89,6 @@ def _one_thread(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-
-
-@contextmanager
-def ctrl_c_between_steps() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether Ctrl-C was pressed, so that no step is left half done."""
-    pressed = []
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
-    try:
-        yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
+from training.interrupt import ctrl_c_between_steps
 from training.render import pictures
 from training.render.config import RenderConfig
 from training.render.files import read_object, write_whole
@@ -39,9 +41,10 @@ def render_dataset(
     (training.shards merges them).
 
     Complete scenes of an earlier, interrupted run with the same configuration and seed are kept.
-    Raises ValueError where <out>/<split> was rendered with another configuration, mesh or seed (naming the
-    field) or holds scenes that `count` images do not have, and where <out>/models is of other objects;
-    ChildProcessError, naming the image, where a process was killed or aborted.
+    Raises KeyboardInterrupt after the image during which Ctrl-C was pressed. Raises ValueError where
+    <out>/<split> was rendered with another configuration, mesh or seed (naming the field) or holds scenes that
+    `count` images do not have, and where <out>/models is of other objects; ChildProcessError, naming the
+    image, where a process was killed or aborted.
     """
     folder = Path(out) / split
     if shard[1] > 1:
@@ -64,11 +67,12 @@ def render_dataset(
     ]
     total = sum(len(indices) for _, indices in scenes)
     with (
+        ctrl_c_between_steps() as pressed,
         Workers(config, seed, workers) as pool,
         tqdm(total=total, initial=total - sum(len(i) for _, i in todo), unit="img", smoothing=0.02) as bar,
     ):
         for scene, indices in todo:
-            _render_scene(pool, folder, scene, indices, bar)
+            _render_scene(pool, folder, scene, indices, bar, pressed)
 
 
 def scenes_of(count: int, per_scene: int) -> list[tuple[int, range]]:
@@ -112,7 +116,9 @@ def is_complete(folder: Path, count: int) -> bool:
     return path.exists() and len(read_object(path)) == count
 
 
-def _render_scene(workers: Workers, folder: Path, scene: int, indices: range, bar: tqdm) -> None:
+def _render_scene(
+    workers: Workers, folder: Path, scene: int, indices: range, bar: tqdm, pressed: Callable[[], bool]
+) -> None:
     unfinished = folder / f".unfinished-{scene:06d}"
     shutil.rmtree(unfinished, ignore_errors=True)
     for part in ("rgb", "mask", "mask_visib", *(["depth"] if workers.config.has_depth else [])):
@@ -121,6 +127,8 @@ def _render_scene(workers: Workers, folder: Path, scene: int, indices: range, ba
     for record in workers.write(unfinished, indices):
         records.append(record)
         bar.update()
+        if pressed():
+            raise KeyboardInterrupt
     for k, name in enumerate(("scene_camera", "scene_gt", "scene_gt_info")):
         rows = (f'  "{number}": {json.dumps(record[k])}' for number, record in enumerate(records))
         (unfinished / f"{name}.json").write_text("{\n" + ",\n".join(rows) + "\n}\n")

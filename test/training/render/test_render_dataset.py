@@ -300,7 +300,7 @@ def test_a_driver_that_aborts_costs_one_scene_and_names_the_image(tmp_path):
         with subprocess.Popen(command.split(), **options) as process:
             wait_until(lambda: (tmp_path / f"train/{scene:06d}").exists(), 150)
             os.kill(find(process.pid), number)
-            said = process.communicate(timeout=60)[1]
+            said = process.communicate(timeout=120)[1]
         wait_until(lambda: not running(process.pid), 10)
         return process.returncode, said
 
