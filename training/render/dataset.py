@@ -42,7 +42,7 @@ def render_dataset(
 
     Complete scenes of an earlier, interrupted run with the same configuration and seed are kept.
     Raises KeyboardInterrupt after the image during which Ctrl-C was pressed. Raises ValueError where
-    <out>/<split> was rendered with another configuration, mesh or seed (naming the field) or holds scenes that
+    <out>/<split> was rendered with another configuration, mesh or seed (named) or holds scenes that
     `count` images do not have, and where <out>/models is of other objects; ChildProcessError, naming the
     image, where a process was killed or aborted.
     """
