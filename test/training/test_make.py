@@ -12,6 +12,7 @@ from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
 from training import make  # noqa: E402
 from training.commands import Make  # noqa: E402
 from training.make import PLAN, Plan, plan_of  # noqa: E402
+from training.recipes.surface import BATCH  # noqa: E402
 from training.render import shapes  # noqa: E402
 from training.render.mesh_files import Target, write_models  # noqa: E402
 from training.train import Stopped, train  # noqa: E402
@@ -55,7 +56,7 @@ def test_a_mesh_becomes_a_measured_bundle_and_a_page(command, monkeypatch, capsy
 def test_the_plan_follows_the_time_and_is_kept(command, monkeypatch):
     monkeypatch.setattr(make, "fastest", lambda objects: ("32-true", 40.0))
     night = plan_of(replace(command, hours=8.0), 1)
-    assert night == Plan(40_000, 2000, int(0.85 * 8 * 3600 * 40 / 32), "32-true", 40.0)
+    assert night == Plan(40_000, 2000, int(0.85 * 8 * 3600 * 40 / BATCH), "32-true", 40.0)
     assert plan_of(replace(command, hours=1.0), 1) == night  # a run that was begun keeps its plan
 
 
