@@ -32,10 +32,10 @@ class Group:
 
 
 RENDERED = ("test/training/render", "test/training/test_shards.py")
-TORCH = Group("torch", 375, ("test/training",), RENDERED)
-GRAPHICS = Group("graphics", 78, RENDERED)
+TORCH = Group("torch", 430, ("test/training",), RENDERED)
+GRAPHICS = Group("graphics", 98, RENDERED)
 NODES = Group("nodes", 238, ("test/nodes", "test/standalone"))
-REST = Group("rest", 600, ("test",), ("test/training", "test/nodes", "test/standalone"))
+REST = Group("rest", 630, ("test",), ("test/training", "test/nodes", "test/standalone"))
 # One after the other; the lanes of a stage side by side. Nodes wait for each other: nothing else runs then.
 STAGES = (((TORCH,), (REST, GRAPHICS)), ((NODES,),))
 
