@@ -29,21 +29,15 @@ SHOWN = ("name", "dataset", "split")
 
 
 def table(rows: list[dict]) -> str:
-    """A Markdown table: name, data set and split, then every figure that any row has; "not run" stands
-    alone."""
+    """A Markdown table: name, data set and split, then every figure that any row has. rows: measured
+    ones."""
     figures = list(dict.fromkeys(key for row in rows for key in row if key not in COMMON))
     head = (*SHOWN, *(figures or ["status"]))
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         cells = [str(row[key]) for key in SHOWN]
-        values = [f"{row[key]:.4g}" if key in row else "" for key in figures]
-        lines.append(
-            "| "
-            + " | ".join(
-                cells + (["not run", *[""] * (len(figures) - 1)] if row["status"] != "measured" else values)
-            )
-            + " |"
-        )
+        cells += [f"{row[key]:.4g}" if key in row else "" for key in figures]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -78,7 +72,8 @@ def page() -> str:
     """The whole page."""
     parts = [(DOCS / "results" / "introduction.md").read_text(encoding="utf-8").rstrip()]
     for path in sorted((DOCS / "results").glob("*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        content = [row for row in rows if row["status"] == "measured"]
         note = path.with_suffix(".md")
         parts.append(note.read_text(encoding="utf-8").rstrip() if note.exists() else f"## {path.stem}")
         parts += [table(rows) for rows in sections(content)] + [provenance(content)]

@@ -107,6 +107,13 @@ class OwnsContext:
         """Ends the graphics context and all that is in it."""
         self.ctx.release()
 
+    def _skin(self, images: np.ndarray) -> moderngl.TextureArray:
+        layers, height, width, _ = images.shape
+        skin = self.ctx.texture_array((width, height, layers), 3, np.ascontiguousarray(images), alignment=1)
+        skin.build_mipmaps()
+        skin.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
+        return skin
+
 
 class Renderer(OwnsContext):
     """Holds a graphics context, the meshes and the buffers; every call draws one whole scene."""
@@ -168,13 +175,6 @@ class Renderer(OwnsContext):
                 self.vaos[name][kind] = self.ctx.vertex_array(program, [(buffer, "3f 36x", "in_position")])
             texture = np.full((1, 1, 3), 255, np.uint8) if mesh.texture is None else mesh.texture
             self.own_skins[name] = self._skin(texture[None])
-
-    def _skin(self, images: np.ndarray) -> moderngl.TextureArray:
-        layers, height, width, _ = images.shape
-        skin = self.ctx.texture_array((width, height, layers), 3, np.ascontiguousarray(images), alignment=1)
-        skin.build_mipmaps()
-        skin.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
-        return skin
 
     # ---------------------------------------------------------------- labels
 

@@ -192,13 +192,6 @@ class ViewRenderer(OwnsContext):
             self.ctx.vertex_array(self.pictured, [(corners, *full)]),
         )
 
-    def _skin(self, images: np.ndarray) -> moderngl.TextureArray:
-        layers, height, width, _ = images.shape
-        skin = self.ctx.texture_array((width, height, layers), 3, np.ascontiguousarray(images), alignment=1)
-        skin.build_mipmaps()
-        skin.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
-        return skin
-
     def __call__(self, scene: ViewScene) -> tuple[np.ndarray, np.ndarray]:
         """rgba (S, S, 4) uint8 and depth (S, S) float32 metres, as in RenderedView."""
         with self.ctx:
