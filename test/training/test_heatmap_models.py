@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from pose_kd_ros.pipeline.network import OnnxNetwork  # noqa: E402
-from training.export import Deployed, check_parity, cost, write_onnx  # noqa: E402
+from training.export import Deployed, cost  # noqa: E402
 from training.models.aggregation import make_unit  # noqa: E402
 from training.models.heatmap import (  # noqa: E402
     HeatmapConfig,
@@ -21,6 +21,7 @@ from training.models.heatmap import (  # noqa: E402
 )
 from training.models.light import make_backbone  # noqa: E402
 from training.models.network import deployed, make_network  # noqa: E402
+from training.onnx_file import check_parity, write_onnx  # noqa: E402
 
 UNITS = ("mean", "one", "fau", "fau-slim")
 UNEQUAL = HeatmapConfig("hourglass", 1, (1, 2, 1), (16, 16, 24), "fau-slim", 2, 3)
