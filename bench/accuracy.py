@@ -24,7 +24,7 @@ from pose_kd_ros.bundle.store import open_bundle
 from pose_kd_ros.core.camera import Camera
 from pose_kd_ros.core.metrics import mssd, pose_error
 from pose_kd_ros.core.track import Tracker
-from pose_kd_ros.evaluation.bop import BopDataset
+from pose_kd_ros.datasets.bop import BopDataset
 from pose_kd_ros.pipeline.families import make_estimator
 from pose_kd_ros.pipeline.follow import Follower
 from pose_kd_ros.pipeline.network import load_network

@@ -17,7 +17,7 @@ import numpy as np
 from pose_kd_ros.bundle.store import open_bundle
 from pose_kd_ros.core.camera import Camera, Crop
 from pose_kd_ros.core.pose import transform
-from pose_kd_ros.evaluation.bop import BopDataset
+from pose_kd_ros.datasets.bop import BopDataset
 from pose_kd_ros.pipeline.decode import decode_cells
 from pose_kd_ros.pipeline.network import load_network
 from pose_kd_ros.pipeline.preprocess import network_input

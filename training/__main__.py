@@ -133,7 +133,7 @@ def run_make(command: Make) -> None:
 
 def check_depth(run: RunConfig) -> None:
     """Raise ValueError if the data set's renders have no depth: not after days, but before the first row."""
-    from pose_kd_ros.evaluation.bop import BopDataset
+    from pose_kd_ros.datasets.bop import BopDataset
 
     for split in (run.data / run.split, run.data / run.val_split):
         if BopDataset(split).images[0].depth is None:

@@ -17,8 +17,9 @@ from tqdm import tqdm
 from pose_kd_ros.bundle.manifest import DecodeSpec
 from pose_kd_ros.bundle.store import Bundle, open_bundle
 from pose_kd_ros.core.metrics import mahalanobis_radius
-from pose_kd_ros.evaluation.bop import BopDataset, Faults, OnFault
-from pose_kd_ros.evaluation.bop_folder import surface_points
+from pose_kd_ros.datasets.bop import BopDataset
+from pose_kd_ros.datasets.bop.folder import surface_points
+from pose_kd_ros.datasets.faults import Faults, OnFault
 from pose_kd_ros.evaluation.bop_run import (
     FOUND,
     NEAR,
@@ -53,8 +54,8 @@ def measure(
     """Run the estimator over ``limit`` images (0: all) of a split; returns groups, images, seconds per
     image.
 
-    on_fault: raise BopError for an image that cannot be read, or measure the others, and print how many were
-    skipped. given_boxes: look in the true boxes instead of the whole frame.
+    on_fault: raise DatasetError for an image that cannot be read, or measure the others, and print how many
+    were skipped. given_boxes: look in the true boxes instead of the whole frame.
     """
     faults = Faults(on_fault)
     every = BopDataset(split, faults).images

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from pose_kd_ros.bundle.store import Bundle, open_bundle
 from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.core.heatmaps import decode_peaks
-from pose_kd_ros.evaluation.bop import BopError, Faults, OnFault
+from pose_kd_ros.datasets.faults import DatasetError, Faults, OnFault
 from pose_kd_ros.pipeline.network import load_network
 
 from .data.coco import PERSON
@@ -64,7 +64,7 @@ def evaluate_people(
     maps_of: images (N, 3, height, width) float32, normalised as in training -> maps (N, K, h, w). size: their
     height; aspect: width over height. flip_test: maps are averaged with those of the mirrored image.
     suppress: of detected people who are more alike than this (0.9 in published figures), only the best stays.
-    faults: pictures that cannot be read raise BopError or are not measured.
+    faults: pictures that cannot be read raise DatasetError or are not measured.
     """
     faults = faults or Faults()
     found = list(predictions(maps_of, people, size, aspect, flip_test, batch, faults))
@@ -86,7 +86,7 @@ def predictions(
         persons = list(persons)
         try:
             picture = persons[0].load()
-        except BopError as error:
+        except DatasetError as error:
             faults.add(error)
             continue
         for person in persons:

@@ -30,7 +30,8 @@ from pose_kd_ros.bundle.manifest import (
 )
 from pose_kd_ros.bundle.store import MANIFEST, Bundle, golden_input, open_bundle, write_bundle
 from pose_kd_ros.core.object_model import ObjectModel
-from pose_kd_ros.evaluation.bop import BopDataset, Faults, OnFault, load_models_info
+from pose_kd_ros.datasets.bop import BopDataset, load_models_info
+from pose_kd_ros.datasets.faults import Faults, OnFault
 from pose_kd_ros.pipeline.network import OnnxNetwork
 
 from . import checkpoint

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from pose_kd_ros.core.object_model import ObjectModel
-from pose_kd_ros.evaluation.bop import Faults
+from pose_kd_ros.datasets.faults import Faults
 
 from .config import RunConfig
 from .data.augment import augmented, make_augmentation

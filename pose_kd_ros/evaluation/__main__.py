@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from .exit_codes import STOPPED
 
-VERBS = {"score": "score", "compare": "compare", "report": "report"}
+VERBS = {"score": "score", "compare": "reports.compare", "report": "reports.page"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def route(arguments: list[str]) -> tuple[str, list[str]]:
     if arguments[0] in VERBS:
         return VERBS[arguments[0]], arguments[1:]
     is_bop = any(text == "--bop" or text.startswith("--bop=") for text in arguments)
-    return "bop_eval" if is_bop else "bag_run", arguments
+    return "run_bop" if is_bop else "run_bag", arguments
 
 
 if __name__ == "__main__":

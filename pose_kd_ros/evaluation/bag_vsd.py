@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.object_model import ObjectModel
-from ..pipeline.messages import DEPTH, UnusableMessage, image_to_array
-from .bag_images import IMAGE, BagFrame
-from .bag_messages import decode
-from .bags import Bag, BagError, RawMessage, read_stamp
-from .bop import BopError
-from .bop.values import METRES
+from ..core.sensor_messages import DEPTH, UnusableMessage, image_to_array
+from ..datasets.faults import DatasetError
+from ..datasets.values import METRES
+from ..recordings.bags import Bag, BagError, RawMessage, read_stamp
+from ..recordings.cdr import decode
+from ..recordings.images import IMAGE, BagFrame
 from .edges import Silhouette
 from .frames import measured, pose_of
 from .vsd import Caster, Rays, Sensor, vsd_of_pairs
@@ -86,7 +86,7 @@ class DepthJudge:
             raise BagError("--depth: VSD renders the objects: wanted --mesh, too")
         try:
             caster = Caster({key: (shape.vertices, triangles(shape.faces)) for key, shape in shapes.items()})
-        except BopError as error:
+        except DatasetError as error:
             raise BagError(f"--depth: {error}") from error
         return cls(DepthImages(bag, topic), caster, {key: objects[key] for key in shapes})
 

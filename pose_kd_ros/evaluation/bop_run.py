@@ -25,12 +25,13 @@ from ..core.metrics import (
     squared_mahalanobis,
 )
 from ..core.object_model import ObjectModel
+from ..datasets.bop import BopImage
+from ..datasets.faults import DatasetError, Faults
 from ..pipeline.confidence import RIGHT, TERMS, confidence
 from ..pipeline.estimator import Estimator
 from ..pipeline.region import Region, projected_box
 from ..pipeline.regional import RegionalEstimator
 from ..pipeline.solve import Estimates, ObjectPose
-from .bop import BopError, BopImage, Faults
 from .vsd import TAUS, Caster, Sensor, vsd_of_pairs
 from .vsd import THRESHOLDS as VSD_THRESHOLDS
 
@@ -45,12 +46,12 @@ FOUND = 0.5  # of the diameter: an estimate with a smaller MSSD has found an ins
 class Group:
     """Estimates and true instances of one object in one image.
 
-    mssd, add, adds: (E, G) over the diameter; add is ADD, of a symmetric object ADD-S, which adds is of any.
-    mspd: (E, G) px x 640 / width. turn (rad), shift (m): (E, G) up to symmetry. surprise: (E, G), errors in
-    standard deviations of the estimates' covariances, squared. vsd: (E, G, T) for each tau, None where it was
-    not measured. depth: (E, G), true over estimated; None where it was not measured.
-    scores: (E,). evidence: (E, TERMS), the scores' terms. right: (E,) bool, in the score's sense. asked: (G,)
-    bool, instances that count; the others may be found without harm.
+    mssd, add, adds: (E, G) over the diameter; add is ADD, of a symmetric object ADD-S, which adds is
+    of any. mspd: (E, G) px x 640 / width. turn (rad), shift (m): (E, G) up to symmetry. surprise:
+    (E, G), errors in standard deviations of the estimates' covariances, squared. vsd: (E, G, T) for
+    each tau, None where it was not measured. depth: (E, G), true over estimated; None where it was
+    not measured. scores: (E,). evidence: (E, TERMS), the scores' terms. right: (E,) bool, in the
+    score's sense. asked: (G,) bool, instances that count; the others may be found without harm.
     """
 
     object_id: int
@@ -86,13 +87,13 @@ def run(
 ) -> Iterator[Look]:
     """Look at every image, from decoded file to poses: whole frame, no hints.
 
-    faults: told of pictures that cannot be read; without it BopError is raised. given_boxes: look in the true
-    boxes instead, as one who was told where the objects are; figures of such runs say so.
+    faults: told of pictures that cannot be read; without it DatasetError is raised. given_boxes: look
+    in the true boxes instead, as one who was told where the objects are; figures of such runs say so.
     """
     for image in images:
         try:
             pixels = image.load_rgb()
-        except BopError as error:
+        except DatasetError as error:
             (faults or Faults()).add(error)
             continue
         camera = camera_of(image, pixels)
@@ -167,8 +168,8 @@ def surprises(found: Sequence[ObjectPose], true: np.ndarray, model: ObjectModel)
 
 
 def add_s_of_near(estimated, true, points, diameter: float) -> np.ndarray:
-    """ADD-S (E, G), metres; infinity for pairs so far apart that they pass no threshold, as whose nearest
-    points take long to find. ADD-S is at least ADD less a diameter."""
+    """ADD-S (E, G), metres; infinity for pairs so far apart that they pass no threshold,
+    as whose nearest points take long to find. ADD-S is at least ADD less a diameter."""
     estimated, true = np.broadcast_arrays(estimated, true)
     near = add(estimated, true, points) < diameter + max(FAR, NEAR * diameter)
     result = np.full(near.shape, np.inf)
@@ -178,8 +179,8 @@ def add_s_of_near(estimated, true, points, diameter: float) -> np.ndarray:
 
 
 def best(group: Group, errors: np.ndarray, threshold: float) -> np.ndarray:
-    """The error (of ``errors`` (E, G)) of the estimate matched to each asked instance, infinity where none
-    is."""
+    """The error (of ``errors`` (E, G)) of the estimate matched to
+    each asked instance, infinity where none is."""
     result = np.full(errors.shape[1], np.inf)
     for estimate, instance in enumerate(match(group.mssd, group.scores, threshold)):
         if instance >= 0:
@@ -190,9 +191,9 @@ def best(group: Group, errors: np.ndarray, threshold: float) -> np.ndarray:
 def figures(groups: list[Group], images: int, seconds: list[float]) -> dict[str, float]:
     """Return the flat figures of a run, fractions in 0..1 and SI units (ms for the time of an image).
 
-    mssd, mspd: BOP19 average recalls; vsd and ar, the mean of the three, where there is depth. mssd_01d:
-    share of instances with MSSD < 0.1 d. found: with MSSD < 0.5 d.
-    Medians are over the found ones. false_positives_per_image: estimates that found nothing.
+    mssd, mspd: BOP19 average recalls; vsd and ar, the mean of the three, where there is
+    depth. mssd_01d: share of instances with MSSD < 0.1 d. found: with MSSD < 0.5 d. Medians
+    are over the found ones. false_positives_per_image: estimates that found nothing.
     """
     asked = {name: [(getattr(g, name)[:, g.asked], g.scores) for g in groups] for name in ("mssd", "mspd")}
     nearest = np.concatenate([np.zeros(0), *(best(g, g.mssd, FOUND) for g in groups)])
@@ -232,8 +233,8 @@ def vsd_recall(groups: list[Group]) -> float | None:
 def add_recalls(groups: list[Group]) -> dict[str, float]:
     """Return ADD(-S) < 0.1 d: ``add_s_01d`` over all asked instances, ``add_s_01d_<id>`` of each object.
 
-    Estimates are matched by ADD(-S) itself, as in other papers. It cannot see a wrong rotation of an object
-    as symmetric as a cube.
+    Estimates are matched by ADD(-S) itself, as in other papers. It
+    cannot see a wrong rotation of an object as symmetric as a cube.
     """
     hits: dict[int, list[np.ndarray]] = {}
     for group in groups:

@@ -20,11 +20,11 @@ from ..core.metrics import add, add_s, match
 from ..core.object_model import ObjectModel
 from ..core.pose import transform
 from ..core.track import Track
+from ..datasets.bop import BopImage, BopInstance
 from ..pipeline.follow import Followed
 from ..pipeline.region import projected_box
 from ..pipeline.solve import ObjectPose
-from .bag_images import BagFrame
-from .bop import BopImage, BopInstance
+from ..recordings.images import BagFrame
 from .bop_run import NEAR, Group, compare
 from .edges import Silhouette
 from .truth import TruePose

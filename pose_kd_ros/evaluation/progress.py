@@ -9,8 +9,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from .bags import BagError
-from .summary import SUMMARY, code, write_whole
+from ..provenance import write_whole
+from ..recordings.bags import BagError
+from .summary import SUMMARY, code
 
 FRAMES, STATE = "frames.jsonl", "state.json"
 SAVE_S = 0.5  # the state is saved this often, and at the end: a run that is killed repeats no more

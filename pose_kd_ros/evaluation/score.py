@@ -18,16 +18,16 @@ import numpy as np
 from tqdm import tqdm
 
 from ..core.object_model import ObjectModel
+from ..datasets.bop import BopDataset, BopImage, BopInstance, BopTarget, load_targets
+from ..datasets.bop.folder import TARGETS, find_split, load_objects, mesh_path, surface_points
+from ..datasets.bop.results import BopResult, read_results
+from ..datasets.faults import DatasetError
+from ..datasets.values import numbers, read_json
 from ..pipeline.confidence import TERMS
 from ..pipeline.solve import ObjectPose
-from .bop import BopDataset, BopError, BopImage, BopInstance, BopTarget, load_targets
-from .bop.values import numbers, read_json
-from .bop_folder import TARGETS, find_split, load_objects, mesh_path, surface_points
-from .bop_results import BopResult, read_results
 from .bop_run import VISIBLE, Group, compare, figures
 from .breakdown import by_object, localisation, localised
 from .exit_codes import OK, REFUSED
-from .ply import PlyError
 from .tables import text_table
 from .vsd import Caster, load_mesh
 
@@ -60,7 +60,7 @@ def score(
     """Figures of ``results`` on a data set.
 
     targets: without them those of ``targets_of``. truth: true poses instead of scene_gt.json's. with_vsd:
-    where there is depth. Raises BopError where targets, truth, results and models do not go together.
+    where there is depth. Raises DatasetError where targets, truth, results and models do not go together.
     """
     split = find_split(folder)
     objects, every = load_objects(split), {_key(i): i for i in BopDataset(split).images}
@@ -138,7 +138,7 @@ def _check_targets(image: BopImage, targets: Sequence[BopTarget]) -> None:
     for target in targets:
         true = sum(i.object_id == target.object_id for i in image.instances)
         if target.count > true:
-            raise BopError(
+            raise DatasetError(
                 f"targets: ask for {target.count} of object {target.object_id} in scene {image.scene_id}, "
                 f"image {image.image_id}, whose true poses are {true}"
             )
@@ -149,7 +149,7 @@ def _views(split: Path, images, asked_of, truth: Sequence[BopResult] | None) -> 
     for key in asked_of:
         image = images.get(key)
         if image is None and true_of is None:
-            raise BopError(f"{split}: has no scene {key[0]}, image {key[1]}, which the targets ask for")
+            raise DatasetError(f"{split}: has no scene {key[0]}, image {key[1]}, which the targets ask for")
         if true_of is None:
             yield key, View(image, image.load_rgb().shape[1])
         else:
@@ -182,7 +182,7 @@ def _key(entry) -> Key:
 def _check_known(objects: Mapping[int, ObjectModel], entries) -> None:
     unknown = sorted({entry.object_id for entry in entries} - set(objects))
     if unknown:
-        raise BopError(f"results or targets name objects {unknown}, the data set has {sorted(objects)}")
+        raise DatasetError(f"results or targets name objects {unknown}, the data set has {sorted(objects)}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -201,7 +201,7 @@ def main(args: argparse.Namespace) -> int:
         targets = None if args.targets is None else load_targets(args.targets)
         truth = None if args.truth is None else read_results(args.truth)
         scored = score(args.bop, results, targets, truth, not args.no_vsd)
-    except (BopError, PlyError) as error:
+    except DatasetError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return REFUSED
     print(as_json(args.results, scored) if args.json else as_table(scored))

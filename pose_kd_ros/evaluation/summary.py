@@ -15,6 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..provenance import write_whole
+
 SCHEMA = 1
 SUMMARY = "summary.json"
 
@@ -24,15 +26,6 @@ def write_summary(out: Path, **content) -> dict:
     document = {"schema": SCHEMA, **plain(content)}
     write_whole(out / SUMMARY, json.dumps(document, indent=1) + "\n")
     return document
-
-
-def write_whole(path: Path, content: str | bytes) -> Path:
-    """Write a file under a temporary name, then rename it: it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(draft, path)
-    return path
 
 
 def environment() -> dict:

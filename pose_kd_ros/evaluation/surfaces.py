@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ..core.object_model import ObjectModel
-from .bags import BagError
-from .bop import BopError
+from ..datasets.faults import DatasetError
+from ..datasets.meshes import load_ply_vertices
+from ..recordings.bags import BagError
 from .edges import Silhouette
-from .ply import load_ply_vertices
 
 BOX = "box"
 
@@ -20,7 +20,7 @@ def surfaces(
     meshes: Sequence[str], objects: Mapping[int, ObjectModel], scale: float
 ) -> tuple[dict[int, np.ndarray], dict[int, Silhouette]]:
     """Points (V, 3) of each object that errors are measured over, its box's corners without a mesh, and the
-    shapes of those with one. Raises BagError, PlyError."""
+    shapes of those with one. Raises BagError, DatasetError."""
     points = {key: model.corners() for key, model in objects.items()}
     shapes: dict[int, Silhouette] = {}
     for text in meshes:
@@ -43,6 +43,6 @@ def _read(path: Path, scale: float) -> tuple[np.ndarray, Silhouette]:
 
     try:
         vertices, faces = load_mesh(path)
-    except BopError as error:
+    except DatasetError as error:
         raise BagError(f"--mesh: {error}") from error
     return load_ply_vertices(path) * scale, Silhouette(vertices * scale, faces)

@@ -21,10 +21,10 @@ import numpy as np
 
 from ..core.object_model import ObjectModel
 from ..core.pose import check_pose, from_quaternion, make_pose
-from .bag_images import BagFrame
-from .bag_messages import decode, nanoseconds
-from .bags import Bag, BagError
-from .transforms import PoseSeries, Transforms, to_pose
+from ..recordings.bags import Bag, BagError
+from ..recordings.cdr import decode, nanoseconds
+from ..recordings.images import BagFrame
+from ..recordings.transforms import PoseSeries, Transforms, to_pose
 
 NEAR_NS = 1_000_000  # stamps that differ by less are the same picture's
 STAMPED = "geometry_msgs/msg/PoseStamped"

@@ -1,7 +1,7 @@
 """Visible surface discrepancy (VSD) of BOP19: compares what of the object can be seen at two poses.
 
-Distances are along the rays, metres, 0 where there is nothing; pixel centres at integers. Rays are cast with
-open3d, which nothing else needs but ``--mesh FILE``.
+Distances are along the rays, metres, 0 where there is nothing; pixel centres at
+integers. Rays are cast with open3d, which nothing else needs but ``--mesh FILE``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 from ..core.camera import Camera, project_pinhole
 from ..core.object_model import ObjectModel
 from ..core.pose import transform
-from .bop import BopError, BopImage
-from .bop.values import METRES
+from ..datasets.bop import BopImage
+from ..datasets.faults import DatasetError
+from ..datasets.values import METRES
 
 TAUS = np.arange(1, 11) / 20  # of the diameter
 THRESHOLDS = np.arange(1, 11) / 20  # an error below is right
@@ -142,7 +143,7 @@ class Sensor:
 
     @classmethod
     def of(cls, image: BopImage) -> Sensor:
-        """The depth of an image; raises BopError where it has none, or it is damaged."""
+        """The depth of an image; raises DatasetError where it has none, or it is damaged."""
         depth = image.load_depth()
         rays = Rays(image.K, depth.shape[1], depth.shape[0])
         return cls(rays, rays.to_distance(depth))
@@ -158,13 +159,14 @@ def vsd_of_pairs(caster: Caster, model: ObjectModel, estimated, true, sensor: Se
 
 
 def load_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (V, 3), metres, and triangles (F, 3) of a mesh in millimetres; BopError where it has none."""
+    """Vertices (V, 3), metres, and triangles (F, 3) of a mesh
+    in millimetres; DatasetError where it has none."""
     if not Path(path).is_file():
-        raise BopError(f"{path}: no such file")
+        raise DatasetError(f"{path}: no such file")
     mesh = _open3d().io.read_triangle_mesh(str(path))
     vertices, triangles = np.asarray(mesh.vertices), np.asarray(mesh.triangles)
     if not len(triangles):
-        raise BopError(f"{path}: wants triangles for VSD, found {len(vertices)} points without")
+        raise DatasetError(f"{path}: wants triangles for VSD, found {len(vertices)} points without")
     return vertices * METRES, triangles
 
 
@@ -172,7 +174,7 @@ def _open3d():
     try:
         import open3d
     except (ImportError, OSError) as error:
-        raise BopError(
+        raise DatasetError(
             f"open3d reads meshes and renders them for VSD, and cannot be imported ({error}): "
             "pip install open3d-cpu; on BOP data sets --no-vsd leaves VSD out"
         ) from error

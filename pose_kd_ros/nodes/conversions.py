@@ -1,6 +1,7 @@
 """ROS messages to arrays and regions, and arrays to Image messages; pixels are copied only if need be.
 
-What needs no ROS is in pipeline/messages.py; encodings unknown there go to cv_bridge where it is installed.
+What needs no ROS is in core/sensor_messages.py; encodings unknown
+there go to cv_bridge where it is installed.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import numpy as np
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
-from ..pipeline import messages
-from ..pipeline.messages import KNOWN, UnusableMessage
+from ..core import sensor_messages
+from ..core.sensor_messages import KNOWN, UnusableMessage
 from ..pipeline.region import Region
 
 
 def image_to_rgb(message: Image) -> np.ndarray:
     """Return an Image as (H, W, 3) uint8 RGB; a view where it is rgb8. Raises UnusableMessage."""
-    known = message.encoding in messages.LAYOUTS
-    return messages.image_to_rgb(message) if known else _by_cv_bridge(message)
+    known = message.encoding in sensor_messages.LAYOUTS
+    return sensor_messages.image_to_rgb(message) if known else _by_cv_bridge(message)
 
 
 def _by_cv_bridge(message: Image) -> np.ndarray:

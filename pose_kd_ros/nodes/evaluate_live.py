@@ -31,10 +31,11 @@ from rclpy.utilities import remove_ros_args
 from std_msgs.msg import String
 from vision_msgs.msg import Detection3DArray
 
-from ..evaluation.bag_images import COMPRESSED, BagImages
-from ..evaluation.bags import Bag, BagError, open_bag
-from ..evaluation.summary import environment, write_whole
-from ..pipeline.messages import to_seconds
+from ..core.sensor_messages import to_seconds
+from ..evaluation.summary import environment
+from ..provenance import write_whole
+from ..recordings.bags import Bag, BagError, open_bag
+from ..recordings.images import COMPRESSED, BagImages
 from .play import Player, PlayOptions, stop_on_signals
 
 POSE_NODE = "evaluated_pose_node"

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
 from ..core.camera import Camera
-from ..pipeline.messages import UnusableMessage, compressed_to_rgb, to_seconds
+from ..core.sensor_messages import UnusableMessage, compressed_to_rgb, to_seconds
 from ..pipeline.region import Region
 from .cameras import CameraLatch
 from .conversions import image_to_rgb, to_regions

@@ -23,8 +23,8 @@ from vision_msgs.msg import Detection3D, Detection3DArray
 from ..core.camera import Camera
 from ..core.object_model import box_corners
 from ..core.pose import from_quaternion, inverse, make_pose, transform
+from ..core.sensor_messages import UnusableMessage
 from ..pipeline.draw import draw_pose, draw_skeleton
-from ..pipeline.messages import UnusableMessage
 from .cameras import CameraLatch
 from .conversions import array_to_image, image_to_rgb
 from .entry import spin

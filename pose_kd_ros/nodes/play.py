@@ -26,7 +26,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
-from pose_kd_ros.evaluation.bags import Bag, BagError, RawMessage, Topic, open_bag, read_stamp, with_stamp
+from pose_kd_ros.recordings.bags import Bag, BagError, RawMessage, Topic, open_bag, read_stamp, with_stamp
 
 NANO = 1_000_000_000
 ACK_SECONDS = 1.0  # how long the last reliable messages get to arrive before the player leaves

@@ -8,10 +8,10 @@ import time
 import scipy.optimize  # what the tracker and messages import when first needed: no frame
 import scipy.spatial.transform  # noqa: F401  waits for it
 
+from ..core.sensor_messages import UnusableMessage, to_seconds
 from ..core.track import Tracker
 from ..pipeline.estimator import Estimator
 from ..pipeline.follow import Follower
-from ..pipeline.messages import UnusableMessage, to_seconds
 from ..pipeline.people import Observer, PeopleEstimator
 from ..pipeline.regional import RegionalEstimator
 from ..pipeline.solve import Stopwatch

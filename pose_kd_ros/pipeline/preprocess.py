@@ -12,21 +12,6 @@ from ..core.camera import Camera, Crop
 from ..core.predictions import Correspondences
 
 
-def to_rgb(image: np.ndarray, encoding: str = "rgb8") -> np.ndarray:
-    """Return ``image`` as (H, W, 3) uint8 RGB; ``encoding`` is rgb8, bgr8, rgba8, bgra8 or mono8."""
-    codes = {
-        "bgr8": cv2.COLOR_BGR2RGB,
-        "rgba8": cv2.COLOR_RGBA2RGB,
-        "bgra8": cv2.COLOR_BGRA2RGB,
-        "mono8": cv2.COLOR_GRAY2RGB,
-    }
-    if encoding == "rgb8":
-        return image
-    if encoding not in codes:
-        raise ValueError(f"image encoding {encoding!r}: wanted one of {['rgb8', *codes]}")
-    return cv2.cvtColor(image, codes[encoding])
-
-
 def crop_about(box, spec: InputSpec) -> Crop:
     """The crop about a box (x0, y0, x1, y1) that a bundle's network is shown."""
     return Crop.around(box, spec.size, spec.margin, spec.stride, spec.aspect)

@@ -28,11 +28,11 @@ from pose_kd_ros.core.object_model import box_corners
 from pose_kd_ros.core.pose import make_pose
 from pose_kd_ros.evaluation import bag_vsd
 from pose_kd_ros.evaluation.__main__ import main
-from pose_kd_ros.evaluation.bag_images import BagImages
 from pose_kd_ros.evaluation.bag_vsd import DepthImages, triangles
-from pose_kd_ros.evaluation.bags import open_bag
 from pose_kd_ros.evaluation.edges import BOX_FACES
 from pose_kd_ros.evaluation.vsd import Caster, Rays
+from pose_kd_ros.recordings.bags import open_bag
+from pose_kd_ros.recordings.images import BagImages
 
 COUNT = 6
 RAYS = Rays(CAMERA.matrix, CAMERA.width, CAMERA.height)

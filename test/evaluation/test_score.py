@@ -8,13 +8,14 @@ import pytest
 
 pytest.importorskip("trimesh")
 
+from pose_kd_ros.datasets.bop import BopTarget
+from pose_kd_ros.datasets.bop.results import BopResult, read_results, write_results
+from pose_kd_ros.datasets.faults import DatasetError
 from pose_kd_ros.evaluation.__main__ import main
-from pose_kd_ros.evaluation.bop import BopError, BopTarget
-from pose_kd_ros.evaluation.bop_results import BopResult, read_results, write_results
 from pose_kd_ros.evaluation.score import score
-from test.evaluation.discs import write_discs
-from test.evaluation.recordings import ball_pose
 from test.nodes.disc_bundle import TURN
+from test.support.discs import write_discs
+from test.support.recordings import ball_pose
 
 PLACES = [(110, 100, 32), (180, 120, 36)]
 
@@ -98,7 +99,7 @@ def test_what_is_missing_counts_and_other_images_do_not(balls):
     ],
 )
 def test_targets_that_do_not_fit_are_refused(balls, target, message):
-    with pytest.raises(BopError, match=message):
+    with pytest.raises(DatasetError, match=message):
         score(balls, true_results(), [target], with_vsd=False)
 
 

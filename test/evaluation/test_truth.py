@@ -6,9 +6,9 @@ from recordings import CAMERA, FRAME, header, image_at, info_at, make, pose_mess
 
 from pose_kd_ros.core.object_model import ObjectModel, box_corners
 from pose_kd_ros.core.pose import from_rotation_vector, inverse, make_pose, to_quaternion
-from pose_kd_ros.evaluation.bag_images import BagFrame
-from pose_kd_ros.evaluation.bags import BagError, open_bag
 from pose_kd_ros.evaluation.truth import Names, make_truth
+from pose_kd_ros.recordings.bags import BagError, open_bag
+from pose_kd_ros.recordings.images import BagFrame
 
 BOX = ObjectModel(7, "box", 0.1, np.zeros(3), np.full(3, 0.05), box_corners((0, 0, 0), (0.05,) * 3))
 CAN = ObjectModel(8, "can", 0.1, np.zeros(3), np.full(3, 0.05), box_corners((0, 0, 0), (0.05,) * 3))

@@ -10,9 +10,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
+from pose_kd_ros.core.sensor_messages import (
+    UnusableMessage,
+    compressed_to_rgb,
+    image_to_array,
+    info_to_camera,
+)
 from pose_kd_ros.nodes.cameras import CameraLatch
 from pose_kd_ros.nodes.conversions import array_to_image, image_to_rgb, to_regions
-from pose_kd_ros.pipeline.messages import UnusableMessage, compressed_to_rgb, image_to_array, info_to_camera
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 GREY = cv2.cvtColor(RGB, cv2.COLOR_RGB2GRAY)

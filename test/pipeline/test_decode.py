@@ -7,8 +7,9 @@ from pose_kd_ros.bundle.manifest import InputSpec
 from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.core.cells import cell_grid
 from pose_kd_ros.core.predictions import LocalPredictions
+from pose_kd_ros.core.sensor_messages import to_rgb
 from pose_kd_ros.pipeline.decode import decode_cells, group_cells
-from pose_kd_ros.pipeline.preprocess import network_input, to_rgb
+from pose_kd_ros.pipeline.preprocess import network_input
 from pose_kd_ros.pipeline.region import Region, overlap
 
 STRIDES = [8, 16, 32, 64]

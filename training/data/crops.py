@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.core.object_model import ObjectModel, representatives
-from pose_kd_ros.evaluation.bop import BopError, BopImage, BopInstance, Faults
+from pose_kd_ros.datasets.bop import BopImage, BopInstance
+from pose_kd_ros.datasets.faults import DatasetError, Faults
 
 from .dense_targets import collate_dense, make_dense_targets
 from .heatmap_targets import collate_points, make_points
@@ -83,9 +84,9 @@ class CropDataset(Dataset):
     anew.
 
     images: BOP images, read when they are needed, or tiles of them that are in memory already
-    (``data.tiles``). faults: what to do with an image that cannot be read: raise BopError, or show the next
-    one of the epoch that can be, so that a sample depends on the seed, its number and the data alone. family:
-    what the targets are for. reader: of the dense family's surface codes.
+    (``data.tiles``). faults: what to do with an image that cannot be read: raise DatasetError, or show the
+    next one of the epoch that can be, so that a sample depends on the seed, its number and the data alone.
+    family: what the targets are for. reader: of the dense family's surface codes.
     """
 
     def __init__(
@@ -148,9 +149,9 @@ class CropDataset(Dataset):
                 if not isinstance(image, Tile):
                     tile = read_tile(image, self.class_of, self.reader is not None)
                 return self.sample(tile, np.random.default_rng((self.seed, 1, index)))
-            except BopError as error:
+            except DatasetError as error:
                 self.faults.add(error)
-        raise BopError(f"none of the {len(self.images)} images can be read", "picture")
+        raise DatasetError(f"none of the {len(self.images)} images can be read", "picture")
 
     def _candidates(self, index: int) -> Sequence[int]:
         """What sample ``index`` shows: its tile, or of all images, from its place of the epoch on, round and

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pose_kd_ros.evaluation.bop import BopDataset, load_models_info, load_ply_vertices
+from pose_kd_ros.datasets.bop import BopDataset, load_models_info
+from pose_kd_ros.datasets.meshes import load_ply_vertices
 from training.render.config import RenderConfig
 from training.render.dataset import render_dataset, scenes_of
 from training.render.files import write_whole
