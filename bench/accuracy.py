@@ -219,7 +219,7 @@ def main() -> None:
         ),
     )
     if options.renders:
-        from pose_kd_ros.evaluation.bop_run import figures
+        from pose_kd_ros.evaluation.metrics import figures
         from training.evaluate import measure
 
         add(

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from bench.rows import common
-from pose_kd_ros.evaluation.bop_run import add_recalls, figures
+from pose_kd_ros.evaluation.metrics import add_recalls, figures
 from training.config import RunConfig, load_config
 from training.data.targets import collate
 from training.evaluate import measure, rounded

@@ -20,19 +20,9 @@ from pose_kd_ros.core.metrics import mahalanobis_radius
 from pose_kd_ros.datasets.bop import BopDataset
 from pose_kd_ros.datasets.bop.folder import surface_points
 from pose_kd_ros.datasets.faults import Faults, OnFault
-from pose_kd_ros.evaluation.bop_run import (
-    FOUND,
-    NEAR,
-    Group,
-    add_recalls,
-    best,
-    compare,
-    cut,
-    false_alarm_scores,
-    figures,
-    rescored,
-    run,
-)
+from pose_kd_ros.evaluation.looks import run
+from pose_kd_ros.evaluation.matching import FOUND, NEAR, Group, best, compare, cut, rescored
+from pose_kd_ros.evaluation.metrics import add_recalls, false_alarm_scores, figures
 from pose_kd_ros.pipeline.estimator import Estimator
 from pose_kd_ros.pipeline.families import open_estimator
 from pose_kd_ros.pipeline.regional import RegionalEstimator

@@ -16,6 +16,7 @@ from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.core.heatmaps import decode_peaks
 from pose_kd_ros.datasets.faults import DatasetError, Faults, OnFault
 from pose_kd_ros.pipeline.network import load_network
+from pose_kd_ros.provenance import write_whole
 
 from .data.coco import PERSON
 from .data.people import People, Person
@@ -23,7 +24,6 @@ from .data.people_crops import STRIDE, input_size
 from .data.people_source import read_people
 from .models.network import IMAGENET
 from .people_metrics import average_precision, pckh, person_score, suppressed
-from .render.files import write_whole
 
 MapsOf = Callable[[np.ndarray], np.ndarray]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from pose_kd_ros.core.object_model import ObjectModel
 from pose_kd_ros.datasets.bop import BopDataset, load_models_info
 from pose_kd_ros.datasets.faults import Faults, OnFault
 from pose_kd_ros.pipeline.network import OnnxNetwork
+from pose_kd_ros.provenance import commit, write_whole
 
 from . import checkpoint
 from .config import RunConfig, load_config
@@ -46,7 +46,6 @@ from .models.heatmap import HeatmapNetwork
 from .models.lite import SCALES
 from .models.network import AnyNetwork, KeypointNetwork, deployed, make_network, normalisation
 from .onnx_file import HALF_PARITY, check_parity, with_half_weights, without_traces, write_onnx
-from .render.files import write_whole
 from .teacher import EVALUATION, check_surfaces
 
 OUTPUTS = {"keypoint": ["scores", "offsets"], "dense": ["mask", "codes"], "heatmap": ["heatmaps"]}
@@ -89,21 +88,6 @@ def cost(network: nn.Module, size: tuple[int, int], with_features: bool = False)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(inputs, with_features=True) if with_features else network(inputs)
     return sum(p.numel() for p in network.parameters()), counter.get_total_flops() / 1e9
-
-
-def commit() -> str:
-    """The training code's commit, with '+changes' if the tree is not clean; 'unknown' outside a checkout."""
-    try:
-        here = Path(__file__).parent
-        head, status = (
-            subprocess.run(
-                ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
-            ).stdout.strip()
-            for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "-uno", "."])
-        )
-        return head + ("+changes" if status else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
 
 
 def trained_network(config: RunConfig) -> tuple[Deployed, int]:

@@ -16,13 +16,14 @@ from lightning.fabric.loggers import TensorBoardLogger
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pose_kd_ros.provenance import write_whole
+
 from . import checkpoint
 from .config import RunConfig, check_same, to_json
 from .cost import Cost
 from .models.lite import SCALES, load_imagenet
 from .models.network import make_network, normalise
 from .parallel import share_statistics
-from .render.files import write_whole
 from .step import losses
 from .teacher import (
     Distillation,

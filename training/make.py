@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from pose_kd_ros.evaluation.__main__ import main as evaluate
+from pose_kd_ros.provenance import write_whole
 
 from .commands import Make
 from .config import RunConfig
@@ -24,7 +25,6 @@ from .losses.surface import surface_losses
 from .models.network import make_network
 from .recipes.surface import BATCH, surface_run
 from .render.dataset import render_dataset
-from .render.files import write_whole
 from .render.mesh_files import load_targets
 
 VIEWS_PER_HOUR, MOST_VIEWS, LEAST_VIEWS = 6000, 40_000, 500  # of the whole time given

@@ -11,8 +11,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from pose_kd_ros.provenance import write_whole
+
 from .render.dataset import is_complete, scenes_of
-from .render.files import read_object, write_whole
+from .render.files import read_object
 from .table import keep, with_means
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import platform
 import signal
 import threading
 from contextlib import contextmanager
@@ -20,20 +19,20 @@ import numpy as np
 import torch
 
 from pose_kd_ros.bundle.store import open_bundle
-from pose_kd_ros.evaluation.bop_run import add_recalls, figures
+from pose_kd_ros.evaluation.metrics import add_recalls, figures
 from pose_kd_ros.pipeline.estimator import Estimator
 from pose_kd_ros.pipeline.families import make_estimator
 from pose_kd_ros.pipeline.network import load_network
 from pose_kd_ros.pipeline.regional import RegionalEstimator
+from pose_kd_ros.provenance import commit, processor, write_whole
 
 from .evaluate import measure, rounded
-from .export import commit, export_run
+from .export import export_run
 from .learner import cost_so_far
 from .models.dense import DenseConfig
 from .models.heatmap import HeatmapConfig
 from .models.network import NetworkConfig
 from .plan import Row, groups
-from .render.files import write_whole
 from .train import Stopped, train_together
 
 FIGURES = "figures.json"  # in a row's run: what was measured, one entry a test split
@@ -128,7 +127,7 @@ def hardware() -> str:
     """The machine that trains, in words."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    return processor()
 
 
 def write(rows: list[Row], out: Path, test: list[Path], in_all: int = 0, real: str = "real") -> None:

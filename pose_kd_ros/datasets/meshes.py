@@ -1,4 +1,4 @@
-"""Vertices of ply files, with numpy alone."""
+"""Meshes in millimetres: vertices of ply files with NumPy alone, triangles with open3d."""
 
 from __future__ import annotations
 
@@ -69,3 +69,26 @@ def _ply_vertex_layout(path: Path, lines: list[list[str]]) -> tuple[int, list[tu
         if axis not in dict(columns):
             raise DatasetError(f"{path}: vertex has no property {axis}")
     return int(lines[elements[0]][2]), columns
+
+
+def load_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (V, 3), metres, and triangles (F, 3) of a mesh
+    in millimetres; DatasetError where it has none."""
+    if not Path(path).is_file():
+        raise DatasetError(f"{path}: no such file")
+    mesh = import_open3d().io.read_triangle_mesh(str(path))
+    vertices, triangles = np.asarray(mesh.vertices), np.asarray(mesh.triangles)
+    if not len(triangles):
+        raise DatasetError(f"{path}: wants triangles for VSD, found {len(vertices)} points without")
+    return vertices * METRES, triangles
+
+
+def import_open3d():
+    try:
+        import open3d
+    except (ImportError, OSError) as error:
+        raise DatasetError(
+            f"open3d reads meshes and renders them for VSD, and cannot be imported ({error}): "
+            "pip install open3d-cpu; on BOP data sets --no-vsd leaves VSD out"
+        ) from error
+    return open3d

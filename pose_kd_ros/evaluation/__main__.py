@@ -18,7 +18,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from .exit_codes import STOPPED
+from .console import STOPPED
 
 VERBS = {"score": "score", "compare": "reports.compare", "report": "reports.page"}
 

@@ -1,7 +1,7 @@
 """The figures of a recording, from the lines of frames.jsonl alone: with truth, without, and over time.
 
 Fractions in 0..1, SI units, but for names that end in ``_ms`` or ``_px``; NaN where there was nothing to
-measure. Those that an evaluation on a BOP data set has too come from ``bop_run``.
+measure. Those that an evaluation on a BOP data set has too come from ``metrics``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 from ..core.metrics import auc_posecnn, mahalanobis_radius, recall, squared_mahalanobis
 from ..core.object_model import ObjectModel
 from ..core.pose import make_pose, rotation_angle, to_rotation_vector
-from . import bop_run
-from .bop_run import FOUND, VISIBLE
+from . import metrics
 from .frames import groups, measured, pose_of
+from .matching import FOUND, VISIBLE
+from .metrics import WITHIN
 
 SHARES = (0.5, 0.9, 0.95)  # of errors that the ellipsoids of the covariance are to hold
-WITHIN = ((0.02, 2), (0.05, 5))  # metres, degrees
 NAN = float("nan")
 Objects = Mapping[int, ObjectModel]
 
@@ -66,7 +66,7 @@ def only(record: dict, object_id: int) -> dict:
 def truth_figures(records: Sequence[dict], objects: Objects, points: Mapping[int, np.ndarray]) -> dict:
     """What can be said against true poses, over the instances that are in view.
 
-    vsd: where there is depth and a mesh, see ``bag_vsd``; ar: where there is in all.
+    vsd: where there is depth and a mesh, see ``frame_vsd``; ar: where there is in all.
 
     auc_add, auc_adds: PoseCNN's, to 0.1 m. within_...: both errors below. coverage_<p>: share of found
     instances whose error lies inside the ellipsoid of the covariance that is to hold p per cent of them.
@@ -82,11 +82,11 @@ def truth_figures(records: Sequence[dict], objects: Objects, points: Mapping[int
 
     shift, turn = column("translation_m"), column("rotation_rad")
     distances = mahalanobis(records, objects)
-    with_depth = bop_run.vsd_recall([group for group in compared if group.vsd is not None])
+    with_depth = metrics.vsd_recall([group for group in compared if group.vsd is not None])
     return {
-        **bop_run.figures(compared, len(records), seconds),
+        **metrics.figures(compared, len(records), seconds),
         **({} if with_depth is None else {"vsd": with_depth}),
-        **bop_run.add_recalls(compared),
+        **metrics.add_recalls(compared),
         "auc_add": auc_posecnn(column("add_d", True)),
         "auc_adds": auc_posecnn(column("adds_d", True)),
         **{

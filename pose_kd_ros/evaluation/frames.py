@@ -3,7 +3,7 @@
 Everything but ``latency_ms`` and ``stages_ms`` is the same each time on one machine. Beyond the keys that all
 evaluations share, a line says ``judged`` (whether anything is known of its true poses) and, of an estimate,
 ``consistency_px`` (how far the corners of its box moved in the image from where its track expected them) and,
-with a mesh, ``edge_px`` and ``edge_agreement``, see ``edges``. With depth images it says ``vsd``: errors
+with a mesh, ``edge_px`` and ``edge_agreement``, see ``shapes``. With depth images it says ``vsd``: errors
 (E, G, T) between measured estimates and true poses by object id, see ``vsd``; or ``depth_fault``: why not.
 """
 
@@ -25,8 +25,8 @@ from ..pipeline.follow import Followed
 from ..pipeline.region import projected_box
 from ..pipeline.solve import ObjectPose
 from ..recordings.images import BagFrame
-from .bop_run import NEAR, Group, compare
-from .edges import Silhouette
+from .matching import NEAR, Group, compare
+from .shapes import Silhouette
 from .truth import TruePose
 from .vsd import TAUS
 
@@ -122,7 +122,7 @@ def poses_of(record: dict) -> list[ObjectPose]:
 
 
 def groups(record: dict, objects: Mapping[int, ObjectModel], points: Mapping[int, np.ndarray]) -> list[Group]:
-    """The measured estimates and the truth of a frame, object by object, as ``bop_run`` compares them."""
+    """The measured estimates and the truth of a frame, object by object, as ``matching`` compares them."""
     K = np.array(record["K"], float).reshape(3, 3)
     true = tuple(
         BopInstance(one["object_id"], pose_of(one), None, None, one["visib_fract"], None)

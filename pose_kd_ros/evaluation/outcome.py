@@ -1,15 +1,19 @@
-"""The folder that an evaluation wrote, read back and checked at the door: summary.json and frames.jsonl."""
+"""The folder of an evaluation: summary.json and frames.jsonl, written, read back and checked."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from .summary import SCHEMA, SUMMARY
+import numpy as np
 
-FRAMES, OVERLAYS = "frames.jsonl", "overlays"
+from ..provenance import write_whole
+
+SCHEMA = 1
+SUMMARY, FRAMES, OVERLAYS = "summary.json", "frames.jsonl", "overlays"
 FRAME_KEYS = {
     "frame": int,
     "stamp_ns": int,
@@ -66,6 +70,24 @@ class Outcome:
     def overlay(self, frame: int) -> Path:
         """Where the picture of a frame with its poses lies, if there is one."""
         return self.folder / OVERLAYS / f"{frame:06d}.jpg"
+
+
+def write_summary(out: Path, **content) -> dict:
+    """Write OUT/summary.json whole or not at all; NaN becomes null. Returns what was written."""
+    document = {"schema": SCHEMA, **plain(content)}
+    write_whole(out / SUMMARY, json.dumps(document, indent=1) + "\n")
+    return document
+
+
+def plain(value):
+    """The value as JSON has it: built-in types; NaN and infinity, which it has not, as null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def read_outcome(folder) -> Outcome:

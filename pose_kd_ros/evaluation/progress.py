@@ -9,11 +9,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..provenance import write_whole
+from ..provenance import code, write_whole
 from ..recordings.bags import BagError
-from .summary import SUMMARY, code
+from .outcome import FRAMES, SUMMARY
 
-FRAMES, STATE = "frames.jsonl", "state.json"
+STATE = "state.json"
 SAVE_S = 0.5  # the state is saved this often, and at the end: a run that is killed repeats no more
 
 

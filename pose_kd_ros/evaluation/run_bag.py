@@ -24,21 +24,21 @@ from ..core.camera import Camera
 from ..datasets.bop.results import BopResult, write_results
 from ..datasets.faults import DatasetError
 from ..pipeline.follow import Follower
+from ..provenance import environment
 from ..recordings.bags import Bag, BagError, open_bag
 from ..recordings.images import BagFrame, BagImages, load_camera
 from . import figures
-from .bag_vsd import DepthJudge
-from .exit_codes import DAMAGED, OK, REFUSED
+from .console import DAMAGED, OK, REFUSED
+from .frame_vsd import FrameVsd
 from .frames import measured, pose_of, to_record
 from .loading import bundle_facts, find_bundle, load_follower
-from .outcome import OutcomeError
+from .outcome import OutcomeError, write_summary
 from .progress import Progress, size_of
 from .reports import baseline
-from .reports.differences import table, write_differences
+from .reports.compare import difference_table, write_differences
 from .reports.page import finish, write_report
 from .reports.worst import Worst, choose, write_overlays
-from .summary import environment, write_summary
-from .surfaces import surfaces
+from .shapes import surfaces
 from .truth import Names, Truth, make_truth
 
 LATE = "stamp not after the last one's: the node does not use such an image"
@@ -123,7 +123,7 @@ def report(args: argparse.Namespace, out: Path, folders: Sequence[Path], summari
     for folder in folders:
         write_report(folder)
     names = [folder.name for folder in folders]
-    print(table(names, [summary["figures"] for summary in summaries]))
+    print(difference_table(names, [summary["figures"] for summary in summaries]))
     write_differences(out, names, summaries)
     return OK
 
@@ -156,7 +156,7 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
         judge = None
         if args.depth:
             beside = stack.enter_context(open_bag(args.bag, salvage=True))
-            judge = DepthJudge.make(beside, args.depth, silhouettes, objects)
+            judge = FrameVsd.make(beside, args.depth, silhouettes, objects)
         progress = stack.enter_context(Progress(out, identity(args, follower, images.topic), args.fresh))
         if progress.follower is not None:
             follower.restore(progress.follower)

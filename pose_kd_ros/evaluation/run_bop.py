@@ -23,19 +23,21 @@ from ..datasets.bop import BopDataset, BopImage
 from ..datasets.bop.folder import find_split, load_objects, mesh_path, surface_points
 from ..datasets.bop.results import BopResult, write_results
 from ..datasets.faults import DatasetError, Faults
+from ..datasets.meshes import load_mesh
+from ..provenance import environment
 from ..recordings.bags import BagError
-from . import bop_run, figures
-from .bop_run import Look, camera_of, compare, run
-from .exit_codes import DAMAGED, OK, REFUSED
+from . import figures, metrics
+from .console import DAMAGED, OK, REFUSED
 from .frames import errors, pose_of, poses_of
 from .loading import bundle_facts, find_bundle, load_estimator
-from .outcome import OutcomeError
+from .looks import Look, camera_of, run
+from .matching import compare
+from .outcome import OutcomeError, write_summary
 from .progress import Progress
 from .reports import baseline
 from .reports.page import finish
 from .reports.worst import write_overlays
-from .summary import environment, write_summary
-from .vsd import Caster, load_mesh
+from .vsd import Caster
 
 SAME_SIZE = 0.05  # diameters that differ by a larger share are of two objects
 TIMES = ("ms_per_image", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
@@ -242,12 +244,12 @@ def vsd_figures(
     points: Mapping[int, np.ndarray],
     caster: Caster,
 ) -> dict[str, float]:
-    """``vsd`` and ``ar``, as of ``bop_run.figures``."""
+    """``vsd`` and ``ar``, as of ``metrics.figures``."""
     groups = []
     for record in tqdm(records, desc="VSD", unit="img", disable=None):
         image = images[record["frame"]]
         groups += compare(image, record["width"], poses_of(record), objects, points, caster)
-    return {name: value for name, value in bop_run.figures(groups, 0, []).items() if name in ("vsd", "ar")}
+    return {name: value for name, value in metrics.figures(groups, 0, []).items() if name in ("vsd", "ar")}
 
 
 def results_of(records: Sequence[dict]) -> list[BopResult]:

@@ -22,14 +22,14 @@ from ..datasets.bop import BopDataset, BopImage, BopInstance, BopTarget, load_ta
 from ..datasets.bop.folder import TARGETS, find_split, load_objects, mesh_path, surface_points
 from ..datasets.bop.results import BopResult, read_results
 from ..datasets.faults import DatasetError
+from ..datasets.meshes import load_mesh
 from ..datasets.values import numbers, read_json
 from ..pipeline.confidence import TERMS
 from ..pipeline.solve import ObjectPose
-from .bop_run import VISIBLE, Group, compare, figures
-from .breakdown import by_object, localisation, localised
-from .exit_codes import OK, REFUSED
-from .tables import text_table
-from .vsd import Caster, load_mesh
+from .console import OK, REFUSED, text_table
+from .matching import VISIBLE, Group, compare
+from .metrics import by_object, figures, localisation, localised
+from .vsd import Caster
 
 Key = tuple[int, int]  # scene, image
 

@@ -32,8 +32,8 @@ from std_msgs.msg import String
 from vision_msgs.msg import Detection3DArray
 
 from ..core.sensor_messages import to_seconds
-from ..evaluation.summary import environment
-from ..provenance import write_whole
+from ..evaluation.console import OK, REFUSED, STOPPED
+from ..provenance import environment, write_whole
 from ..recordings.bags import Bag, BagError, open_bag
 from ..recordings.images import COMPRESSED, BagImages
 from .play import Player, PlayOptions, stop_on_signals
@@ -41,7 +41,6 @@ from .play import Player, PlayOptions, stop_on_signals
 POSE_NODE = "evaluated_pose_node"
 START_SECONDS, LAST_SECONDS = 60.0, 2.0  # to become active; for the answers to the last pictures
 LISTEN = QoSProfile(depth=1000)
-OK, REFUSED, STOPPED = 0, 2, 130
 
 
 class Died(RuntimeError):

@@ -14,9 +14,10 @@ pytest.importorskip("trimesh")
 from pose_kd_ros.datasets.bop import BopDataset
 from pose_kd_ros.datasets.bop.results import read_results
 from pose_kd_ros.datasets.meshes import load_ply_vertices
-from pose_kd_ros.evaluation import bop_run, exit_codes, run_bop
+from pose_kd_ros.evaluation import console, looks, metrics, run_bop
 from pose_kd_ros.evaluation.__main__ import main
 from pose_kd_ros.evaluation.loading import load_estimator
+from pose_kd_ros.evaluation.matching import compare
 from test.nodes.disc_bundle import write_disc_bundle
 from test.support.discs import write_discs
 
@@ -49,11 +50,9 @@ def test_figures_are_those_of_the_same_run_by_hand(data, bundle, tmp_path):
     summary = evaluated(data, bundle, tmp_path / "out", "--no-vsd")
     estimator, groups = load_estimator(str(bundle)), []
     points = {i: load_ply_vertices(data / f"models/obj_{i:06d}.ply") for i in (1, 2)}
-    for look in bop_run.run(estimator, BopDataset(data / "test").images):
-        groups += bop_run.compare(
-            look.image, look.camera.width, look.found.poses, estimator.objects, points
-        )
-    wanted = bop_run.figures(groups, 5, []) | bop_run.add_recalls(groups)
+    for look in looks.run(estimator, BopDataset(data / "test").images):
+        groups += compare(look.image, look.camera.width, look.found.poses, estimator.objects, points)
+    wanted = metrics.figures(groups, 5, []) | metrics.add_recalls(groups)
     for name in wanted.keys() - {"ms_per_image"}:
         assert summary["figures"][name] == wanted[name], name
     assert 0.012 < summary["figures"]["median_translation_m"] < 0.03 and summary["figures"]["found"] == 1
@@ -97,7 +96,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(data, bundle, tmp_path,
     to_record = run_bop.to_record
     monkeypatch.setattr(run_bop, "to_record", stopped)
     command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(parts), "--no-vsd"]
-    assert main(command) == exit_codes.STOPPED and len(lines(parts)) == 3
+    assert main(command) == console.STOPPED and len(lines(parts)) == 3
     with open(parts / "frames.jsonl", "a") as file:
         file.write('{"frame": 3, "cam')
     monkeypatch.undo()
@@ -110,7 +109,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(data, bundle, tmp_path,
 def test_another_run_is_not_gone_on_with(data, bundle, tmp_path, capsys):
     evaluated(data, bundle, tmp_path / "out", "--no-vsd", "--limit", 1)
     command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(tmp_path / "out"), "--given-boxes"]
-    assert main(command) == exit_codes.REFUSED
+    assert main(command) == console.REFUSED
     assert "given_boxes: False, now True" in capsys.readouterr().err
 
 
@@ -126,7 +125,7 @@ def test_a_damaged_picture_is_named_and_the_others_count(data, bundle, tmp_path)
     (data / "test/000001/rgb/000002.png").write_bytes(b"no picture")
     out = tmp_path / "out"
     command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(out), "--no-vsd"]
-    assert main(command) == exit_codes.DAMAGED
+    assert main(command) == console.DAMAGED
     summary = json.loads((out / "summary.json").read_text())
     (fault,) = summary["faults"]
     assert fault.startswith("test/000001/rgb/000002.png: cannot be decoded") and summary["frames"] == 4
@@ -135,7 +134,7 @@ def test_a_damaged_picture_is_named_and_the_others_count(data, bundle, tmp_path)
 def test_a_dense_bundle_wants_to_be_told_where_to_look(data, tmp_path, capsys):
     dense = write_disc_bundle(tmp_path / "dense", "dense")
     command = ["--bop", str(data), "--bundle", str(dense), "--out", str(tmp_path / "out"), "--no-vsd"]
-    assert main(command) == exit_codes.REFUSED
+    assert main(command) == console.REFUSED
     refusal = capsys.readouterr().err
     assert "--given-boxes" in refusal and "export it with --locator" in refusal
     told = evaluated(data, dense, tmp_path / "out", "--no-vsd", "--given-boxes")
@@ -160,7 +159,7 @@ def test_another_object_of_the_same_number_is_refused(data, bundle, tmp_path, ca
     info["1"]["diameter"] = 100.0
     path.write_text(json.dumps(info))
     command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(tmp_path / "out")]
-    assert main(command) == exit_codes.REFUSED
+    assert main(command) == console.REFUSED
     assert "diameter of 0.1 m, the bundle's red_ball 0.1732 m" in capsys.readouterr().err
 
 

@@ -16,7 +16,7 @@ from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose  # noqa: E402
 from pose_kd_ros.datasets.bop import BopDataset  # noqa: E402
 from pose_kd_ros.datasets.faults import DatasetError  # noqa: E402
-from pose_kd_ros.evaluation.bop_run import run, true_regions  # noqa: E402
+from pose_kd_ros.evaluation.looks import run, true_regions  # noqa: E402
 from pose_kd_ros.pipeline.families import make_estimator  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from test.nodes.disc_bundle import write_disc_bundle  # noqa: E402

@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("torch")
 
 from pose_kd_ros.datasets.faults import DatasetError
-from pose_kd_ros.evaluation.bop_run import Group, cut, figures
+from pose_kd_ros.evaluation.matching import Group, cut
+from pose_kd_ros.evaluation.metrics import figures
 from pose_kd_ros.pipeline.confidence import confidence
 from pose_kd_ros.pipeline.estimator import Estimates, ObjectPose
 from training.data.objects import load_objects

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pose_kd_ros.provenance import write_whole
 from training.interrupt import ctrl_c_between_steps
 from training.render import pictures
 from training.render.config import RenderConfig
-from training.render.files import read_object, write_whole
+from training.render.files import read_object
 from training.render.mesh_files import (
     check_models,
     content_hash,

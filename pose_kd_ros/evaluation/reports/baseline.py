@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..exit_codes import OK, WORSE
-from ..outcome import OutcomeError, Summary, read_summary
-from ..summary import SUMMARY
-from ..tables import text_table
+from ..console import OK, WORSE, text_table
+from ..outcome import SUMMARY, OutcomeError, Summary, read_summary
 from .meaning import NEITHER, is_time, meaning
 
 DEFAULT, TIMES = "2%", "100%"  # a duration may double: neighbours on a machine do that to it

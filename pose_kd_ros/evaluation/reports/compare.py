@@ -7,17 +7,15 @@ import importlib
 import json
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ...provenance import write_whole
-from ..exit_codes import DAMAGED, OK
-from ..outcome import Outcome, OutcomeError, read_outcome
-from ..summary import plain
-from ..tables import text_table
+from ..console import DAMAGED, OK, text_table
+from ..outcome import Outcome, OutcomeError, plain, read_outcome
 from . import plots
 from .meaning import NEITHER, is_time, meaning
 from .page import HEADLINE, refusing, render
@@ -50,7 +48,7 @@ def front(cost, gain) -> np.ndarray:
     return ~dominated & np.isfinite(cost) & np.isfinite(gain)
 
 
-def table(outcomes: Sequence[Outcome], accuracy: str) -> list[Row]:
+def rows_of(outcomes: Sequence[Outcome], accuracy: str) -> list[Row]:
     """One row a bundle, fastest first; ``accuracy`` names the figure that the front is about.
 
     Raises OutcomeError where the bundles did not see the same images.
@@ -119,7 +117,7 @@ def cells(rows: Sequence[Row], called: Callable[[str], str]) -> tuple[list[str],
 
 def write(out, outcomes: Sequence[Outcome], accuracy: str) -> list[Row]:
     """Write OUT/compare.html and OUT/compare.json; returns the rows."""
-    rows = table(outcomes, accuracy)
+    rows = rows_of(outcomes, accuracy)
     known = meaning(accuracy)
     plot = plots.pareto(
         [row.name for row in rows],
@@ -190,3 +188,38 @@ def compare(args: argparse.Namespace) -> int:
     head, shown = cells(write(args.out, outcomes, accuracy), str)
     print(f"{text_table(head, shown)}\n\n{args.out / 'compare.html'}")
     return 0
+
+
+def difference_table(names: Sequence[str], columns: Sequence[Mapping[str, float | None]]) -> str:
+    """Figures as aligned text, a column a bundle; of two also the difference, second minus first."""
+    heads = [*names, "difference"] if len(names) == 2 else list(names)
+    lines = [["", *heads]]
+    for name in dict.fromkeys(key for column in columns for key in column):
+        values = [column.get(name) for column in columns]
+        if len(values) == 2:
+            values.append(difference(*values))
+        lines.append([name, *("-" if value is None else f"{value:.5g}" for value in values)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    rows = (
+        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:]))])
+        for line in lines
+    )
+    return "\n".join(row.rstrip() for row in rows)
+
+
+def difference(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else second - first
+
+
+def write_differences(out: Path, names: Sequence[str], summaries: Sequence[dict]) -> None:
+    """OUT/differences.json: each figure of all bundles, the first one's subtracted from the others'."""
+    first, *others = (summary["figures"] for summary in summaries)
+    rows = {
+        name: {
+            "values": [value, *(o.get(name) for o in others)],
+            "differences": [difference(value, o.get(name)) for o in others],
+        }
+        for name, value in first.items()
+    }
+    document = {"schema": 1, "bundles": list(names), "figures": rows}
+    write_whole(out / "differences.json", json.dumps(document, indent=1) + "\n")

@@ -13,9 +13,9 @@ import jinja2
 import numpy as np
 
 from ...provenance import write_whole
+from ..console import text_table
 from ..frames import MEASURED
 from ..outcome import Outcome, OutcomeError, Summary, read_outcome
-from ..tables import text_table
 from . import baseline, plots, worst
 from .meaning import ARROWS, is_time, meaning
 

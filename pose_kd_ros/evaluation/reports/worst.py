@@ -15,8 +15,8 @@ from ...core.camera import Camera
 from ...core.object_model import ObjectModel, box_corners
 from ...pipeline.draw import draw_pose
 from ...provenance import write_whole
-from ..bop_run import FOUND, VISIBLE
 from ..frames import MEASURED
+from ..matching import FOUND, VISIBLE
 from ..outcome import OVERLAYS
 
 TRUE_RGB = (80, 230, 120)

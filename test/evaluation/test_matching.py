@@ -9,7 +9,8 @@ import pytest
 from pose_kd_ros.core.object_model import ObjectModel, box_corners
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose
 from pose_kd_ros.datasets.bop import BopImage, BopInstance
-from pose_kd_ros.evaluation.bop_run import add_recalls, compare, cut, false_alarm_scores, figures, rescored
+from pose_kd_ros.evaluation.matching import compare, cut, rescored
+from pose_kd_ros.evaluation.metrics import add_recalls, false_alarm_scores, figures
 from pose_kd_ros.pipeline.confidence import evidence
 from pose_kd_ros.pipeline.estimator import ObjectPose
 

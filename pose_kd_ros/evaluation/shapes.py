@@ -1,8 +1,13 @@
-"""Whether an estimate's outline lies on edges of the image: a verdict that needs a mesh, but no truth."""
+"""The objects' shapes, as ``--mesh`` gives them, and whether an outline lies on edges of the image.
+
+The second needs a mesh, but no truth.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,6 +15,9 @@ import numpy as np
 from ..core.camera import Camera
 from ..core.object_model import ObjectModel
 from ..core.pose import transform
+from ..datasets.faults import DatasetError
+from ..datasets.meshes import load_mesh, load_ply_vertices
+from ..recordings.bags import BagError
 
 REACH = 8  # pixels beside the outline in which the strongest gradient is looked for
 NEAR = 2.5  # pixels: an outline point with a gradient this near agrees with the image
@@ -18,6 +26,7 @@ STEP = 4  # pixels between samples along the outline
 BOX_FACES = np.array(
     [[0, 1, 3, 2], [4, 5, 7, 6], [0, 1, 5, 4], [2, 3, 7, 6], [0, 2, 6, 4], [1, 3, 7, 5]]
 )  # corners of object_model.box_corners
+BOX = "box"
 
 
 @dataclass(frozen=True)
@@ -77,3 +86,33 @@ def outline(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         points.append(line[kept])
         normals.append(np.c_[-along[kept, 1], along[kept, 0]] / length[kept, None])
     return np.concatenate(points), np.concatenate(normals)
+
+
+def surfaces(
+    meshes: Sequence[str], objects: Mapping[int, ObjectModel], scale: float
+) -> tuple[dict[int, np.ndarray], dict[int, Silhouette]]:
+    """Points (V, 3) of each object that errors are measured over, its box's corners without a mesh, and the
+    shapes of those with one. Raises BagError, DatasetError."""
+    points = {key: model.corners() for key, model in objects.items()}
+    shapes: dict[int, Silhouette] = {}
+    for text in meshes:
+        number, _, source = text.rpartition("=")
+        keys = [int(number)] if number.isdigit() else list(objects)
+        unclear = (number and not number.isdigit()) or (len(keys) > 1 and source != BOX)
+        if unclear or not set(keys) <= set(objects):
+            known = ", ".join(str(key) for key in objects)
+            raise BagError(f"--mesh: wanted ID={source} with an ID of {known}, found {text!r}")
+        for key in keys:
+            if source == BOX:
+                shapes[key] = Silhouette.of_box(objects[key])
+            else:
+                points[key], shapes[key] = _read(Path(source), scale)
+    return points, shapes
+
+
+def _read(path: Path, scale: float) -> tuple[np.ndarray, Silhouette]:
+    try:
+        vertices, faces = load_mesh(path)
+    except DatasetError as error:
+        raise BagError(f"--mesh: {error}") from error
+    return load_ply_vertices(path) * scale, Silhouette(vertices * scale, faces)

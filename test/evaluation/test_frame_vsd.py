@@ -26,12 +26,12 @@ from recordings import (
 from pose_kd_ros.core.camera import Camera
 from pose_kd_ros.core.object_model import box_corners
 from pose_kd_ros.core.pose import make_pose
-from pose_kd_ros.evaluation import bag_vsd
 from pose_kd_ros.evaluation.__main__ import main
-from pose_kd_ros.evaluation.bag_vsd import DepthImages, triangles
-from pose_kd_ros.evaluation.edges import BOX_FACES
+from pose_kd_ros.evaluation.frame_vsd import triangles
+from pose_kd_ros.evaluation.shapes import BOX_FACES
 from pose_kd_ros.evaluation.vsd import Caster, Rays
 from pose_kd_ros.recordings.bags import open_bag
+from pose_kd_ros.recordings.depth import DepthImages
 from pose_kd_ros.recordings.images import BagImages
 
 COUNT = 6
@@ -129,7 +129,7 @@ def test_depth_that_nobody_asks_for_is_not_kept(tmp_path, monkeypatch):
             super().append(one)
             held.append(len(self))
 
-    monkeypatch.setattr(bag_vsd, "deque", Counted)
+    monkeypatch.setattr("pose_kd_ros.recordings.depth.deque", Counted)
     with open_bag(write(tmp_path / "bag", scene(*whole()))) as bag:
         *_, last = BagImages(bag).frames()
         assert DepthImages(bag, "/depth").at(last).max() == WALL

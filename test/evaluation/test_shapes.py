@@ -7,7 +7,7 @@ import pytest
 from pose_kd_ros.core.camera import Camera
 from pose_kd_ros.core.object_model import ObjectModel, box_corners
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose
-from pose_kd_ros.evaluation.edges import Silhouette
+from pose_kd_ros.evaluation.shapes import Silhouette
 
 CAMERA = Camera(np.array([[400.0, 0, 160], [0, 400, 120], [0, 0, 1]]), (), "plumb_bob", 320, 240)
 MODEL = ObjectModel(1, "box", 0.14, np.zeros(3), np.full(3, 0.08), box_corners((0, 0, 0), (0.08,) * 3))

@@ -1,8 +1,14 @@
-"""Tables for the terminal."""
+"""What the commands end with and print; docs/evaluation.md and docs/reports.md name the exit codes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+
+OK = 0
+WORSE = 1  # than a baseline allows
+REFUSED = 2
+DAMAGED = 3  # data, and what could be read of it was evaluated
+STOPPED = 130  # by Ctrl-C
 
 
 def text_table(head: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:
