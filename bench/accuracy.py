@@ -23,7 +23,7 @@ from bench.rows import common
 from pose_kd_ros.bundle.store import open_bundle
 from pose_kd_ros.core.camera import Camera
 from pose_kd_ros.core.metrics import mssd, pose_error
-from pose_kd_ros.core.track import Tracker
+from pose_kd_ros.core.track import MEASURED, Tracker
 from pose_kd_ros.datasets.bop import BopDataset
 from pose_kd_ros.pipeline.families import make_estimator
 from pose_kd_ros.pipeline.follow import Follower
@@ -76,7 +76,7 @@ def on_recording(estimator, frames, tracked: bool) -> dict:
         image, camera = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), camera_of(RECORDING_K, grey)
         if tracked:
             poses = [
-                t for t in follower.process(index / 25, image, camera).tracks if t.state in ("new", "tracked")
+                t for t in follower.process(index / 25, image, camera).tracks if t.state in MEASURED
             ]
         else:
             poses = estimator.estimate(image, camera).poses

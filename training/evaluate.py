@@ -21,7 +21,9 @@ from pose_kd_ros.datasets.bop import BopDataset
 from pose_kd_ros.datasets.bop.folder import surface_points
 from pose_kd_ros.datasets.faults import Faults, OnFault
 from pose_kd_ros.evaluation.looks import run
-from pose_kd_ros.evaluation.matching import FOUND, NEAR, Group, best, compare, cut, rescored
+from pose_kd_ros.evaluation.matching import FOUND, NEAR, best, cut, rescored
+from pose_kd_ros.evaluation.matching import ObjectMatches as Group
+from pose_kd_ros.evaluation.matching import match_image as compare
 from pose_kd_ros.evaluation.metrics import add_recalls, false_alarm_scores, figures
 from pose_kd_ros.pipeline.estimator import Estimator
 from pose_kd_ros.pipeline.families import open_estimator

@@ -23,6 +23,7 @@ TURN = 2.0  # radians per second, likewise
 MEMORY = 0.2  # seconds: an unseen object is expected to slow down in this time
 LONGEST = 1.0  # seconds: after a longer gap nobody knows more, and the gate stays as wide as it is
 GATED = 1e6
+MEASURED = ("new", "tracked")  # states of tracks that were seen in the frame, which the node publishes
 ARRAYS = ("pose", "covariance", "velocity")  # of a Track
 
 

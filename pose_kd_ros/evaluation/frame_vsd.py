@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from ..datasets.faults import DatasetError
 from ..recordings.bags import Bag, BagError
 from ..recordings.depth import DepthImages
 from ..recordings.images import BagFrame
-from .frames import measured, pose_of
+from .frame import Estimate, Frame, TrueInstance
 from .shapes import Silhouette
 from .vsd import Caster, Rays, Sensor, vsd_of_pairs
 
@@ -39,32 +39,31 @@ class FrameVsd:
             raise BagError(f"--depth: {error}") from error
         return cls(DepthImages(bag, topic), caster, {key: objects[key] for key in shapes})
 
-    def measure(self, frame: BagFrame, record: dict) -> dict:
-        """``vsd``: errors (E, G, T) by object id, between all measured estimates and true poses; or
-        ``depth_fault``: why there are none."""
+    def measure(self, image: BagFrame, frame: Frame) -> Frame:
+        """Return the frame with its ``vsd``, or with a ``depth_fault``."""
         try:
-            depth = self.depth.at(frame)
+            depth = self.depth.at(image)
         except UnusableMessage as error:
-            return {"depth_fault": str(error)}
-        rays = self._rays_of(frame)
+            return replace(frame, depth_fault=str(error))
+        rays = self._rays_of(image)
         sensor = Sensor(rays, rays.to_distance(depth))
-        sides = [record["estimates"][i] for i in measured(record)], record["truth"]
+        sides = frame.measured_estimates, frame.truth
         errors = {
             str(key): vsd_of_pairs(self.caster, model, *(poses(side, key) for side in sides), sensor).tolist()
             for key, model in self.objects.items()
         }
-        return {"vsd": errors}
+        return replace(frame, vsd=errors)
 
-    def _rays_of(self, frame: BagFrame) -> Rays:
+    def _rays_of(self, image: BagFrame) -> Rays:
         """Those of the last picture, if its camera was the same: they take longer to make than to use."""
-        made = Rays.of(frame.camera)
+        made = Rays.of(image.camera)
         if self._rays is None or not self._rays.same(made):
             self._rays = made
         return self._rays
 
 
-def poses(entries: list[dict], object_id: int) -> list[np.ndarray]:
-    return [pose_of(entry) for entry in entries if entry["object_id"] == object_id]
+def poses(entries: Iterable[Estimate | TrueInstance], object_id: int) -> list[np.ndarray]:
+    return [one.T_camera_object for one in entries if one.object_id == object_id]
 
 
 def triangles(faces: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from ..pipeline.estimator import Estimator
 from ..pipeline.region import Region, projected_box
 from ..pipeline.regional import RegionalEstimator
 from ..pipeline.solve import Estimates
-from .matching import VISIBLE
+from .frame import VISIBLE
 
 
 class Look(NamedTuple):

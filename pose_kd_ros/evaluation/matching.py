@@ -12,16 +12,16 @@ from ..core.object_model import ObjectModel
 from ..datasets.bop import BopImage
 from ..pipeline.confidence import RIGHT, TERMS, confidence
 from ..pipeline.solve import ObjectPose
+from .frame import VISIBLE
 from .vsd import Caster, Sensor, vsd_of_pairs
 
-VISIBLE = 0.1  # BOP asks for instances of which at least this share is seen
 NEAR = 2.0  # diameters: an estimate farther from every instance is a false alarm, not a poor pose
 FAR = 0.1  # metres: where the area under the curve of ADD-S ends
 FOUND = 0.5  # of the diameter: an estimate with a smaller MSSD has found an instance, others are false
 
 
 @dataclass(frozen=True)
-class Group:
+class ObjectMatches:
     """Estimates and true instances of one object in one image.
 
     mssd, add, adds: (E, G) over the diameter; add is ADD, of a symmetric object ADD-S, which adds is
@@ -48,14 +48,14 @@ class Group:
     depth: np.ndarray | None = None
 
 
-def compare(
+def match_image(
     image: BopImage,
     width: int,
     poses: Sequence[ObjectPose],
     objects: Mapping[int, ObjectModel],
     points: Mapping[int, np.ndarray],
     caster: Caster | None = None,
-) -> list[Group]:
+) -> list[ObjectMatches]:
     """Compare an image's estimates with its true poses, object by object.
 
     points: (V, 3) metres by object id. caster: for VSD, where the image has depth.
@@ -74,7 +74,7 @@ def compare(
         in_image = mspd(*pair, points[object_id], model.symmetries, image.K)
         nearest = add_s_of_near(*pair, points[object_id], model.diameter)
         groups.append(
-            Group(
+            ObjectMatches(
                 object_id,
                 mssd(*pair, points[object_id], model.symmetries) / model.diameter,
                 in_image * 640 / width,
@@ -111,28 +111,28 @@ def add_s_of_near(estimated, true, points, diameter: float) -> np.ndarray:
     return result
 
 
-def best(group: Group, errors: np.ndarray, threshold: float) -> np.ndarray:
+def best(matches: ObjectMatches, errors: np.ndarray, threshold: float) -> np.ndarray:
     """The error (of ``errors`` (E, G)) of the estimate matched to
     each asked instance, infinity where none is."""
     result = np.full(errors.shape[1], np.inf)
-    for estimate, instance in enumerate(match(group.mssd, group.scores, threshold)):
+    for estimate, instance in enumerate(match(matches.mssd, matches.scores, threshold)):
         if instance >= 0:
             result[instance] = errors[estimate, instance]
-    return result[group.asked]
+    return result[matches.asked]
 
 
-def cut(group: Group, threshold: float) -> Group:
-    """The same group as it would be with a higher score threshold."""
-    return kept_of(group, group.scores >= threshold)
+def cut(matches: ObjectMatches, threshold: float) -> ObjectMatches:
+    """The same matches as it would be with a higher score threshold."""
+    return kept_of(matches, matches.scores >= threshold)
 
 
-def kept_of(group: Group, kept: np.ndarray) -> Group:
-    """The same group with these estimates alone: indices, or a mask (E,)."""
+def kept_of(matches: ObjectMatches, kept: np.ndarray) -> ObjectMatches:
+    """The same matches with these estimates alone: indices, or a mask (E,)."""
     names = ["mssd", "mspd", "add", "adds", "shift", "turn", "surprise", "scores", "evidence", "right"]
-    names += [name for name in ("vsd", "depth") if getattr(group, name) is not None]
-    return replace(group, **{name: getattr(group, name)[kept] for name in names})
+    names += [name for name in ("vsd", "depth") if getattr(matches, name) is not None]
+    return replace(matches, **{name: getattr(matches, name)[kept] for name in names})
 
 
-def rescored(group: Group, weights: np.ndarray) -> Group:
-    """The same group as it would be with these weights of the scores' terms."""
-    return replace(group, scores=np.array([confidence(terms, weights) for terms in group.evidence]))
+def rescored(matches: ObjectMatches, weights: np.ndarray) -> ObjectMatches:
+    """The same matches as it would be with these weights of the scores' terms."""
+    return replace(matches, scores=np.array([confidence(terms, weights) for terms in matches.evidence]))

@@ -16,7 +16,7 @@ from ..core.metrics import (
     recall,
 )
 from ..core.object_model import ObjectModel
-from .matching import FOUND, NEAR, Group, best, kept_of
+from .matching import FOUND, NEAR, ObjectMatches, best, kept_of
 from .vsd import TAUS
 from .vsd import THRESHOLDS as VSD_THRESHOLDS
 
@@ -25,7 +25,7 @@ WITHIN = ((0.02, 2), (0.05, 5))  # metres, degrees
 OF_IMAGES = ("images", "ms_per_image")
 
 
-def figures(groups: list[Group], images: int, seconds: list[float]) -> dict[str, float]:
+def figures(groups: list[ObjectMatches], images: int, seconds: list[float]) -> dict[str, float]:
     """Return the flat figures of a run, fractions in 0..1 and SI units (ms for the time of an image).
 
     mssd, mspd: BOP19 average recalls; vsd and ar, the mean of the three, where there is
@@ -59,7 +59,7 @@ def figures(groups: list[Group], images: int, seconds: list[float]) -> dict[str,
     return values
 
 
-def vsd_recall(groups: list[Group]) -> float | None:
+def vsd_recall(groups: list[ObjectMatches]) -> float | None:
     """BOP19's average recall by VSD, over all tolerances; None where an image had no depth."""
     if not groups or any(g.vsd is None for g in groups):
         return None
@@ -67,7 +67,7 @@ def vsd_recall(groups: list[Group]) -> float | None:
     return float(np.mean([average_recall(errors, VSD_THRESHOLDS) for errors in of_tau]))
 
 
-def add_recalls(groups: list[Group]) -> dict[str, float]:
+def add_recalls(groups: list[ObjectMatches]) -> dict[str, float]:
     """Return ADD(-S) < 0.1 d: ``add_s_01d`` over all asked instances, ``add_s_01d_<id>`` of each object.
 
     Estimates are matched by ADD(-S) itself, as in other papers. It
@@ -84,13 +84,13 @@ def add_recalls(groups: list[Group]) -> dict[str, float]:
     return {name: float(hit.mean()) if len(hit) else float("nan") for name, hit in shares.items()}
 
 
-def false_alarm_scores(groups: list[Group]) -> np.ndarray:
+def false_alarm_scores(groups: list[ObjectMatches]) -> np.ndarray:
     """Scores of all estimates with nothing near, for choosing a threshold."""
     alarms = [g.scores[(g.mssd > NEAR).all(1)] for g in groups]
     return np.concatenate([np.zeros(0), *alarms])
 
 
-def localised(groups: Sequence[Group], objects: Mapping[int, ObjectModel]) -> dict[str, float]:
+def localised(groups: Sequence[ObjectMatches], objects: Mapping[int, ObjectModel]) -> dict[str, float]:
     """Figures of the best-scored estimates, as many of an object as are asked for.
 
     add_s_01d: ADD, of symmetric objects ADD-S, below 0.1 d. auc_add_s: area under its recall up to 0.1 m, as
@@ -112,7 +112,9 @@ def localised(groups: Sequence[Group], objects: Mapping[int, ObjectModel]) -> di
 
 
 def by_object(
-    groups: Sequence[Group], objects: Mapping[int, ObjectModel], figures_of: Callable[[list[Group]], dict]
+    groups: Sequence[ObjectMatches],
+    objects: Mapping[int, ObjectModel],
+    figures_of: Callable[[list[ObjectMatches]], dict],
 ) -> dict[str, dict]:
     """Class name and ``figures_of`` each object that was asked for or found, by its id as text; not those of
     whole images."""
@@ -124,13 +126,13 @@ def by_object(
     return found
 
 
-def localisation(group: Group) -> Group:
+def localisation(group: ObjectMatches) -> ObjectMatches:
     """The group with its best-scored estimates, no more than are asked for: BOP's localisation task knows how
     many there are."""
     return kept_of(group, np.argsort(-group.scores, kind="stable")[: int(group.asked.sum())])
 
 
-def _asked(group: Group, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _asked(group: ObjectMatches, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return errors[:, group.asked], group.scores
 
 
@@ -138,7 +140,7 @@ def _recall(errors: Sequence[tuple[np.ndarray, np.ndarray]], threshold: float) -
     return count(errors, threshold, top_only=True).recall
 
 
-def _distances(group: Group, errors: np.ndarray, objects: Mapping[int, ObjectModel]) -> np.ndarray:
+def _distances(group: ObjectMatches, errors: np.ndarray, objects: Mapping[int, ObjectModel]) -> np.ndarray:
     """Metres (G,) to the estimate of each asked instance, infinity where there is none."""
     best = localisation(group)
     kept = errors[np.argsort(-group.scores, kind="stable")[: len(best.scores)]][:, group.asked]

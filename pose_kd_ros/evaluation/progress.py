@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..provenance import code, write_whole
 from ..recordings.bags import BagError
-from .outcome import FRAMES, SUMMARY
+from .frame import Frame
+from .outcome import FRAMES, SUMMARY, read_frames
 
 STATE = "state.json"
 SAVE_S = 0.5  # the state is saved this often, and at the end: a run that is killed repeats no more
@@ -63,13 +64,13 @@ class Progress:
                 )
         return saved
 
-    def add(self, record: dict, follower: dict) -> None:
+    def add(self, frame: Frame, follower: dict) -> None:
         """Append an image's line; the pipeline's state after it is saved with it, or soon."""
-        line = (json.dumps(record) + "\n").encode()
+        line = (json.dumps(frame.to_json()) + "\n").encode()
         with open(self._path, "ab") as file:
             file.write(line)
         self._size += len(line)
-        self.last, self.follower = record["frame"], follower
+        self.last, self.follower = frame.number, follower
         about = {"identity": self.identity, "last": self.last, "bytes": self._size}
         self._state = about | {"follower": follower}
         if time.monotonic() - self._saved_at >= SAVE_S:
@@ -88,10 +89,9 @@ class Progress:
         if error is None and self.last == self._first >= 0:
             print(f"{self.out}: nothing was left to do; --fresh evaluates again", file=sys.stderr)
 
-    def records(self) -> list[dict]:
-        """All lines."""
-        with open(self._path, encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+    def frames(self) -> tuple[Frame, ...]:
+        """All frames that are in it."""
+        return read_frames(self._path)
 
 
 def size_of(path: Path) -> int:

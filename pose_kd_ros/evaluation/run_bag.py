@@ -29,8 +29,9 @@ from ..recordings.bags import Bag, BagError, open_bag
 from ..recordings.images import BagFrame, BagImages, load_camera
 from . import figures
 from .console import DAMAGED, OK, REFUSED
+from .frame import Frame
 from .frame_vsd import FrameVsd
-from .frames import measured, pose_of, to_record
+from .frames import frame_of_recording
 from .loading import bundle_facts, find_bundle, load_follower
 from .outcome import OutcomeError, write_summary
 from .progress import Progress, size_of
@@ -153,55 +154,57 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
         images = BagImages(bag, args.camera, camera)
         names = Names(parse_objects(args.object), objects)
         truth = joined([make_truth(source, bag, names) for source in args.truth])
-        judge = None
+        frame_vsd = None
         if args.depth:
             beside = stack.enter_context(open_bag(args.bag, salvage=True))
-            judge = FrameVsd.make(beside, args.depth, silhouettes, objects)
+            frame_vsd = FrameVsd.make(beside, args.depth, silhouettes, objects)
         progress = stack.enter_context(Progress(out, identity(args, follower, images.topic), args.fresh))
         if progress.follower is not None:
             follower.restore(progress.follower)
-        for frame in followable(images, follower, progress, args.limit):
-            expected = follower.tracker.predict(seconds(frame))
+        for image in followable(images, follower, progress, args.limit):
+            expected = follower.tracker.predict(seconds(image))
             if len(expected) > 1:
                 import scipy.optimize  # noqa: F401  the tracker's, of two objects: not part of a frame's time
             started = time.perf_counter()
-            followed = follower.process(seconds(frame), frame.image, frame.camera)
+            followed = follower.process(seconds(image), image.image, image.camera)
             spent = 1e3 * (time.perf_counter() - started)
-            true = truth(frame)
-            record = to_record(frame, followed, expected, true, objects, points, silhouettes, spent)
-            if judge is not None and true is not None:
-                record |= judge.measure(frame, record)
-            progress.add(record, follower.state())
-        records = progress.records()
-        if not records:
+            true = truth(image)
+            frame = frame_of_recording(image, followed, expected, true, objects, points, silhouettes, spent)
+            if frame_vsd is not None and true is not None:
+                frame = frame_vsd.measure(image, frame)
+            progress.add(frame, follower.state())
+        frames = progress.frames()
+        if not frames:
             reasons = "; ".join(images.faults) or "none is there"
             raise BagError(f"{args.bag}: no image could be evaluated: {reasons}")
-        write_overlays(out, records, objects, pictures(bag, images.topic, camera, choose(records)))
-    write_results(out / "results.csv", results_of(records))
+        write_overlays(out, frames, objects, pictures(bag, images.topic, camera, choose(frames)))
+    write_results(out / "results.csv", results_of(frames))
     summary = write_summary(
         out,
         kind="bag",
         source=args.bag.resolve().name,
         bundle=bundle_facts(follower.estimator.bundle),
-        frames=len(records),
-        figures=figures.all_figures(records, objects, points),
-        objects=figures.object_figures(records, objects, points),
-        curves=figures.curves(records, objects),
+        frames=len(frames),
+        figures=figures.all_figures(frames, objects, points),
+        objects=figures.object_figures(frames, objects, points),
+        curves=figures.curves(frames, objects),
         environment=environment(),
-        faults=images.faults + Counter(r["depth_fault"] for r in records if "depth_fault" in r),
+        faults=images.faults + Counter(one.depth_fault for one in frames if one.depth_fault is not None),
     )
     return DAMAGED if images.damaged else OK, summary
 
 
-def pictures(bag: Bag, topic: str, camera: Camera | None, chosen: Sequence[Worst]) -> Callable[[dict], tuple]:
-    """Read the chosen frames once more; returns a function from a line to its image and camera."""
+def pictures(
+    bag: Bag, topic: str, camera: Camera | None, chosen: Sequence[Worst]
+) -> Callable[[Frame], tuple]:
+    """Read the chosen frames once more; returns a function from a frame to its image and camera."""
     wanted, found = {worst.frame for worst in chosen}, {}
-    for frame in BagImages(bag, topic, camera).frames():
-        if frame.frame in wanted:
-            found[frame.frame] = frame.image, frame.camera
+    for image in BagImages(bag, topic, camera).frames():
+        if image.frame in wanted:
+            found[image.frame] = image.image, image.camera
         if len(found) == len(wanted):
             break
-    return lambda record: found[record["frame"]]
+    return lambda frame: found[frame.number]
 
 
 def followable(
@@ -209,7 +212,7 @@ def followable(
 ) -> Iterator[BagFrame]:
     """Yield the images that are to be processed next, with a progress bar. Those that the node would not
     use are counted; where stamps jump back, as in a bag that loops, the tracks are forgotten."""
-    done = {record["frame"] for record in progress.records()}
+    done = {frame.number for frame in progress.frames()}
     with tqdm(total=images.count, unit="image", disable=None) as bar:
         for frame in images.frames():
             if limit is not None and len(done) >= limit:
@@ -269,12 +272,10 @@ def joined(sources: Sequence[Truth]) -> Truth:
     return at
 
 
-def results_of(records: Sequence[dict]) -> list[BopResult]:
+def results_of(frames: Sequence[Frame]) -> list[BopResult]:
     """The measured estimates in BOP's terms: one scene, the time of the whole image in each line."""
     return [
-        BopResult(
-            0, record["frame"], one["object_id"], one["score"], pose_of(one), record["latency_ms"] / 1e3
-        )
-        for record in records
-        for one in (record["estimates"][i] for i in measured(record))
+        BopResult(0, frame.number, one.object_id, one.score, one.T_camera_object, frame.latency_ms / 1e3)
+        for frame in frames
+        for one in frame.measured_estimates
     ]

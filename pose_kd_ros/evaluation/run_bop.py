@@ -18,7 +18,6 @@ from tqdm import tqdm
 from ..bundle.manifest import BundleError
 from ..bundle.store import MANIFEST, sha256
 from ..core.camera import Camera
-from ..core.object_model import ObjectModel
 from ..datasets.bop import BopDataset, BopImage
 from ..datasets.bop.folder import find_split, load_objects, mesh_path, surface_points
 from ..datasets.bop.results import BopResult, write_results
@@ -28,10 +27,11 @@ from ..provenance import environment
 from ..recordings.bags import BagError
 from . import figures, metrics
 from .console import DAMAGED, OK, REFUSED
-from .frames import errors, pose_of, poses_of
+from .frame import Frame
+from .frames import Objects, Points, frame_of_image, measured_poses
 from .loading import bundle_facts, find_bundle, load_estimator
-from .looks import Look, camera_of, run
-from .matching import compare
+from .looks import camera_of, run
+from .matching import match_image
 from .outcome import OutcomeError, write_summary
 from .progress import Progress
 from .reports import baseline
@@ -42,7 +42,6 @@ from .vsd import Caster
 SAME_SIZE = 0.05  # diameters that differ by a larger share are of two objects
 TIMES = ("ms_per_image", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
 BLIND = ("images", "found_rate", "poses_per_image")
-Objects = Mapping[int, ObjectModel]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,20 +89,20 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
     points = surface_points(split, estimator.objects)
     caster = caster_for(split, estimator.objects, images.values()) if not args.no_vsd else None
     with Progress(out, identity(args, split), args.fresh) as progress:
-        done = {record["frame"] for record in progress.records()}
+        done = {frame.number for frame in progress.frames()}
         left = {number: image for number, image in images.items() if number not in done}
         numbers = {id(image): number for number, image in left.items()}
         there, total = len(images) - len(left), len(images)
         bar = tqdm(left.values(), initial=there, total=total, unit="img", disable=None)
         for look in run(estimator, bar, faults, args.given_boxes):
-            progress.add(to_record(numbers[id(look.image)], look, estimator.objects, points), {})
-    records = [record for record in progress.records() if record["frame"] in images]
-    if not records:
+            progress.add(frame_of_image(numbers[id(look.image)], look, estimator.objects, points), {})
+    frames = [frame for frame in progress.frames() if frame.number in images]
+    if not frames:
         reasons = "; ".join(faults.kinds) or "none is there"
         raise DatasetError(f"{split}: no image could be evaluated: {reasons}")
-    write_overlays(out, records, estimator.objects, lambda record: picture(images[record["frame"]]))
-    write_results(out / "results.csv", results_of(records))
-    judged = [record for record in records if record["judged"]]
+    write_overlays(out, frames, estimator.objects, lambda frame: picture(images[frame.number]))
+    write_results(out / "results.csv", results_of(frames))
+    judged = [frame for frame in frames if frame.judged]
     untold = sum(not image.has_truth for image in images.values())
     notes = {fault.replace(f"{split.parent}/", ""): 1 for fault in faults.kinds}
     if 0 < untold < len(images):
@@ -114,10 +113,10 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
         kind="bop",
         source=f"{split.resolve().parent.name}/{split.resolve().name}",
         bundle=bundle_facts(estimator.bundle),
-        frames=len(records),
-        figures=all_figures(records, estimator.objects, points, visible, args.given_boxes),
-        objects=object_figures(records, estimator.objects, points),
-        curves=figures.curves(records, estimator.objects),
+        frames=len(frames),
+        figures=all_figures(frames, estimator.objects, points, visible, args.given_boxes),
+        objects=object_figures(frames, estimator.objects, points),
+        curves=figures.curves(frames, estimator.objects),
         environment=environment(),
         faults=notes,
     )
@@ -159,109 +158,67 @@ def caster_for(split: Path, objects: Objects, images) -> Caster | None:
     return Caster({i: load_mesh(mesh_path(split, i)) for i in objects})
 
 
-def to_record(number: int, look: Look, objects: Objects, points: Mapping[int, np.ndarray]) -> dict:
-    """A line of frames.jsonl; ``camera`` names scene and image.
-    Instances of objects that the bundle does not know are left out."""
-    image, camera = look.image, look.camera
-    record = {
-        "frame": number,
-        "stamp_ns": 0,
-        "camera": f"{image.scene_id:06d}/{image.image_id:06d}",
-        "width": camera.width,
-        "height": camera.height,
-        "K": camera.K.reshape(-1).tolist(),
-        "latency_ms": 1e3 * look.seconds,
-        "stages_ms": look.found.stages_ms,
-        "estimates": [
-            {
-                "object_id": pose.object_id,
-                "class_name": objects[pose.object_id].name,
-                "track_id": None,
-                "state": "new",
-                "score": float(pose.score),
-                "T_camera_object": pose.pose.reshape(-1).tolist(),
-                "covariance": pose.covariance.reshape(-1).tolist(),
-                "box": pose.box.tolist(),
-                "sigma_px": float(pose.sigma_px),
-                "consistency_px": None,
-            }
-            for pose in look.found.poses
-        ],
-        "judged": image.has_truth,
-        "truth": [
-            {
-                "object_id": true.object_id,
-                "T_camera_object": true.T_camera_object.reshape(-1).tolist(),
-                "visib_fract": true.visib_fract,
-            }
-            for true in image.instances
-            if true.object_id in objects
-        ],
-    }
-    return record | {"errors": errors(record, objects, points)}
-
-
 def all_figures(
-    records: Sequence[dict],
+    frames: Sequence[Frame],
     objects: Objects,
-    points: Mapping[int, np.ndarray],
+    points: Points,
     visible: Mapping[str, float],
     given_boxes: bool,
 ) -> dict[str, float]:
     """The figures against the truth, those of VSD, and times; given_boxes: 1,
     where it was told the boxes. Of images without truth what was found, and times."""
-    blind = figures.blind_figures(records)
-    kept = TIMES if any(record["judged"] for record in records) else (*BLIND, *TIMES)
+    blind = figures.blind_figures(frames)
+    kept = TIMES if any(frame.judged for frame in frames) else (*BLIND, *TIMES)
     return {
-        **_truth_figures(records, objects, points),
+        **_truth_figures(frames, objects, points),
         **visible,
         **{name: blind[name] for name in kept},
         **({"given_boxes": 1.0} if given_boxes else {}),
     }
 
 
-def object_figures(records: Sequence[dict], objects: Objects, points: Mapping[int, np.ndarray]) -> dict:
+def object_figures(frames: Sequence[Frame], objects: Objects, points: Points) -> dict:
     """{id: {class_name, figures ...}}, without those of time."""
     result = {}
     for key, model in objects.items():
-        own = _truth_figures([figures.only(record, key) for record in records], {key: model}, points)
+        own = _truth_figures([frame.only(key) for frame in frames], {key: model}, points)
         own.pop("ms_per_image", None)
         result[str(key)] = {"class_name": model.name, **own}
     return result
 
 
-def _truth_figures(records: Sequence[dict], objects: Objects, points: Mapping[int, np.ndarray]) -> dict:
+def _truth_figures(frames: Sequence[Frame], objects: Objects, points: Points) -> dict:
     """Those of a recording but for its tracks; none where nothing is known of any image."""
-    judged = [record for record in records if record["judged"]]
+    judged = [frame for frame in frames if frame.judged]
     values = figures.truth_figures(judged, objects, points) if judged else {}
     return {name: value for name, value in values.items() if name != "id_switches"}
 
 
 def vsd_figures(
-    records: Sequence[dict],
+    frames: Sequence[Frame],
     images: Mapping[int, BopImage],
     objects: Objects,
-    points: Mapping[int, np.ndarray],
+    points: Points,
     caster: Caster,
 ) -> dict[str, float]:
     """``vsd`` and ``ar``, as of ``metrics.figures``."""
     groups = []
-    for record in tqdm(records, desc="VSD", unit="img", disable=None):
-        image = images[record["frame"]]
-        groups += compare(image, record["width"], poses_of(record), objects, points, caster)
+    for frame in tqdm(frames, desc="VSD", unit="img", disable=None):
+        image = images[frame.number]
+        groups += match_image(image, frame.width, measured_poses(frame), objects, points, caster)
     return {name: value for name, value in metrics.figures(groups, 0, []).items() if name in ("vsd", "ar")}
 
 
-def results_of(records: Sequence[dict]) -> list[BopResult]:
+def results_of(frames: Sequence[Frame]) -> list[BopResult]:
     """All estimates as BOP wants them: the time of the whole image in each line."""
     return [
         BopResult(
-            *(int(part) for part in record["camera"].split("/")),
-            estimate["object_id"],
-            estimate["score"],
-            pose_of(estimate),
-            record["latency_ms"] / 1e3,
+            *(int(part) for part in frame.camera.split("/")),
+            one.object_id,
+            one.score,
+            one.T_camera_object,
+            frame.latency_ms / 1e3,
         )
-        for record in records
-        for estimate in record["estimates"]
+        for frame in frames
+        for one in frame.estimates
     ]

@@ -27,7 +27,8 @@ from ..datasets.values import numbers, read_json
 from ..pipeline.confidence import TERMS
 from ..pipeline.solve import ObjectPose
 from .console import OK, REFUSED, text_table
-from .matching import VISIBLE, Group, compare
+from .frame import VISIBLE
+from .matching import ObjectMatches, match_image
 from .metrics import by_object, figures, localisation, localised
 from .vsd import Caster
 
@@ -75,7 +76,7 @@ def score(
     for key, view in tqdm(views, total=len(asked_of), unit="img", disable=None):
         _check_targets(view.image, asked_of[key])
         poses = [as_pose(result) for result in found_of.get(key, ())]
-        compared = compare(view.image, view.width, poses, objects, points, caster)
+        compared = match_image(view.image, view.width, poses, objects, points, caster)
         groups += [_with_asked(group, view.image, asked_of[key]) for group in compared]
     seconds = [found_of[key][0].seconds for key in asked_of if key in found_of]
     images = len(asked_of)
@@ -117,7 +118,7 @@ def as_pose(result: BopResult) -> ObjectPose:
     )
 
 
-def _figures(groups: list[Group], objects, images: int, seconds: list[float]) -> dict[str, float]:
+def _figures(groups: list[ObjectMatches], objects, images: int, seconds: list[float]) -> dict[str, float]:
     """False alarms and precision are of all estimates in the images, all else of those that count."""
     best = [localisation(group) for group in groups if group.asked.any()]
     every = figures(groups, images, [])
@@ -125,7 +126,7 @@ def _figures(groups: list[Group], objects, images: int, seconds: list[float]) ->
     return values | {name: every[name] for name in ("false_positives_per_image", "precision_05d")}
 
 
-def _with_asked(group: Group, image: BopImage, targets: Sequence[BopTarget]) -> Group:
+def _with_asked(group: ObjectMatches, image: BopImage, targets: Sequence[BopTarget]) -> ObjectMatches:
     """The group with its target's instances asked for: the most visible ones."""
     wanted = sum(t.count for t in targets if t.object_id == group.object_id)
     visible = [i.visib_fract for i in image.instances if i.object_id == group.object_id]

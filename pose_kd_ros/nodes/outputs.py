@@ -9,6 +9,7 @@ from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
+from ..core.track import MEASURED
 from ..pipeline.follow import Followed
 from ..pipeline.people import Observed, PeopleEstimator
 from .keypoints import to_cloud, to_skeleton
@@ -26,7 +27,6 @@ from .parameters import Settings
 RELIABLE = QoSProfile(depth=10)
 TF = QoSProfile(depth=100)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-MEASURED = ("new", "tracked")
 
 
 class Outputs:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.camera import Camera
-from ..core.track import Track, Tracker
+from ..core.track import MEASURED, Track, Tracker
 from .estimator import Estimator
 from .region import Region, overlap, projected_box
 
@@ -99,7 +99,7 @@ class Follower:
         poses = sorted(found.poses, key=lambda p: p.track_id is None)[: self.max_instances]
         tracks = self.tracker.update(stamp, poses)
         self._stamp, self._searched = stamp, stamp if search else self._searched
-        self._measured = any(t.state in ("new", "tracked") for t in tracks)
+        self._measured = any(t.state in MEASURED for t in tracks)
         return Followed(tracks, {**found.stages_ms, "track": 1e3 * (time.perf_counter() - started)})
 
     def _expected(self, stamp: float, camera: Camera) -> list[Region]:

@@ -9,7 +9,7 @@ import pytest
 from pose_kd_ros.core.object_model import ObjectModel, box_corners
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose
 from pose_kd_ros.datasets.bop import BopImage, BopInstance
-from pose_kd_ros.evaluation.matching import compare, cut, rescored
+from pose_kd_ros.evaluation.matching import cut, match_image, rescored
 from pose_kd_ros.evaluation.metrics import add_recalls, false_alarm_scores, figures
 from pose_kd_ros.pipeline.confidence import evidence
 from pose_kd_ros.pipeline.estimator import ObjectPose
@@ -46,7 +46,7 @@ def off_by(millimetres):
 
 
 def groups(true, estimates, visible=1.0):
-    return compare(image(true, visible), 640, estimates, {1: MODEL}, {1: MODEL.corners()})
+    return match_image(image(true, visible), 640, estimates, {1: MODEL}, {1: MODEL.corners()})
 
 
 def test_a_pose_off_by_12_mm_of_100_passes_eight_of_ten_thresholds():

@@ -30,7 +30,7 @@ from pose_kd_ros.core.pose import to_quaternion
 from pose_kd_ros.core.track import Tracker
 from pose_kd_ros.evaluation import run_bag
 from pose_kd_ros.evaluation.__main__ import main
-from pose_kd_ros.evaluation.frames import TIMES
+from pose_kd_ros.evaluation.frame import TIMES
 from pose_kd_ros.evaluation.loading import load_follower
 from pose_kd_ros.evaluation.shapes import BOX_FACES
 from pose_kd_ros.pipeline.follow import Follower

@@ -17,7 +17,7 @@ from pose_kd_ros.datasets.meshes import load_ply_vertices
 from pose_kd_ros.evaluation import console, looks, metrics, run_bop
 from pose_kd_ros.evaluation.__main__ import main
 from pose_kd_ros.evaluation.loading import load_estimator
-from pose_kd_ros.evaluation.matching import compare
+from pose_kd_ros.evaluation.matching import match_image
 from test.nodes.disc_bundle import write_disc_bundle
 from test.support.discs import write_discs
 
@@ -51,7 +51,7 @@ def test_figures_are_those_of_the_same_run_by_hand(data, bundle, tmp_path):
     estimator, groups = load_estimator(str(bundle)), []
     points = {i: load_ply_vertices(data / f"models/obj_{i:06d}.ply") for i in (1, 2)}
     for look in looks.run(estimator, BopDataset(data / "test").images):
-        groups += compare(look.image, look.camera.width, look.found.poses, estimator.objects, points)
+        groups += match_image(look.image, look.camera.width, look.found.poses, estimator.objects, points)
     wanted = metrics.figures(groups, 5, []) | metrics.add_recalls(groups)
     for name in wanted.keys() - {"ms_per_image"}:
         assert summary["figures"][name] == wanted[name], name
@@ -91,10 +91,10 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(data, bundle, tmp_path,
     def stopped(*arguments):
         if next(looks, None) is None:
             raise KeyboardInterrupt
-        return to_record(*arguments)
+        return frame_of_image(*arguments)
 
-    to_record = run_bop.to_record
-    monkeypatch.setattr(run_bop, "to_record", stopped)
+    frame_of_image = run_bop.frame_of_image
+    monkeypatch.setattr(run_bop, "frame_of_image", stopped)
     command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(parts), "--no-vsd"]
     assert main(command) == console.STOPPED and len(lines(parts)) == 3
     with open(parts / "frames.jsonl", "a") as file:

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 from pose_kd_ros.datasets.faults import DatasetError
-from pose_kd_ros.evaluation.matching import Group, cut
+from pose_kd_ros.evaluation.matching import ObjectMatches, cut
 from pose_kd_ros.evaluation.metrics import figures
 from pose_kd_ros.pipeline.confidence import confidence
 from pose_kd_ros.pipeline.estimator import Estimates, ObjectPose
@@ -128,7 +128,7 @@ def test_covariances_are_scaled_to_hold_half_of_the_errors_in_the_half_ellipsoid
         gap = (random.normal(0, true, 6) ** 2).sum() / claimed**2
         one = np.ones((1, 1))
         groups.append(
-            Group(
+            ObjectMatches(
                 1, one * 0.1, one, one, one, one, one, one * gap, np.ones(1), np.ones((1, 5)),
                 np.ones(1, bool), np.ones(1, bool), None,
             )
@@ -143,7 +143,7 @@ def test_covariances_are_scaled_to_hold_half_of_the_errors_in_the_half_ellipsoid
 def test_the_votes_scale_is_the_true_depth_over_the_estimated_of_what_is_near():
     def group(object_id, ratio, mssd=0.1):
         one = np.ones((1, 1))
-        return Group(
+        return ObjectMatches(
             object_id, one * mssd, one, one, one, one, one, one, np.ones(1), np.ones((1, 5)),
             np.ones(1, bool), np.ones(1, bool), None, one * ratio,
         )  # fmt: skip

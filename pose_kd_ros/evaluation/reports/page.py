@@ -14,7 +14,7 @@ import numpy as np
 
 from ...provenance import write_whole
 from ..console import text_table
-from ..frames import MEASURED
+from ..frame import Frame
 from ..outcome import Outcome, OutcomeError, Summary, read_outcome
 from . import baseline, plots, worst
 from .meaning import ARROWS, is_time, meaning
@@ -47,7 +47,7 @@ def page(outcome: Outcome) -> str:
         figures=[(name, meaning(name), value) for name, value in summary.figures.items()],
         objects=object_table(summary),
         plots=plots_of(outcome),
-        with_truth=any(frame["truth"] for frame in outcome.frames),
+        with_truth=any(frame.truth for frame in outcome.frames),
         stages=stage_table(outcome.frames),
         worst=[(w, data_uri(outcome.overlay(w.frame))) for w in chosen],
     )
@@ -80,11 +80,11 @@ def object_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
     return names, rows
 
 
-def stage_table(frames: tuple[dict, ...]) -> list[tuple[str, str, str]]:
+def stage_table(frames: tuple[Frame, ...]) -> list[tuple[str, str, str]]:
     """(stage, median, 95th percentile) in ms, in the order of work; frames without a stage do not count."""
     times: dict[str, list[float]] = {}
     for frame in frames:
-        for name, ms in frame["stages_ms"].items():
+        for name, ms in frame.stages_ms.items():
             times.setdefault(name, []).append(ms)
     show = meaning("stage_ms").show
     return [(name, *(show(float(p)) for p in np.percentile(ms, (50, 95)))) for name, ms in times.items()]
@@ -117,10 +117,11 @@ def curves_by_unit(curves: dict[str, dict]) -> dict[str, dict[str, dict]]:
 
 def errors_of(outcome: Outcome) -> list[tuple[str, str, list[float]]]:
     """(name, unit, finite errors of instances that count) of each error that was measured."""
-    asked = [e for frame in outcome.frames for e in worst.asked(frame) if e["estimate"] is not None]
+    errors = [e for frame in outcome.frames for e in frame.visible_errors if e.estimate is not None]
     found = []
     for key, (name, unit, factor) in ERRORS.items():
-        values = [factor * e[key] for e in asked if e.get(key) is not None and math.isfinite(e[key])]
+        values = [getattr(e, key) for e in errors]
+        values = [factor * value for value in values if value is not None and math.isfinite(value)]
         found += [(name, unit, values)] if values else []
     return found
 
@@ -129,7 +130,7 @@ def abscissa(outcome: Outcome) -> tuple[np.ndarray, str]:
     """Seconds of a bag, else the number of the image."""
     if outcome.summary.kind == "bop":
         return np.arange(len(outcome.frames)), "image"
-    stamps = np.array([frame["stamp_ns"] for frame in outcome.frames])
+    stamps = np.array([frame.stamp_ns for frame in outcome.frames])
     return (stamps - stamps[0]) / 1e9, "time, s"
 
 
@@ -138,12 +139,11 @@ def over_time(outcome: Outcome, x: np.ndarray, label: str) -> list[tuple[str, st
     found = []
     scores, errors = {}, {}
     for at, frame in zip(x, outcome.frames):
-        for estimate in frame["estimates"]:
-            if estimate["state"] in MEASURED:
-                add_point(scores, outcome, estimate["object_id"], at, estimate["score"])
-        for error in worst.asked(frame):
-            if error["estimate"] is not None:
-                add_point(errors, outcome, error["object_id"], at, 100 * error["mssd_d"])
+        for one in frame.measured_estimates:
+            add_point(scores, outcome, one.object_id, at, one.score)
+        for error in frame.visible_errors:
+            if error.estimate is not None:
+                add_point(errors, outcome, error.object_id, at, 100 * error.mssd_d)
     if scores:
         found.append(("Score over time", plots.over_time(scores, label, "score")))
     if errors:

@@ -4,7 +4,7 @@ is not there; without truth, where tracks were lost or scores are low."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from ...core.camera import Camera
 from ...core.object_model import ObjectModel, box_corners
 from ...pipeline.draw import draw_pose
 from ...provenance import write_whole
-from ..frames import MEASURED
-from ..matching import FOUND, VISIBLE
+from ..frame import Estimate, Frame, TrueInstance
+from ..matching import FOUND
 from ..outcome import OVERLAYS
 
 TRUE_RGB = (80, 230, 120)
@@ -34,13 +34,15 @@ class Worst:
     why: str
 
 
-def choose(frames: Sequence[dict], count: int = COUNT, names: Mapping[int, str] | None = None) -> list[Worst]:
+def choose(
+    frames: Sequence[Frame], count: int = COUNT, names: Mapping[int, str] | None = None
+) -> list[Worst]:
     """At most ``count`` frames, the kinds of fault in turn, the worst of each kind first.
 
     Neighbours of a chosen frame show the same fault and are passed over. names: of objects by id; frames tell
     only of those that were found in them.
     """
-    told = any(frame["truth"] for frame in frames)
+    told = any(frame.truth for frame in frames)
     lists = _of_truth(frames, names or {}) if told else _of_tracks(frames)
     apart = max(1, len(frames) // (8 * count))
     chosen: list[Worst] = []
@@ -52,53 +54,45 @@ def choose(frames: Sequence[dict], count: int = COUNT, names: Mapping[int, str] 
     return chosen
 
 
-def _of_truth(frames: Sequence[dict], names: Mapping[int, str]) -> list[list[Worst]]:
+def _of_truth(frames: Sequence[Frame], names: Mapping[int, str]) -> list[list[Worst]]:
     """Wrong poses by MSSD, missed objects by how much of them is seen, false alarms by score."""
     wrong, missed, false = [], [], []
-    found = {e["object_id"]: e["class_name"] for frame in frames for e in frame["estimates"]}
-    names = found | dict(names)
+    names = {one.object_id: one.class_name for frame in frames for one in frame.estimates} | dict(names)
     for index, frame in enumerate(frames):
-        for error in asked(frame):
-            name = names.get(error["object_id"], f"object {error['object_id']}")
-            if error["estimate"] is None:
-                seen = frame["truth"][error["truth"]]["visib_fract"]
+        for error in frame.visible_errors:
+            name = names.get(error.object_id, f"object {error.object_id}")
+            if error.estimate is None:
+                seen = frame.truth[error.truth].visib_fract
                 missed.append((seen, index, f"{name} missed, {100 * seen:.0f} % visible"))
             else:
-                far = error["mssd_d"]
+                far = error.mssd_d
                 wrong.append((far, index, f"{name} off by {100 * far:.0f} % of its diameter"))
         for estimate in unmatched(frame):
-            text = f"{estimate['class_name']} seen where none is, score {estimate['score']:.2f}"
-            false.append((estimate["score"], index, text))
+            text = f"{estimate.class_name} seen where none is, score {estimate.score:.2f}"
+            false.append((estimate.score, index, text))
     return [_ranked(part, frames) for part in (wrong, missed, false)]
 
 
-def _of_tracks(frames: Sequence[dict]) -> list[list[Worst]]:
+def _of_tracks(frames: Sequence[Frame]) -> list[list[Worst]]:
     """Lost tracks; measured poses by their score; frames without any."""
     lost, low, empty = [], [], []
     for index, frame in enumerate(frames):
-        for estimate in frame["estimates"]:
-            name, score = estimate["class_name"], estimate["score"]
-            if estimate["state"] == "lost":
-                lost.append((1 - score, index, f"{name} lost"))
-            elif estimate["state"] in MEASURED:
-                low.append((1 - score, index, f"{name}, score {score:.2f}"))
-        if not any(estimate["state"] in MEASURED for estimate in frame["estimates"]):
+        for one in frame.estimates:
+            if one.state == "lost":
+                lost.append((1 - one.score, index, f"{one.class_name} lost"))
+            elif one.is_measured:
+                low.append((1 - one.score, index, f"{one.class_name}, score {one.score:.2f}"))
+        if not frame.measured:
             empty.append((0.0, index, "nothing found"))
     return [_ranked(part, frames) for part in (lost, low, empty)]
 
 
-def asked(frame: dict) -> Iterator[dict]:
-    """The errors of the instances that count: of which enough is seen."""
-    return (e for e in frame["errors"] if frame["truth"][e["truth"]].get("visib_fract", 1.0) >= VISIBLE)
-
-
-def unmatched(frame: dict) -> list[dict]:
+def unmatched(frame: Frame) -> list[Estimate]:
     """Measured estimates that are no instance's, or too far from it; none where nothing is known of it."""
-    if not frame.get("judged", True):
+    if not frame.judged:
         return []
-    near = {e["estimate"] for e in frame["errors"] if e["estimate"] is not None and e["mssd_d"] < FOUND}
-    estimates = enumerate(frame["estimates"])
-    return [e for i, e in estimates if i not in near and e["state"] in MEASURED]
+    near = {error.estimate for error, _, _ in frame.found(FOUND)}
+    return [frame.estimates[place] for place in frame.measured if place not in near]
 
 
 def scattered(index: int) -> int:
@@ -108,21 +102,21 @@ def scattered(index: int) -> int:
     return int(f"{index:032b}"[::-1], 2)
 
 
-def _ranked(found: list[tuple[float, int, str]], frames: Sequence[dict]) -> list[Worst]:
+def _ranked(found: list[tuple[float, int, str]], frames: Sequence[Frame]) -> list[Worst]:
     ordered = sorted(found, key=lambda entry: (-entry[0], scattered(entry[1])))
-    return [Worst(index, frames[index]["frame"], why) for _, index, why in ordered]
+    return [Worst(index, frames[index].number, why) for _, index, why in ordered]
 
 
 def write_overlays(
     out: Path,
-    frames: Sequence[dict],
+    frames: Sequence[Frame],
     objects: Mapping[int, ObjectModel],
-    image_of: Callable[[dict], tuple[np.ndarray, Camera]],
+    image_of: Callable[[Frame], tuple[np.ndarray, Camera]],
     count: int = COUNT,
 ) -> list[Path]:
     """Draw the worst frames into OUT/overlays, named as ``Outcome.overlay`` says.
 
-    objects: the bundle's, by id. image_of: from a line of frames.jsonl to its RGB image (H, W, 3) uint8 and
+    objects: the bundle's, by id. image_of: from a frame to its RGB image (H, W, 3) uint8 and
     camera.
     """
     paths = []
@@ -136,24 +130,24 @@ def write_overlays(
     return paths
 
 
-def overlay(image, camera: Camera, frame: dict, objects: Mapping[int, ObjectModel]) -> np.ndarray:
-    """A copy of the image with the true poses as green boxes and the estimates as yellow ones with axes."""
+def overlay(image, camera: Camera, frame: Frame, objects: Mapping[int, ObjectModel]) -> np.ndarray:
+    """Return a copy of the image: true poses as green boxes, estimates as yellow boxes with axes."""
     image = np.array(image, order="C")
-    for true in frame["truth"]:
-        if true["object_id"] in objects:
-            corners, pose = _drawn(true, objects)
-            draw_pose(image, camera, pose, corners, color=TRUE_RGB, axes=False)
-    for estimate in frame["estimates"]:
-        if estimate["object_id"] in objects and estimate["state"] != "lost":
-            corners, pose = _drawn(estimate, objects)
-            draw_pose(image, camera, pose, corners, label(estimate))
+    for true in frame.truth:
+        if true.object_id in objects:
+            draw_pose(
+                image, camera, true.T_camera_object, _corners(true, objects), color=TRUE_RGB, axes=False
+            )
+    for one in frame.estimates:
+        if one.object_id in objects and one.state != "lost":
+            draw_pose(image, camera, one.T_camera_object, _corners(one, objects), label(one))
     return image
 
 
-def label(estimate: dict) -> str:
-    """Class and score; of a pose that was not seen in this frame that it is only expected there."""
-    seen = estimate["state"] in MEASURED
-    return f"{estimate['class_name']} {format(estimate['score'], '.2f') if seen else estimate['state']}"
+def label(estimate: Estimate) -> str:
+    """Class and score; the state instead of the score for a pose that was not measured in this frame."""
+    score = format(estimate.score, ".2f")
+    return f"{estimate.class_name} {score if estimate.is_measured else estimate.state}"
 
 
 def shrunk(image: np.ndarray) -> np.ndarray:
@@ -164,6 +158,6 @@ def shrunk(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, (WIDTH, round(height * WIDTH / width)), interpolation=cv2.INTER_AREA)
 
 
-def _drawn(entry: dict, objects: Mapping[int, ObjectModel]) -> tuple[np.ndarray, np.ndarray]:
-    model = objects[entry["object_id"]]
-    return box_corners(model.box_center, model.box_size), np.reshape(entry["T_camera_object"], (4, 4))
+def _corners(entry: Estimate | TrueInstance, objects: Mapping[int, ObjectModel]) -> np.ndarray:
+    model = objects[entry.object_id]
+    return box_corners(model.box_center, model.box_size)

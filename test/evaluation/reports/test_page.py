@@ -138,13 +138,13 @@ def test_a_regression_is_the_exit_code_of_the_report(built, write_outcome, tmp_p
 @pytest.mark.parametrize(
     "file, change, said",
     [
-        ("summary.json", lambda c: c | {"schema": 2}, "schema: found 2, wanted 1"),
-        ("summary.json", lambda c: c | {"figures": {"mssd": "high"}}, "mssd: found 'high', wanted int"),
-        ("summary.json", lambda c: c | {"kind": "video"}, "kind: found 'video'"),
-        ("summary.json", lambda c: {k: c[k] for k in c if k != "bundle"}, "bundle: found None, wanted dict"),
+        ("summary.json", lambda c: c | {"schema": 2}, "schema: wanted 1, found 2"),
+        ("summary.json", lambda c: c | {"figures": {"mssd": "high"}}, "mssd: wanted int or float, found"),
+        ("summary.json", lambda c: c | {"kind": "video"}, "kind: wanted 'bag' or 'bop', found 'video'"),
+        ("summary.json", lambda c: {k: c[k] for k in c if k != "bundle"}, "bundle: wanted dict, found None"),
         ("summary.json", lambda c: c | {"curves": {"a": {"x": [1], "y": [], "x_label": ""}}}, "1 x and 0 y"),
-        ("frames.jsonl", lambda c: c | {"latency_ms": None}, "line 1: latency_ms: found None"),
-        ("frames.jsonl", lambda c: c | {"estimates": {}}, "line 1: estimates: found {}, wanted list"),
+        ("frames.jsonl", lambda c: c | {"latency_ms": None}, "line 1: latency_ms: wanted int or float"),
+        ("frames.jsonl", lambda c: c | {"estimates": {}}, "line 1: estimates: wanted list, found {}"),
     ],
 )
 def test_damaged_files_are_refused_by_field(write_outcome, tmp_path, file, change, said):
