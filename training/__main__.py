@@ -100,7 +100,7 @@ def run(command) -> None:
     elif isinstance(command, Export):
         from .export import export_with_locator
 
-        how = command.names, command.search_size, command.val_images, command.locator
+        how = command.names, command.search_size, command.val_images, command.locator, command.object_runs
         print(export_with_locator(command.run, command.out, *how))
     elif isinstance(command, Table):
         run_table(command)

@@ -112,6 +112,9 @@ class Export:
     locator: Path | None = None
     """What finds the objects for a dense or heatmap run, which finds none by itself: a keypoint bundle, or a
     run of the keypoint family, exported with the same settings. It goes into the bundle."""
+    object_runs: tuple[Path, ...] = ()
+    """Of a surface run of several objects: folders of surface runs of single objects among them. In the
+    bundle, their networks look at these objects, and the run's own searches the whole frame."""
 
 
 @dataclass(frozen=True)

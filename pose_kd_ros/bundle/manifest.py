@@ -78,6 +78,10 @@ class NetworkSpec:
     w) in [0, 1], ``points`` (1, C, 3, h, w) in radii (half diameters) from the centre of the object's box,
     and ``scale`` (1, C, h, w), the Laplace scale of their coordinates in radii. Maps have a value at every
     ``strides[0]``-th pixel.
+
+    object_files: of a surface bundle, by object id, the networks that each look at crops of one object alone
+    (C = 1); ``file`` then searches the whole frame for all objects, and looks at those that are not named
+    here. Convention: {"5": "object_000005.onnx"}.
     """
 
     file: str
@@ -85,6 +89,7 @@ class NetworkSpec:
     strides: list[int]
     parameters: int
     gflop: float
+    object_files: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         if not self.strides or min(self.strides) <= 0:
@@ -253,7 +258,7 @@ class Manifest:
                     f"network.strides: {stride} does not divide input.stride, which is {self.input.stride}"
                 )
         surfaces = [surface_file(o.id) for o in self.objects] if self.family == "dense" else []
-        for name in (self.network.file, self.golden.file, *surfaces):
+        for name in (self.network.file, *self.network.object_files.values(), self.golden.file, *surfaces):
             if name not in self.files:
                 raise BundleError(f"files: no hash for {name!r}")
 
@@ -261,6 +266,10 @@ class Manifest:
         ids = [o.id for o in self.objects]
         if unknown := sorted(set(self.decode.vote_scale) - set(map(str, ids))):
             raise BundleError(f"decode.vote_scale: wanted ids of {ids}, found {unknown}")
+        if self.network.object_files and self.family != "surface":
+            raise BundleError(f"network.object_files: wanted none in the {self.family} family")
+        if unknown := sorted(set(self.network.object_files) - set(map(str, ids))):
+            raise BundleError(f"network.object_files: wanted ids of {ids}, found {unknown}")
         if self.people is None and (not ids or len(set(ids)) != len(ids)):
             raise BundleError(f"objects: wanted at least one, ids unique, found ids {ids}")
         if self.people is not None and ids:

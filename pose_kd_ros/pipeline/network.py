@@ -57,25 +57,54 @@ class OnnxNetwork:
     def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(self.outputs, self._session.run(self.outputs, {self._input: image})))
 
+    def replay(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """All that the network can say of an image, as the golden sample holds it."""
+        return self(image)
+
+
+class ObjectNetworks:
+    """A network that searches for all objects, and networks that each look at one (``object_files``)."""
+
+    def __init__(self, search: OnnxNetwork, by_object: dict[int, OnnxNetwork]):
+        self.search, self.by_object = search, by_object
+        self.outputs = search.outputs
+
+    def __call__(self, image: np.ndarray, object_id: int | None = None) -> dict[str, np.ndarray]:
+        """What the search says of an image, or the network of one object, which has one class."""
+        return (self.search if object_id is None else self.by_object[object_id])(image)
+
+    def replay(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """As ``OnnxNetwork.replay``; the outputs of an object's network are named ``<output>_<id>``."""
+        outputs = self.search(image)
+        for object_id, network in self.by_object.items():
+            outputs |= {f"{name}_{object_id}": values for name, values in network(image).items()}
+        return outputs
+
 
 def load_network(
     bundle: Bundle, threads: int = 0, providers: tuple[str, ...] = ("CPUExecutionProvider",)
 ) -> Network:
     """Load a bundle's network and replay its golden sample; raises BundleError on any disagreement."""
     network = OnnxNetwork(bundle.network_path, threads, providers)
+    if files := bundle.manifest.network.object_files:
+        by_object = {int(i): OnnxNetwork(bundle.folder / f, threads, providers) for i, f in files.items()}
+        network = ObjectNetworks(network, by_object)
     wanted = bundle.manifest.network.outputs
     if network.outputs != wanted:
         raise BundleError(f"{bundle.network_path}: outputs are {network.outputs}, the manifest says {wanted}")
-    check_golden(bundle, network)
+    check_golden(bundle, network.replay)
     return network
 
 
 def check_golden(bundle: Bundle, network: Network) -> float:
-    """Replay the golden sample and return the largest deviation; raises BundleError past the stated
-    tolerance."""
+    """Replay the golden sample and return the largest deviation.
+
+    network: an engine's ``replay``. Raises BundleError past the stated tolerance.
+    """
     image, expected = bundle.golden()
-    missing = set(bundle.manifest.network.outputs) - set(expected)
-    if missing:
+    spec = bundle.manifest.network
+    wanted = [*spec.outputs, *(f"{name}_{i}" for i in spec.object_files for name in spec.outputs)]
+    if missing := set(wanted) - set(expected):
         raise BundleError(f"{bundle.folder}: golden sample: holds no values for {sorted(missing)}")
     found = network(image)
     worst = 0.0

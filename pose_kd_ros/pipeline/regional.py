@@ -66,6 +66,7 @@ class RegionalEstimator:
         self.bundle, self.network, self.spec = bundle, network, bundle.manifest.input
         self.stride = bundle.manifest.network.strides[0]
         self.order, self.objects = bundle.objects, {model.id: model for model in bundle.objects}
+        self.looked_at = {int(object_id) for object_id in bundle.manifest.network.object_files}
         coded = bundle.objects if self.family == "dense" else ()
         self.surfaces = {model.id: bundle.surface(model.id) for model in coded}
         self.cell_score = decode.cell_score if cell_score is None else cell_score
@@ -120,9 +121,8 @@ class RegionalEstimator:
         crop = crop_about(region.box, self.spec)
         pixels = network_input(image, crop, self.spec)
         watch.lap("preprocess")
-        outputs = self.network(pixels)
+        index, outputs = self._read(pixels, region)
         watch.lap("network")
-        index = self._class_of(region, outputs)
         if index is None:
             return []
         model, correspondences = self.order[index], self._decode(outputs, index)
@@ -135,6 +135,17 @@ class RegionalEstimator:
         if pose is None or overlap(pose.box, region.box) <= NEAR:
             return []
         return [with_track(pose, region.track_id)]
+
+    def _read(self, pixels: np.ndarray, region: Region) -> tuple[int | None, dict[str, np.ndarray]]:
+        """Index of the object that a crop is about, None if it is not ours, and what the network says: that
+        of the object alone, where it has one, which is asked first if the region names the object."""
+        if region.object_id in self.looked_at:
+            return self._class_of(region, {}), self.network(pixels, region.object_id)
+        outputs = self.network(pixels)
+        index = self._class_of(region, outputs)
+        if index is not None and self.order[index].id in self.looked_at:
+            outputs = self.network(pixels, self.order[index].id)
+        return index, outputs
 
     def _class_of(self, region: Region, outputs: dict[str, np.ndarray]) -> int | None:
         """Index of the region's object, or of the one that the crop shows most of: by the mask's area, by the
@@ -154,7 +165,8 @@ class RegionalEstimator:
             return decode_codes(mask, codes, surface, self.stride, self.cell_score, model.id)
         if self.family == "surface":
             size = self.bundle.manifest.decode.vote_scale.get(str(model.id), 1.0)
-            return decode_surface(outputs, index, model, self.stride, self.cell_score, size)
+            channel = 0 if model.id in self.looked_at else index
+            return decode_surface(outputs, channel, model, self.stride, self.cell_score, size)
         maps = outputs["heatmaps"][0, index]
         return decode_maps(maps, model.keypoints, self.stride, self.cell_score, model.id)
 

@@ -115,6 +115,18 @@ def edited(bundle, change):
         (lambda m: m["objects"].append(m["objects"][0]), "ids unique"),
         (lambda m: m["decode"]["vote_scale"].update({"1": 0}), r"vote_scale\.1: wanted more than 0, found 0"),
         (lambda m: m["decode"]["vote_scale"].update({"7": 1}), r"vote_scale: wanted ids of \[1\], found"),
+        (
+            lambda m: m["network"].update(object_files={"7": "network.onnx"}),
+            r"network\.object_files: wanted none in the keypoint family",
+        ),
+        (
+            lambda m: (m.update(family="surface"), m["network"].update(strides=[4], object_files={"7": "a"})),
+            r"network\.object_files: wanted ids of \[1\], found \['7'\]",
+        ),
+        (
+            lambda m: (m.update(family="surface"), m["network"].update(strides=[4], object_files={"1": "a"})),
+            "no hash for 'a'",
+        ),
         (lambda m: m["objects"][0]["keypoints"][2].pop(), "object 'cube': keypoints"),
         (lambda m: m["files"].update({"../secret": "00"}), "outside the bundle"),
         (lambda m: m["files"].pop("network.onnx"), "no hash for 'network.onnx'"),
@@ -138,7 +150,7 @@ def people_manifest(**changes):
 def test_keys_with_defaults_may_be_absent(bundle):
     def without(m):
         del m["people"], m["locator"], m["input"]["aspect"], m["training"]["metrics"]
-        del m["decode"]["vote_scale"]
+        del m["decode"]["vote_scale"], m["network"]["object_files"]
 
     assert open_bundle(edited(bundle, without)).manifest == bundle.manifest
 

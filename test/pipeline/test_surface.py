@@ -42,9 +42,10 @@ class SurfaceOracle(Oracle):
         }
 
 
-def surface(oracle, locator=None, **options):
-    network = NetworkSpec("network.onnx", ["mask", "points", "scale"], [STRIDE], 1, 0.1)
-    spec = manifest(family="surface", input=SPEC, network=network)
+def surface(oracle, locator=None, object_files=None, **options):
+    network = NetworkSpec("network.onnx", ["mask", "points", "scale"], [STRIDE], 1, 0.1, object_files or {})
+    files = dict.fromkeys(["network.onnx", "golden.npz", *network.object_files.values()], "00")
+    spec = manifest(family="surface", input=SPEC, network=network, files=files)
     return make_estimator(Bundle(None, spec, (MODEL,)), oracle, locator, **options)
 
 
@@ -79,6 +80,35 @@ def test_a_region_is_looked_at_without_a_search():
     region = Region(projected_box(POSE, MODEL, PINHOLE), 1, 7)
     (pose,) = surface(oracle).estimate(oracle.image(), PINHOLE, [region], search=False).poses
     assert oracle.sizes == [(128, 128)] and pose.track_id == 7
+
+
+class WithOwnNetwork(SurfaceOracle):
+    """Object 1 has a network of its own; the network that searches knows nothing of its points."""
+
+    def __call__(self, image, object_id=None):
+        outputs = super().__call__(image)
+        if object_id is None and image.shape[3] == 128:
+            outputs["points"] = np.zeros_like(outputs["points"])
+        self.asked = (*getattr(self, "asked", ()), object_id)
+        return outputs
+
+
+@pytest.mark.parametrize(
+    "object_id, asked", [(1, (1,)), (None, (None, 1))], ids=["of a known object", "of an unknown one"]
+)
+def test_an_objects_own_network_looks_at_a_region(object_id, asked):
+    oracle = WithOwnNetwork(PINHOLE, [POSE])
+    region = Region(projected_box(POSE, MODEL, PINHOLE), object_id, 7)
+    looking = surface(oracle, object_files={"1": "object_000001.onnx"})
+    (pose,) = looking.estimate(oracle.image(), PINHOLE, [region], search=False).poses
+    assert error(pose) < 0.003 and oracle.asked == asked
+
+
+def test_the_frame_is_searched_for_an_object_with_its_own_network():
+    oracle = WithOwnNetwork(PINHOLE, [POSE])
+    looking = surface(oracle, object_files={"1": "object_000001.onnx"})
+    (pose,) = looking.estimate(oracle.image(), PINHOLE).poses
+    assert error(pose) < 0.003 and oracle.asked == (None, 1)
 
 
 def test_an_empty_frame_has_no_pose():

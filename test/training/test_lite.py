@@ -55,6 +55,14 @@ def test_features_have_the_widths_and_strides_that_the_encoder_states():
         ]
 
 
+def test_an_encoder_that_stops_at_stride_16_has_the_features_of_the_whole_one():
+    whole, part = Lite("lite0").eval(), Lite("lite0", coarsest=16).eval()
+    part.load_state_dict({name: whole.state_dict()[name] for name in part.state_dict()})
+    image = torch.randn(1, 3, 64, 64)
+    assert part.strides == (4, 8, 16) and part.widths == whole.widths[:3]
+    assert all(torch.equal(a, b) for a, b in zip(part(image), whole(image)))
+
+
 def test_frozen_stages_do_not_move_and_the_others_do():
     torch.manual_seed(0)
     encoder = Lite("lite0", frozen=2)  # as a run makes it

@@ -282,3 +282,50 @@ def test_what_is_exported_is_the_average_and_runs(data, tmp_path):
     estimator = make_estimator(bundle, load_network(bundle))
     camera = Camera(np.array([[100.0, 0, 80], [0, 100, 60], [0, 0, 1]]), np.zeros(0), "plumb_bob", 160, 120)
     assert "locate_network" in estimator.estimate(np.zeros((120, 160, 3), np.uint8), camera).stages_ms
+
+
+def small_run(data, runs, name="one", **changes):
+    """A trained run of object 5 alone, on an encoder without its last two stages."""
+    network = SurfaceConfig("lite0", width=16, classes=1, pretrained=False, coarsest=16)
+    config = settings(data, runs, **{"name": name, "objects": (5,), "network": network, "steps": 2} | changes)
+    train(config)
+    return config
+
+
+def test_networks_of_single_objects_look_and_the_joint_one_searches(data, tmp_path):
+    joint, one = settings(data, tmp_path), small_run(data, tmp_path)
+    train(joint)
+    export_run(joint.folder, tmp_path / "bundle", {}, 128, 0, object_runs=(one.folder,))
+    bundle = open_bundle(tmp_path / "bundle")
+    assert bundle.manifest.network.object_files == {"5": "object_000005.onnx"}
+    assert "the crops they learnt from: one 4" in bundle.manifest.training.data
+    network = load_network(bundle)  # its golden sample holds what both say
+    image = np.random.default_rng(0).random((1, 3, 64, 64), dtype=np.float32)
+    with torch.no_grad():
+        expected = trained_network(one)[0](torch.from_numpy(image))
+    assert network(image)["mask"].shape == (1, 2, 16, 16)
+    for found, wanted in zip(network(image, 5).values(), expected):
+        assert np.allclose(found, wanted, atol=0.02)
+
+
+def test_a_run_that_is_not_of_one_of_the_objects_is_refused(data, tmp_path):
+    joint = settings(data, tmp_path, objects=(5,), network=SurfaceConfig("darknet-tiny-h", width=16))
+    train(joint)
+    wanted = r"wanted a surface run of one of the objects \[5\] that no other looks at, .*surface, objects"
+    other = small_run(data, tmp_path, "other", objects=(1,))
+    with pytest.raises(ValueError, match=wanted + r" \[1\]"):
+        export_run(joint.folder, tmp_path / "bundle", {}, 128, 0, object_runs=(other.folder,))
+    one = small_run(data, tmp_path)
+    with pytest.raises(ValueError, match=wanted + r" \[5\]"):
+        export_run(joint.folder, tmp_path / "bundle", {}, 128, 0, object_runs=(one.folder, one.folder))
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_smaller_encoder_starts_from_the_trunk_of_a_larger_one(data, tmp_path):
+    large = small_run(data, tmp_path, "large", network=SurfaceConfig("lite0", 16, 1, pretrained=False))
+    start = {"init": large.folder / "last.ckpt", "init_part": "trunk", "lr": 1e-9}
+    small = small_run(data, tmp_path, "small", **start)
+    of_large, of_small = (trained_network(run)[0].network.state_dict() for run in (large, small))
+    assert "backbone.stages.6.0.project.0.weight" in of_large.keys() - of_small.keys()
+    for name in ("backbone.stages.4.0.project.0.weight", "decoder.sides.16.weight", "body.0.0.weight"):
+        assert torch.allclose(of_large[name], of_small[name], atol=1e-6)

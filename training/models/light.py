@@ -173,13 +173,13 @@ def _shuffle_stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(ShuffleUnit(inputs, outputs, 2), *rest)
 
 
-def make_backbone(name: str, frozen: int = 0) -> nn.Module:
+def make_backbone(name: str, frozen: int = 0, coarsest: int = 32) -> nn.Module:
     """The encoder of that name, with new weights; it knows its features' ``widths`` and ``strides``.
 
-    frozen: stages of a lite encoder that do not learn.
+    frozen: stages of a lite encoder that do not learn. coarsest: stride of its last features.
     """
     if name in SCALES:
-        return Lite(name, frozen)
+        return Lite(name, frozen, coarsest)
     made = {
         "darknet53": DarkNet53,
         "darknet-tiny": DarkNetTiny,

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 NORMALISATION = (127 / 255,) * 3, (128 / 255,) * 3  # of RGB in [0, 1]: (x - 127) / 128 of RGB in [0, 255]
+GIVEN = {4: 1, 8: 2, 16: 4, 32: 6}  # the stage whose output is the feature of a stride
 SCALES = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}  # of width and of depth
 STEM = 32
 # expansion, output width, blocks, kernel and stride of each stage of lite0
@@ -73,13 +74,12 @@ class Block(nn.Module):
 class Lite(nn.Module):
     """The encoder ``name`` of SCALES, without the classifier.
 
-    Yields features of strides 4, 8, 16 and 32. ``frozen`` stages, counted from the first, do not learn, and
-    neither do the stem and their batch statistics; 0 lets everything learn.
+    Yields features of strides 4, 8, 16 and 32, or only up to stride ``coarsest``: without the last two
+    stages, which hold three quarters of the parameters. ``frozen`` stages, counted from the first, do not
+    learn, and neither do the stem and their batch statistics; 0 lets everything learn.
     """
 
-    strides = (4, 8, 16, 32)
-
-    def __init__(self, name: str = "lite0", frozen: int = 0):
+    def __init__(self, name: str = "lite0", frozen: int = 0, coarsest: int = 32):
         super().__init__()
         width, depth = SCALES[name]
         self.frozen, inputs, stages = frozen, STEM, []
@@ -91,8 +91,9 @@ class Lite(nn.Module):
             rest = [Block(outputs, outputs, expansion, kernel, 1) for _ in range(blocks - 1)]
             stages.append(nn.Sequential(Block(inputs, outputs, expansion, kernel, stride), *rest))
             inputs = outputs
-        self.stages = nn.ModuleList(stages)
-        self.widths = tuple(stages[i][0].project[0].out_channels for i in (1, 2, 4, 6))
+        self.strides = tuple(stride for stride in GIVEN if stride <= coarsest)
+        self.stages = nn.ModuleList(stages[: GIVEN[coarsest] + 1])
+        self.widths = tuple(stages[GIVEN[stride]][0].project[0].out_channels for stride in self.strides)
         for parameter in (p for part in self._frozen_parts() for p in part.parameters()):
             parameter.requires_grad_(False)
         self.train()  # or the frozen parts' statistics would move until somebody calls it
@@ -111,7 +112,7 @@ class Lite(nn.Module):
         x, features = F.relu6(self.stem(x), inplace=True), []
         for number, stage in enumerate(self.stages):
             x = stage(x)
-            if number in (1, 2, 4, 6):
+            if number in GIVEN.values():
                 features.append(x)
         return features
 
@@ -128,7 +129,8 @@ def rounded(width: float) -> int:
 def load_imagenet(encoder: Lite, name: str) -> None:
     """Load the ImageNet weights of the encoder ``name``; raises ValueError, naming the package, where they
     are not installed."""
-    encoder.load_state_dict(matched(encoder.state_dict(), torch.load(weights_file(name), weights_only=True)))
+    weights = matched(Lite(name).state_dict(), torch.load(weights_file(name), weights_only=True))
+    encoder.load_state_dict({layer: weights[layer] for layer in encoder.state_dict()})
 
 
 def matched(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -40,6 +40,9 @@ class SurfaceConfig:
     pretrained: bool = True
     """Start a lite encoder from ImageNet weights."""
 
+    coarsest: Literal[16, 32] = 32
+    """Stride of a lite encoder's last features. 16: without its last two stages, a third of the size."""
+
     family: Literal["surface"] = "surface"
 
     def __post_init__(self):
@@ -52,7 +55,7 @@ class SurfaceConfig:
     @property
     def input_stride(self) -> int:
         """What a crop's side must be a multiple of."""
-        return 32 if self.backbone.startswith("lite") else 16
+        return self.coarsest if self.backbone.startswith("lite") else 16
 
     @property
     def plain(self) -> SurfaceConfig:
@@ -102,7 +105,7 @@ class SurfaceNetwork(nn.Module):
     def __init__(self, config: SurfaceConfig):
         super().__init__()
         self.config = config
-        self.backbone = make_backbone(config.backbone, config.frozen)
+        self.backbone = make_backbone(config.backbone, config.frozen, config.coarsest)
         self.decoder = TopDown(self.backbone.widths, self.backbone.strides, config.width, STRIDE)
         self.body = nn.Sequential(*(conv_bn_relu(config.width, config.width, 3) for _ in range(2)))
         self.last = nn.Conv2d(config.width, CHANNELS * config.classes, 1)
@@ -113,9 +116,11 @@ class SurfaceNetwork(nn.Module):
         """Images (B, 3, H, W), normalised -> ``Surface``; with_features: the same and the decoder's features
         (B, width, H/4, W/4)."""
         features = self.body(self.decoder(self.backbone(images)))
-        with torch.autocast(
-            images.device.type, enabled=False
-        ):  # coordinates want more than bf16's eight bits
+        return (self.read(features), features) if with_features else self.read(features)
+
+    def read(self, features: torch.Tensor) -> Surface:
+        """The decoder's features (B, width, h, w) in words."""
+        # coordinates want more than bf16's eight bits
+        with torch.autocast(features.device.type, enabled=False):
             outputs = self.last(features.float()).unflatten(1, (self.config.classes, CHANNELS))
-        surface = Surface(outputs[:, :, 0], outputs[:, :, 1:4], outputs[:, :, 4].clamp(*LOG_SCALE))
-        return (surface, features) if with_features else surface
+        return Surface(outputs[:, :, 0], outputs[:, :, 1:4], outputs[:, :, 4].clamp(*LOG_SCALE))

@@ -46,7 +46,6 @@ def surface_run(name: str, data: Path, classes: int, steps: int) -> RunConfig:
         steps=steps,
         lr=4e-3,
         encoder_lr=0.3,
-        average=0.998,
         clip=5.0,
         warmup=0.02,
     )
