@@ -16,6 +16,7 @@ from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.core.heatmaps import decode_peaks
 from pose_kd_ros.datasets.faults import DatasetError, Faults, OnFault
 from pose_kd_ros.pipeline.network import load_network
+from pose_kd_ros.pipeline.people import mean_of_mirrored
 from pose_kd_ros.provenance import write_whole
 
 from .data.coco import PERSON
@@ -108,19 +109,6 @@ def _decoded(
     for (person, crop, _), maps in zip(waiting, mean_of_mirrored(maps_of, images, mirrored)):
         peaks, area = decode_peaks(maps, STRIDE), crop.width * crop.height / crop.scale**2
         yield Found(person, crop.to_full(peaks.points), peaks.scores, area)
-
-
-def mean_of_mirrored(maps_of: MapsOf, images: np.ndarray, mirrored: np.ndarray | None) -> np.ndarray:
-    """Maps of images, averaged with those of the mirrored images mirrored back; mirrored:
-    ``Skeleton.mirrored()``, or None for the maps as they are.
-
-    A map's pixel stands for the middle of its 4 x 4 of the image, so both lie upon each other as they are:
-    the shift by one pixel of public code bases mends a misalignment that is not here.
-    """
-    maps = maps_of(np.ascontiguousarray(images))
-    if mirrored is None:
-        return maps
-    return (maps + maps_of(np.ascontiguousarray(images[..., ::-1]))[:, mirrored, :, ::-1]) / 2
 
 
 def _pckh(found: list[Found], people: People) -> dict[str, float | str]:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from .camera import Camera
+from .pose import from_quaternion, make_pose
 
 # A pattern is named by its first two pixels in ROS, by its second row's in OpenCV.
 BAYER = {
@@ -184,3 +185,9 @@ def info_to_camera(info) -> Camera:
 def to_seconds(stamp) -> float:
     """Return a builtin_interfaces/Time in seconds."""
     return stamp.sec + 1e-9 * stamp.nanosec
+
+
+def decode_pose(position, orientation) -> np.ndarray:
+    """Return (4, 4) of a geometry_msgs position or translation and a quaternion. Raises ValueError."""
+    rotation = from_quaternion([orientation.x, orientation.y, orientation.z, orientation.w])
+    return make_pose(rotation, [position.x, position.y, position.z])

@@ -14,7 +14,6 @@ from ..datasets.bop import BopImage
 from ..datasets.faults import DatasetError, Faults
 from ..pipeline.estimator import Estimator
 from ..pipeline.region import Region, projected_box
-from ..pipeline.regional import RegionalEstimator
 from ..pipeline.solve import Estimates
 from .frame import VISIBLE
 
@@ -29,7 +28,7 @@ class Look(NamedTuple):
 
 
 def run(
-    estimator: Estimator | RegionalEstimator,
+    estimator: Estimator,
     images: Iterable[BopImage],
     faults: Faults | None = None,
     given_boxes: bool = False,

@@ -18,12 +18,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..bundle.find import find_bundle
 from ..bundle.manifest import BundleError
 from ..bundle.store import MANIFEST, sha256
 from ..core.camera import Camera
 from ..datasets.bop.results import BopResult, write_results
 from ..datasets.faults import DatasetError
-from ..pipeline.follow import Follower
+from ..pipeline.follow import ObjectFollower
 from ..provenance import environment
 from ..recordings.bags import Bag, BagError, open_bag
 from ..recordings.images import BagFrame, BagImages, load_camera
@@ -32,7 +33,7 @@ from .console import DAMAGED, OK, REFUSED
 from .frame import Frame
 from .frame_vsd import FrameVsd
 from .frames import frame_of_recording
-from .loading import bundle_facts, find_bundle, load_follower
+from .loading import bundle_facts, load_follower
 from .outcome import OutcomeError, write_summary
 from .progress import Progress, size_of
 from .reports import baseline
@@ -208,7 +209,7 @@ def pictures(
 
 
 def followable(
-    images: BagImages, follower: Follower, progress: Progress, limit: int | None
+    images: BagImages, follower: ObjectFollower, progress: Progress, limit: int | None
 ) -> Iterator[BagFrame]:
     """Yield the images that are to be processed next, with a progress bar. Those that the node would not
     use are counted; where stamps jump back, as in a bag that loops, the tracks are forgotten."""
@@ -236,7 +237,7 @@ def seconds(frame: BagFrame) -> float:
     return whole + 1e-9 * rest
 
 
-def identity(args: argparse.Namespace, follower: Follower, camera: str) -> dict:
+def identity(args: argparse.Namespace, follower: ObjectFollower, camera: str) -> dict:
     """What the lines of a run depend on: a run goes on only where all of it is the same."""
     bundle = follower.estimator.bundle
     return {

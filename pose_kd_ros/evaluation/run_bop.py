@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..bundle.find import find_bundle
 from ..bundle.manifest import BundleError
 from ..bundle.store import MANIFEST, sha256
 from ..core.camera import Camera
@@ -29,7 +30,7 @@ from . import figures, metrics
 from .console import DAMAGED, OK, REFUSED
 from .frame import Frame
 from .frames import Objects, Points, frame_of_image, measured_poses
-from .loading import bundle_facts, find_bundle, load_estimator
+from .loading import bundle_facts, load_estimator
 from .looks import camera_of, run
 from .matching import match_image
 from .outcome import OutcomeError, write_summary

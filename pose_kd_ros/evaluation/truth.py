@@ -21,10 +21,11 @@ import numpy as np
 
 from ..core.object_model import ObjectModel
 from ..core.pose import check_pose, from_quaternion, make_pose
+from ..core.sensor_messages import decode_pose
 from ..recordings.bags import Bag, BagError
 from ..recordings.cdr import decode, nanoseconds
 from ..recordings.images import BagFrame
-from ..recordings.transforms import PoseSeries, Transforms, to_pose
+from ..recordings.transforms import PoseSeries, Transforms
 
 NEAR_NS = 1_000_000  # stamps that differ by less are the same picture's
 STAMPED = "geometry_msgs/msg/PoseStamped"
@@ -134,12 +135,12 @@ def from_topic(topic: str, bag: Bag, names: Names) -> Truth:
 
 
 def _stamped(message, topic: str, names: Names) -> list[TruePose]:
-    return [TruePose(names.id_of(topic), to_pose(message.pose.position, message.pose.orientation))]
+    return [TruePose(names.id_of(topic), decode_pose(message.pose.position, message.pose.orientation))]
 
 
 def _array(message, topic: str, names: Names) -> list[TruePose]:
     key = names.id_of(topic)
-    return [TruePose(key, to_pose(pose.position, pose.orientation)) for pose in message.poses]
+    return [TruePose(key, decode_pose(pose.position, pose.orientation)) for pose in message.poses]
 
 
 def _detections(message, topic: str, names: Names) -> list[TruePose]:
@@ -147,7 +148,7 @@ def _detections(message, topic: str, names: Names) -> list[TruePose]:
     return [
         TruePose(
             names.id_of(result.hypothesis.class_id),
-            to_pose(result.pose.pose.position, result.pose.pose.orientation),
+            decode_pose(result.pose.pose.position, result.pose.pose.orientation),
         )
         for result in best
     ]

@@ -24,11 +24,10 @@ from std_srvs.srv import Trigger
 from ..pipeline.estimator import Estimator
 from ..pipeline.follow import JUMP_S
 from ..pipeline.people import PeopleEstimator
-from ..pipeline.regional import RegionalEstimator
 from . import health, parameters
 from .entry import spin
 from .loading import load_estimator
-from .outputs import Outputs, PeopleOutputs, make_outputs
+from .outputs import Outputs, make_outputs
 from .processing import Processing
 
 SUCCESS, FAILURE, ERROR = (
@@ -43,8 +42,8 @@ class PoseNode(LifecycleNode):
 
     def __init__(self, **kwargs):
         super().__init__("pose_node", **kwargs)
-        self._estimator: Estimator | RegionalEstimator | PeopleEstimator | None = None
-        self._outputs: Outputs | PeopleOutputs | None = None
+        self._estimator: Estimator | PeopleEstimator | None = None
+        self._outputs: Outputs | None = None
         self.processing: Processing | None = None
         self._fault = ""  # why the node is not in the state that was asked of it
         parameters.declare(self)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.pose import between, from_quaternion, inverse, make_pose
+from ..core.pose import between, inverse
+from ..core.sensor_messages import decode_pose
 from .bags import Bag
 from .cdr import decode, nanoseconds
 
@@ -60,7 +61,7 @@ class Transforms:
         for message in bag.readable(topics) if topics else ():
             for one in decode(message).transforms:
                 parent, child = one.header.frame_id.lstrip("/"), one.child_frame_id.lstrip("/")
-                pose = to_pose(one.transform.translation, one.transform.rotation)
+                pose = decode_pose(one.transform.translation, one.transform.rotation)
                 if message.topic.endswith("_static"):
                     made._static[child] = parent, pose
                 else:
@@ -101,9 +102,3 @@ class Transforms:
         parent, series = self._dynamic[frame]
         pose = series.at(stamp_ns)
         return None if pose is None else (parent, pose)
-
-
-def to_pose(position, orientation) -> np.ndarray:
-    """Return (4, 4) of a geometry_msgs position or translation and a quaternion. Raises ValueError."""
-    rotation = from_quaternion([orientation.x, orientation.y, orientation.z, orientation.w])
-    return make_pose(rotation, [position.x, position.y, position.z])

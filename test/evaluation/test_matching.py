@@ -12,7 +12,7 @@ from pose_kd_ros.datasets.bop import BopImage, BopInstance
 from pose_kd_ros.evaluation.matching import cut, match_image, rescored
 from pose_kd_ros.evaluation.metrics import add_recalls, false_alarm_scores, figures
 from pose_kd_ros.pipeline.confidence import evidence
-from pose_kd_ros.pipeline.estimator import ObjectPose
+from pose_kd_ros.pipeline.solve import ObjectPose
 
 K = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
 MODEL = ObjectModel(1, "box", 0.1, np.zeros(3), np.full(3, 0.0577), box_corners((0, 0, 0), (0.0577,) * 3))

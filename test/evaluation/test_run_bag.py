@@ -33,7 +33,7 @@ from pose_kd_ros.evaluation.__main__ import main
 from pose_kd_ros.evaluation.frame import TIMES
 from pose_kd_ros.evaluation.loading import load_follower
 from pose_kd_ros.evaluation.shapes import BOX_FACES
-from pose_kd_ros.pipeline.follow import Follower
+from pose_kd_ros.pipeline.follow import ObjectFollower
 from pose_kd_ros.recordings.bags import open_bag
 from standalone.bag_writer import Pinhole, write_bag
 
@@ -164,7 +164,7 @@ def test_a_truncated_recording_is_evaluated_up_to_the_cut(bag, bundle, tmp_path,
 def test_refusals_say_why(bag, bundle, tmp_path, capsys):
     for arguments, text in [
         ((tmp_path / "none", "--bundle", bundle), "No recording at"),
-        ((bag, "--bundle", "nothing"), "bundle 'nothing': neither a folder nor one of the installed cube"),
+        ((bag, "--bundle", "nothing"), "bundle: wanted a folder or one of the installed cube"),
         ((bag, "--bundle", bundle, "--truth", "tf:ball"), "'ball' is none of the objects"),
         ((bag, "--bundle", bundle, "--object", "ball"), "--object: wanted NAME=ID"),
         ((bag, "--bundle", bundle, "--mesh", "7=box"), "--mesh: wanted ID=box with an ID of 1, 2"),
@@ -271,7 +271,7 @@ def test_a_restored_follower_goes_on_with_the_same_bits(bundle, bag):
     with open_bag(bag) as recording:
         for index, frame in enumerate(BagImages(recording).frames()):
             if index == 4:
-                part = Follower(part.estimator, Tracker(part.estimator.objects))
+                part = ObjectFollower(part.estimator, Tracker(part.estimator.objects))
                 part.restore(json.loads(json.dumps(state)))
             results = [f.process(run_bag.seconds(frame), frame.image, frame.camera) for f in (whole, part)]
             state = part.state()

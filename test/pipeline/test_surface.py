@@ -10,7 +10,7 @@ from pose_kd_ros.pipeline.families import make_estimator
 from pose_kd_ros.pipeline.region import Region, projected_box
 from pose_kd_ros.pipeline.surface import decode_surface
 from test.bundle.test_bundle import manifest
-from test.pipeline.test_estimator import BENT, FISHEYE, MODEL, PINHOLE, POSE, SECOND, Oracle, estimator
+from test.pipeline.test_keypoint import BENT, FISHEYE, MODEL, PINHOLE, POSE, SECOND, Oracle, estimator
 from test.pipeline.test_regional import seen_points
 
 SPEC = InputSpec(128, 480, 32, 1.25, "rgb", [0.0] * 3, [1.0] * 3)

@@ -13,7 +13,7 @@ from pose_kd_ros.datasets.faults import DatasetError
 from pose_kd_ros.evaluation.matching import ObjectMatches, cut
 from pose_kd_ros.evaluation.metrics import figures
 from pose_kd_ros.pipeline.confidence import confidence
-from pose_kd_ros.pipeline.estimator import Estimates, ObjectPose
+from pose_kd_ros.pipeline.solve import Estimates, ObjectPose
 from training.data.objects import load_objects
 from training.evaluate import (
     LOWEST_SCORE,

@@ -1,4 +1,4 @@
-"""Tracks to messages: detections, frames, markers, class table, status.
+"""Tracks and pixels to messages: detections, frames, markers, class table, status, images.
 
 Convention: a pose is T_camera_object, metres, the object's origin in the image's optical frame (x right, y
 down, z forward); quaternions are x, y, z, w; a covariance is row-major over (x, y, z, rotation about x, y,
@@ -8,10 +8,12 @@ z).
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 
 import numpy as np
 from geometry_msgs.msg import Point, Pose, TransformStamped
+from sensor_msgs.msg import Image
 from std_msgs.msg import ColorRGBA, Header, String
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3D, Detection3DArray, LabelInfo, ObjectHypothesisWithPose, VisionClass
@@ -52,7 +54,7 @@ def frame_name(model: ObjectModel, prefix: str) -> str:
     return prefix + model.name.replace(" ", "_").lstrip("/")
 
 
-def to_pose(matrix: np.ndarray) -> Pose:
+def encode_pose(matrix: np.ndarray) -> Pose:
     """Return a (4, 4) transform as geometry_msgs/Pose."""
     pose = Pose()
     pose.position.x, pose.position.y, pose.position.z = (float(v) for v in matrix[:3, 3])
@@ -61,6 +63,19 @@ def to_pose(matrix: np.ndarray) -> Pose:
         float(v) for v in quaternion
     )
     return pose
+
+
+def array_to_image(array: np.ndarray, encoding: str, header) -> Image:
+    """Return pixels (H, W[, C]) as an Image message in this machine's byte order.
+
+    Assigning an array to ``data`` takes 75 ms at 640x480 or fails; filling the message's own takes 0.02 ms.
+    """
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    message = Image(header=header, encoding=encoding, height=array.shape[0], width=array.shape[1])
+    message.step = array.strides[0]
+    message.is_bigendian = int(sys.byteorder == "big")
+    message.data.frombytes(memoryview(array.view(np.uint8).reshape(-1)))
+    return message
 
 
 def box_pose(matrix: np.ndarray, model: ObjectModel) -> np.ndarray:
@@ -76,10 +91,10 @@ def to_detection(track, model: ObjectModel, header: Header) -> Detection3D:
     detection = Detection3D(header=header, id=str(track.id))
     result = ObjectHypothesisWithPose()
     result.hypothesis.class_id, result.hypothesis.score = model.name, float(track.score)
-    result.pose.pose = to_pose(track.pose)
+    result.pose.pose = encode_pose(track.pose)
     result.pose.covariance = np.asarray(track.covariance, float).reshape(36)
     detection.results = [result]
-    detection.bbox.center = to_pose(box_pose(track.pose, model))
+    detection.bbox.center = encode_pose(box_pose(track.pose, model))
     size = detection.bbox.size
     size.x, size.y, size.z = (float(v) for v in model.box_size)
     return detection
@@ -97,7 +112,7 @@ def to_tf(tracks, children: list[str], header: Header) -> TFMessage:
     transforms = []
     for track, child in zip(tracks, children):
         message = TransformStamped(header=header, child_frame_id=child)
-        pose, to = to_pose(track.pose), message.transform
+        pose, to = encode_pose(track.pose), message.transform
         to.translation.x, to.translation.y, to.translation.z = (
             pose.position.x,
             pose.position.y,
@@ -133,7 +148,7 @@ class MarkerBoard:
 
 def _box(track, model: ObjectModel, header: Header) -> Marker:
     marker = Marker(header=header, ns="box", id=track.id, type=Marker.CUBE, action=Marker.ADD)
-    marker.pose = to_pose(box_pose(track.pose, model))
+    marker.pose = encode_pose(box_pose(track.pose, model))
     marker.scale.x, marker.scale.y, marker.scale.z = (float(v) for v in model.box_size)
     marker.color = ColorRGBA(r=0.1, g=0.8, b=0.3, a=0.4)
     return marker
@@ -141,7 +156,7 @@ def _box(track, model: ObjectModel, header: Header) -> Marker:
 
 def _axes(track, model: ObjectModel, header: Header) -> Marker:
     marker = Marker(header=header, ns="axes", id=track.id, type=Marker.LINE_LIST, action=Marker.ADD)
-    marker.pose = to_pose(track.pose)
+    marker.pose = encode_pose(track.pose)
     marker.scale.x = model.diameter / 40
     for axis in AXES:
         x, y, z = (a * model.diameter * 0.75 for a in axis)

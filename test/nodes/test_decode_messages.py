@@ -17,7 +17,8 @@ from pose_kd_ros.core.sensor_messages import (
     info_to_camera,
 )
 from pose_kd_ros.nodes.cameras import CameraLatch
-from pose_kd_ros.nodes.conversions import array_to_image, image_to_rgb, to_regions
+from pose_kd_ros.nodes.decode_messages import decode_regions, image_to_rgb
+from pose_kd_ros.nodes.encode_messages import array_to_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 GREY = cv2.cvtColor(RGB, cv2.COLOR_RGB2GRAY)
@@ -255,7 +256,7 @@ def test_boxes_become_regions_unless_their_class_is_not_ours():
         detection(None, 50.0, 50.0, 10.0, 10.0),
         detection("cube", 1.0, 1.0, 0.0, 4.0),
     ]
-    regions = to_regions(Detection2DArray(detections=boxes), {"cube": 7})
+    regions = decode_regions(Detection2DArray(detections=boxes), {"cube": 7})
     assert [r.object_id for r in regions] == [7, None]
     np.testing.assert_array_equal(regions[0].box, [6, 17, 14, 23])
 
@@ -265,5 +266,5 @@ def test_boxes_become_regions_unless_their_class_is_not_ours():
 )
 def test_a_box_that_makes_no_region_is_refused_rather_than_the_worker_s_end(box):
     with pytest.raises(UnusableMessage, match="regions: region: box wants finite x0 < x1") as refusal:
-        to_regions(Detection2DArray(detections=[detection("cube", *box)]), {"cube": 7})
+        decode_regions(Detection2DArray(detections=[detection("cube", *box)]), {"cube": 7})
     assert refusal.value.reason == "regions"

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 from pose_kd_ros.core.object_model import ObjectModel, box_corners
-from pose_kd_ros.nodes.messages import FrameNames, to_object_table
+from pose_kd_ros.nodes.encode_messages import FrameNames, to_object_table
 
 MODEL = ObjectModel(3, "red ball", 0.1, np.zeros(3), np.full(3, 0.05), box_corners((0, 0, 0), (0.05,) * 3))
 

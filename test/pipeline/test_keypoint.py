@@ -17,7 +17,7 @@ from pose_kd_ros.core.object_model import ObjectModel, box_corners
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose, transform
 from pose_kd_ros.core.predictions import LocalPredictions
 from pose_kd_ros.pipeline.confidence import confidence, evidence, highest_confidence
-from pose_kd_ros.pipeline.estimator import Estimator
+from pose_kd_ros.pipeline.keypoint import KeypointEstimator
 from pose_kd_ros.pipeline.region import Region, projected_box
 from test.bundle.test_bundle import manifest
 
@@ -71,7 +71,7 @@ class Oracle:
 
 def estimator(oracle, **options):
     spec = InputSpec(256, 640, 64, 1.5, "rgb", [0.0] * 3, [1.0] * 3)
-    return Estimator(Bundle(None, manifest(input=spec), (MODEL,)), oracle, **options)
+    return KeypointEstimator(Bundle(None, manifest(input=spec), (MODEL,)), oracle, **options)
 
 
 @pytest.mark.parametrize("camera", [PINHOLE, BENT, FISHEYE], ids=["pinhole", "plumb_bob", "equidistant"])
@@ -153,7 +153,7 @@ def test_votes_that_shrink_are_spread_to_the_true_size():
     without = estimator(oracle)
     decode = dataclasses.replace(without.bundle.manifest.decode, vote_scale={"1": 0.94})
     changed = dataclasses.replace(without.bundle.manifest, decode=decode)
-    scaled = Estimator(dataclasses.replace(without.bundle, manifest=changed), oracle)
+    scaled = KeypointEstimator(dataclasses.replace(without.bundle, manifest=changed), oracle)
     far, right = (e.estimate(oracle.image(), PINHOLE).poses[0].pose[2, 3] for e in (without, scaled))
     assert far == pytest.approx(POSE[2, 3] / 0.94, rel=0.01) and right == pytest.approx(POSE[2, 3], rel=2e-3)
     larger = scaled.scaled({1: 2.0}).estimate(oracle.image(), PINHOLE).poses[0].pose[2, 3]
@@ -197,7 +197,7 @@ def test_groups_that_cannot_reach_the_threshold_are_not_solved(monkeypatch):
     oracle = Oracle(PINHOLE, [POSE])
     region = Region(projected_box(POSE, MODEL, PINHOLE), 1)
     hopeless = estimator(oracle, pose_score=0.96)  # the oracle's class score is 0.95
-    monkeypatch.setattr("pose_kd_ros.pipeline.estimator.solve", None)
+    monkeypatch.setattr("pose_kd_ros.pipeline.keypoint.solve", None)
     assert hopeless.estimate(oracle.image(), PINHOLE, [region], search=False).poses == []
 
 
