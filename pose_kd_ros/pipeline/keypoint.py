@@ -13,7 +13,7 @@ from .decode import decode_cells, group_cells, voted_boxes
 from .estimator import ANSWERS, CropEstimator
 from .network import Network
 from .preprocess import crop_about, network_input
-from .region import Region, overlap
+from .region import Places, Region, overlap
 from .solve import (
     MOST_SCATTER,
     SAME_OBJECT,
@@ -47,6 +47,11 @@ class KeypointEstimator(CropEstimator):
         self.spread = np.array([1 / vote_scale.get(str(model.id), 1.0) for model in self.order])
         self.strides, self.zoom = bundle.manifest.network.strides, zoom
         self.search_size = search_size or self.spec.search_size
+
+    def places(self, image: np.ndarray, camera: Camera) -> Places:
+        """Return where to look in an image, as a locator of another bundle."""
+        found = self.estimate(image, camera)
+        return Places([Region(pose.box, pose.object_id) for pose in found.poses], found.stages_ms)
 
     def _search(self, image, camera, known: list[ObjectPose], watch: Stopwatch) -> list[ObjectPose]:
         """Whole frame at low resolution, then a zoomed look at each object that is not known yet.

@@ -31,6 +31,14 @@ class Region:
         object.__setattr__(self, "box", box)
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where a search has found objects, likeliest first, and the milliseconds of its stages."""
+
+    regions: list[Region]
+    stages_ms: dict[str, float]
+
+
 def projected_box(pose: np.ndarray, model: ObjectModel, camera: Camera) -> np.ndarray | None:
     """Return the box (x0, y0, x1, y1) about the object's projected box corners in raw pixels, None if it
     leaves the view: a corner behind the camera, or no overlap with the image."""

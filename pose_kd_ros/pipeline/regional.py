@@ -7,6 +7,7 @@ Where to look comes from a keypoint bundle (the locator), from the node's region
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -21,8 +22,8 @@ from ..core.surface import BITS, SurfaceCodes, codes_of
 from .estimator import ANSWERS, CropEstimator
 from .network import Network
 from .preprocess import crop_about, in_full_image, network_input
-from .region import Region, overlap
-from .solve import SAME_OBJECT, Estimates, ObjectPose, Stopwatch, solve, with_track
+from .region import Places, Region, overlap
+from .solve import SAME_OBJECT, ObjectPose, Stopwatch, solve, with_track
 from .surface import SurfaceSearch, decode_surface
 
 LEAST_BITS = (
@@ -32,15 +33,16 @@ UNSURE = 0.1  # a bit this close to a half says nothing, and ends what the pixel
 MOST_PIXELS = (
     2000  # correspondences that are solved; more cost time and change the pose by less than its noise
 )
+MOST_LOOKS, SAME_PLACE = 3, 0.8  # overlap of a pose's box with where it was looked for that ends the looks
 ERROR = {"dense": 0.015, "heatmap": 0.02, "surface": 0.02}  # inlier threshold over the crop's height
 
 
 class Locator(Protocol):
-    """What finds the objects of a frame roughly; its poses' boxes are looked at closely."""
+    """What finds the objects of a frame roughly, so that they can be looked at closely."""
 
     objects: dict[int, ObjectModel]
 
-    def estimate(self, image: np.ndarray, camera: Camera) -> Estimates: ...
+    def places(self, image: np.ndarray, camera: Camera) -> Places: ...
 
     def scaled(self, factors: Mapping[int, float]) -> Locator: ...
 
@@ -68,7 +70,7 @@ class RegionalEstimator(CropEstimator):
         coded = bundle.objects if self.family == "dense" else ()
         self.surfaces = {model.id: bundle.surface(model.id) for model in coded}
         if locator is None and self.family == "surface":
-            locator = SurfaceSearch(bundle, network, bundle.objects, self.cell_score)
+            locator = SurfaceSearch(bundle, network, bundle.objects)
         self.locator = locator
         if locator is not None and not self.objects.keys() & locator.objects.keys():
             ours, theirs = sorted(self.objects), sorted(locator.objects)
@@ -85,20 +87,34 @@ class RegionalEstimator(CropEstimator):
         """Ask the locator where to look, if there is one."""
         if self.locator is None:
             return []
-        located = self.locator.estimate(image, camera)
+        located = self.locator.places(image, camera)
         for stage, spent in located.stages_ms.items():
             watch.stages_ms[f"locate_{stage}"] = spent
         watch.restart()
-        places = [
-            place
-            for place in located.poses
-            if place.object_id in self.objects and all(overlap(place.box, k.box) < SAME_OBJECT for k in known)
+        regions = [
+            region
+            for region in located.regions
+            if region.object_id in self.objects
+            and all(overlap(region.box, k.box) < SAME_OBJECT for k in known)
         ]
-        regions = [Region(place.box, place.object_id) for place in places]
         return [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
 
     def _look_at(self, image, camera: Camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
-        """The pose in a zoomed crop, if its box overlaps the region's."""
+        """Return the pose in a zoomed crop about the region; where its box lies elsewhere, look there again.
+
+        A box that shows a part of the object, or is far too large, gives a poor pose, but a better box.
+        """
+        found: list[ObjectPose] = []
+        for _ in range(MOST_LOOKS):
+            looked = self._look_once(image, camera, region, watch)
+            found = looked or found
+            if not looked or overlap(looked[0].box, region.box) >= SAME_PLACE:
+                break
+            region = replace(region, box=looked[0].box)
+        return found
+
+    def _look_once(self, image, camera: Camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
+        """Return the pose in a zoomed crop, if its box overlaps the region's."""
         crop = crop_about(region.box, self.spec)
         pixels = network_input(image, crop, self.spec)
         watch.lap("preprocess")
