@@ -25,13 +25,11 @@ from .region import Region, overlap
 from .solve import SAME_OBJECT, Estimates, ObjectPose, Stopwatch, solve, with_track
 from .surface import SurfaceSearch, decode_surface
 
-LEAST_BITS = (
-    4  # pixels that are not sure of so many are left out: they know a sixteenth of the surface, or less
-)
+# Pixels that are sure of fewer bits are left out: they narrow the surface down to a sixteenth at most.
+LEAST_BITS = 4
 UNSURE = 0.1  # a bit this close to a half says nothing, and ends what the pixel knows
-MOST_PIXELS = (
-    2000  # correspondences that are solved; more cost time and change the pose by less than its noise
-)
+# Correspondences that are solved; more cost time and change the pose by less than its noise.
+MOST_PIXELS = 2000
 ERROR = {"dense": 0.015, "heatmap": 0.02, "surface": 0.02}  # inlier threshold over the crop's height
 
 
