@@ -55,7 +55,7 @@ TAIL = 4096  # bytes: cameras pad their JPEG files with zeros
 class UnusableMessage(ValueError):
     """A message that cannot be used; the text says what was found and what was wanted.
 
-    reason: a word to count by.
+    reason: one word, by which they are counted.
     """
 
     def __init__(self, reason: str, text: str):
@@ -75,7 +75,7 @@ def image_to_array(message) -> np.ndarray:
     if height == 0 or width == 0 or step < used or len(message.data) < height * step:
         raise UnusableMessage(
             "image_size",
-            f"image: {width}x{height} {message.encoding} wants step >= {used} and "
+            f"image: {width}x{height} {message.encoding}: wanted step >= {used} and "
             f"{height} x step bytes, found step {step} and {len(message.data)} bytes",
         )
     rows = np.frombuffer(message.data, np.uint8, height * step).reshape(height, step)[:, :used]
@@ -90,10 +90,10 @@ def image_to_rgb(message) -> np.ndarray:
     encoding = message.encoding
     if encoding in DEPTH:
         raise UnusableMessage(
-            "encoding", f"image encoding {encoding!r} is depth; the image topic wants colour or grey"
+            "encoding", f"image encoding: wanted colour or grey, found {encoding!r}, which is depth"
         )
     if encoding not in LAYOUTS:
-        raise UnusableMessage("encoding", f"image encoding {encoding!r}: wanted one of {KNOWN}")
+        raise UnusableMessage("encoding", f"image encoding: wanted one of {KNOWN}, found {encoding!r}")
     array = image_to_array(message)
     if encoding in BAYER or encoding in YUV:
         return cv2.cvtColor(np.ascontiguousarray(array), {**BAYER, **YUV}[encoding])
@@ -113,7 +113,7 @@ def to_rgb(image: np.ndarray, encoding: str = "rgb8") -> np.ndarray:
     if encoding == "rgb8":
         return image
     if encoding not in codes:
-        raise ValueError(f"image encoding {encoding!r}: wanted one of {['rgb8', *codes]}")
+        raise ValueError(f"image encoding: wanted one of {['rgb8', *codes]}, found {encoding!r}")
     return cv2.cvtColor(image, codes[encoding])
 
 
@@ -163,16 +163,16 @@ def info_to_camera(info) -> Camera:
     if coefficients.any() and info.distortion_model not in NAMES:
         raise UnusableMessage(
             "distortion_model",
-            f"camera_info: distortion model {info.distortion_model!r}, wanted "
-            f"one of {', '.join(name for name in NAMES if name)}, or rectify the image and empty D",
+            f"camera_info: distortion model: wanted one of {', '.join(name for name in NAMES if name)}, "
+            f"found {info.distortion_model!r}; or rectify the image and empty D",
         )
     if max(info.binning_x, info.binning_y) > 1 or (
         info.roi.width and (info.roi.width, info.roi.height) != (info.width, info.height)
     ):
         raise UnusableMessage(
             "binning",
-            f"camera_info: binning {info.binning_x}x{info.binning_y} and region of "
-            f"interest {info.roi.width}x{info.roi.height} are not supported; wanted the full sensor",
+            f"camera_info: wanted the full sensor, found binning {info.binning_x}x{info.binning_y} and a "
+            f"region of interest of {info.roi.width}x{info.roi.height}",
         )
     try:
         if not coefficients.any():  # an ideal pinhole, whatever the model is called

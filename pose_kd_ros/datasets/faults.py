@@ -30,11 +30,11 @@ class Faults:
 
     def __init__(self, on_fault: OnFault = "refuse") -> None:
         if on_fault not in ("refuse", "skip"):
-            raise ValueError(f"faults: wants refuse or skip, got {on_fault!r}")
+            raise ValueError(f"faults: wanted refuse or skip, found {on_fault!r}")
         self.on_fault, self.kinds, self._handed_on = on_fault, {}, 0
 
     def add(self, error: DatasetError) -> None:
-        """Raise ``error``, or take note of it: whoever calls goes on without that image."""
+        """Raise ``error``, or record it: the caller then goes on without that image."""
         if self.on_fault == "refuse":
             raise error
         if str(error) not in self.kinds:

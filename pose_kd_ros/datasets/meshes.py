@@ -35,7 +35,7 @@ def load_ply_vertices(path: Path) -> np.ndarray:
     head, mark, body = data.partition(b"end_header\n")
     lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
     if not mark or lines[0] != ["ply"]:
-        raise DatasetError(f"{path}: not a ply file (no header)")
+        raise DatasetError(f"{path}: wanted a ply file, found no header")
     form = next((line[1] for line in lines if line[:1] == ["format"]), "none")
     count, columns = _ply_vertex_layout(path, lines)
     names = [name for name, _ in columns]
@@ -46,7 +46,7 @@ def load_ply_vertices(path: Path) -> np.ndarray:
     else:
         order = {"binary_little_endian": "<", "binary_big_endian": ">"}.get(form)
         if order is None:
-            raise DatasetError(f"{path}: format: wants ascii or binary, got {form!r}")
+            raise DatasetError(f"{path}: format: wanted ascii or binary, found {form!r}")
         kind = np.dtype([(name, order + _PLY_TYPES[t]) for name, t in columns])
         _check_ply_size(path, count, len(body) // kind.itemsize)
         record = np.frombuffer(body, kind, count)
@@ -56,30 +56,30 @@ def load_ply_vertices(path: Path) -> np.ndarray:
 
 def _check_ply_size(path: Path, wanted: int, found: int) -> None:
     if found < wanted:
-        raise DatasetError(f"{path}: vertex: the header promises {wanted}, the file holds {found}")
+        raise DatasetError(f"{path}: vertex: wanted {wanted} as the header says, found {found}")
 
 
 def _ply_vertex_layout(path: Path, lines: list[list[str]]) -> tuple[int, list[tuple[str, str]]]:
     elements = [k for k, line in enumerate(lines) if line[:1] == ["element"]]
     if not elements or lines[elements[0]][1] != "vertex":
-        raise DatasetError(f"{path}: element: wants vertex first")
+        raise DatasetError(f"{path}: element: wanted vertex first, found {[lines[k][1] for k in elements]}")
     end = elements[1] if len(elements) > 1 else len(lines)
     columns = [(line[2], line[1]) for line in lines[elements[0] + 1 : end] if line[:1] == ["property"]]
     for axis in "xyz":
         if axis not in dict(columns):
-            raise DatasetError(f"{path}: vertex has no property {axis}")
+            raise DatasetError(f"{path}: vertex: wanted a property {axis}, found {', '.join(dict(columns))}")
     return int(lines[elements[0]][2]), columns
 
 
 def load_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (V, 3), metres, and triangles (F, 3) of a mesh
-    in millimetres; DatasetError where it has none."""
+    """Vertices (V, 3), metres, and triangles (F, 3) of a mesh in millimetres;
+    DatasetError where it has none."""
     if not Path(path).is_file():
         raise DatasetError(f"{path}: no such file")
     mesh = import_open3d().io.read_triangle_mesh(str(path))
     vertices, triangles = np.asarray(mesh.vertices), np.asarray(mesh.triangles)
     if not len(triangles):
-        raise DatasetError(f"{path}: wants triangles for VSD, found {len(vertices)} points without")
+        raise DatasetError(f"{path}: wanted triangles, found {len(vertices)} points without")
     return vertices * METRES, triangles
 
 

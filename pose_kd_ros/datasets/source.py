@@ -39,7 +39,7 @@ class Source:
             raise DatasetError(f"{self}: cannot be read: {error.strerror}", kind) from error
         if len(data) < self.size or not data:
             wanted = self.size if self.size > 0 else "some"
-            raise DatasetError(f"{self}: wants {wanted} bytes, got {len(data)}: truncated", kind)
+            raise DatasetError(f"{self}: wanted {wanted} bytes, found {len(data)}: truncated", kind)
         return data
 
 
@@ -50,8 +50,7 @@ def decoded(source: Source, flag: int, kind: str) -> np.ndarray:
     """
     data = source.read(kind)
     if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-1024:]:
-        found = "a JPEG without its end: truncated"
-        raise DatasetError(f"{source}: cannot be decoded as an image: {found}", kind)
+        raise DatasetError(f"{source}: wanted an image, found a JPEG without its end: truncated", kind)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error as error:  # a header that promises more pixels than OpenCV accepts
@@ -89,17 +88,17 @@ def _entries(source: Source) -> dict[str, Any]:
 def run_lengths(entry: Any, where: str) -> np.ndarray:
     """COCO's uncompressed run lengths -> (H, W) bool: runs of 0 and 1 in turn, 0 first, column by column.
 
-    Convention: {"counts": [1, 2, 1], "size": [2, 2]} -> [[0, 1],
-    [1, 0]]. DatasetError where the runs do not add up to the size.
+    Convention: {"counts": [1, 2, 1], "size": [2, 2]} -> [[0, 1], [1, 0]]. DatasetError where the
+    runs do not add up to the size.
     """
     height, width = (int(n) for n in numbers(entry, "size", 2, where))
     counts = field(entry, "counts", where)
     if not isinstance(counts, list):
-        raise DatasetError(f"{where}: counts: wants a list of run lengths, got {type(counts).__name__}")
+        raise DatasetError(f"{where}: counts: wanted a list of run lengths, found {type(counts).__name__}")
     runs = numbers(entry, "counts", len(counts), where).astype(np.int64)
     if min(height, width) < 1 or (runs < 0).any() or runs.sum() != height * width:
         raise DatasetError(
-            f"{where}: counts: wants runs of {height * width} pixels in all ({height} x {width}), "
-            f"got {runs.sum()}"
+            f"{where}: counts: wanted runs of {height * width} pixels in all ({height} x {width}), "
+            f"found {runs.sum()}"
         )
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T

@@ -31,13 +31,13 @@ def read_json(path: Path) -> Any:
 
 def as_object(found: Any, where: object) -> dict:
     if not isinstance(found, dict):
-        raise DatasetError(f"{where}: wants an object with one entry a number, got {type(found).__name__}")
+        raise DatasetError(f"{where}: wanted an object with one entry a number, found {type(found).__name__}")
     return found
 
 
 def as_list(found: Any, where: object) -> list:
     if not isinstance(found, list):
-        raise DatasetError(f"{where}: wants a list, got {type(found).__name__}")
+        raise DatasetError(f"{where}: wanted a list, found {type(found).__name__}")
     return found
 
 
@@ -53,9 +53,9 @@ def numbers(entry: Any, name: str, count: int, where: object) -> np.ndarray:
     try:
         found = np.array(value, np.float64).reshape(-1)
     except (TypeError, ValueError):
-        raise DatasetError(f"{where}: {name}: wants {count} numbers, got {value!r}") from None
+        raise DatasetError(f"{where}: {name}: wanted {count} numbers, found {value!r}") from None
     if len(found) != count or not np.isfinite(found).all():
-        raise DatasetError(f"{where}: {name}: wants {count} finite numbers, got {value!r}")
+        raise DatasetError(f"{where}: {name}: wanted {count} finite numbers, found {value!r}")
     return found
 
 
@@ -76,7 +76,7 @@ def nearest_rotation(matrix: np.ndarray, where: str) -> np.ndarray:
     off = np.abs(nearest - matrix).max()
     if np.linalg.det(nearest) < 0 or off > _ROTATION_TOLERANCE:
         raise DatasetError(
-            f"{where}: wants a rotation, got {matrix.tolist()} ({off:.2g} from orthogonal, "
+            f"{where}: wanted a rotation, found {matrix.tolist()} ({off:.2g} from orthogonal, "
             f"determinant {np.linalg.det(matrix):.3g})"
         )
     return nearest

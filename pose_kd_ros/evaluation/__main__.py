@@ -4,7 +4,7 @@
     evaluate --bop FOLDER --bundle B   a BOP data set
     evaluate score ...                 any results file in BOP's format
     evaluate compare BUNDLE ...        bundles beside each other
-    evaluate report OUT                the page of an evaluation, anew
+    evaluate report OUT                write the page of an evaluation again
 
 `evaluate BAG --help`, `evaluate --bop FOLDER --help`, `evaluate score --help` and so on tell the options of
 each. With ROS it is `ros2 run pose_kd_ros evaluate`, without `python -m pose_kd_ros.evaluation`.

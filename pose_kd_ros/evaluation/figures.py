@@ -109,7 +109,7 @@ def nearest_representative(estimate: np.ndarray, true: np.ndarray, model: Object
 def id_switches(frames: Sequence[Frame]) -> int:
     """How often a true instance is found by another track than the last time it was found.
 
-    Instances are told apart by their order in the truth, object by object.
+    Instances are identified by their order in the truth, object by object.
     """
     last: dict[tuple[int, int], int] = {}
     switches = 0
@@ -128,8 +128,8 @@ def id_switches(frames: Sequence[Frame]) -> int:
 def blind_figures(frames: Sequence[Frame]) -> dict:
     """What can be said without truth.
 
-    found_rate: share of frames with a measured pose. consistency_px: median distance of a box's corners
-    from where the track expected them. edge_px, edge_agreement: of the outline, where a mesh was given.
+    found_rate: share of frames with a measured pose. consistency_px: median distance of a box's corners from
+    where the track expected them. edge_px, edge_agreement: of the outline, where a mesh was given.
     """
     found = [frame.measured_estimates for frame in frames]
     every = [estimate for estimates in found for estimate in estimates]
@@ -159,8 +159,8 @@ def quantile(values: Sequence[float], per_cent: float) -> float:
 
 
 def track_figures(frames: Sequence[Frame], objects: Objects) -> dict:
-    """tracks: ids that were given. tracks_lost: given up while the recording ran. jitter_...: see
-    ``jitter``; of the errors where there is truth, so that motion does not count."""
+    """tracks: ids that were given. tracks_lost: given up while the recording ran. jitter_...: see ``jitter``;
+    of the errors where there is truth, so that motion does not count."""
     states = {(one.track_id, one.state) for frame in frames for one in frame.estimates}
     shifts, turns = [np.zeros(0)], [np.zeros(0)]
     for poses in triples(frames, objects):
@@ -210,7 +210,8 @@ def jitter(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scatter (1,) in metres and (1,) in radians of three successive poses (3, 4, 4) about even motion.
 
     The length of the second difference over the root of 6: of independent noise its root mean square is the
-    noise's, and even motion adds nothing. Convention: 0, 3 and 0 mm along one axis give 6 / 2.449 = 2.449 mm.
+    noise's, and even motion adds nothing.
+    Convention: 0, 3 and 0 mm along one axis give 6 / 2.449 = 2.449 mm.
     """
     places, turns = poses[:, :3, 3], poses[:, :3, :3]
     steps = [to_rotation_vector(first.T @ second) for first, second in itertools.pairwise(turns)]

@@ -121,8 +121,8 @@ class TrueInstance(Record):
 class PoseError(Record):
     """How far a true instance's estimate is off; None without one.
 
-    truth, estimate: places in the frame's lists. ``_d``: over the diameter. mspd_px: pixels of the image as
-    it is, not of one 640 wide.
+    truth, estimate: places in the frame's lists. ``_d``: over the diameter. mspd_px: pixels of the image
+    as it is, not of one 640 wide.
     """
 
     object_id: int
@@ -143,7 +143,7 @@ class Frame(Record):
     number: from 0. stamp_ns: of its header, 0 in data sets. camera: the recording's frame, or scene and image
     ("000002/000003"). K: (3, 3) px. judged: whether its true poses are known. errors: in the order of
     ``truth``. vsd: errors (E, G, T) between measured estimates and true poses by object id, see ``vsd``, or
-    depth_fault: why there are none; both None where nobody asked for depth.
+    depth_fault: why there are none; both None without ``--depth``.
     """
 
     number: int = field(metadata={"key": "frame"})

@@ -32,7 +32,7 @@ class FrameVsd:
         """bag: as ``DepthImages`` wants it. shapes: what --mesh says; objects without are left out. Raises
         BagError: no such topic, no shape at all, no open3d."""
         if not shapes:
-            raise BagError("--depth: VSD renders the objects: wanted --mesh, too")
+            raise BagError("--depth: wanted --mesh, too, found none: VSD renders the objects")
         try:
             caster = Caster({key: (shape.vertices, triangles(shape.faces)) for key, shape in shapes.items()})
         except DatasetError as error:

@@ -64,8 +64,8 @@ def frame_of_recording(
 
 
 def frame_of_image(number: int, look: Look, objects: Objects, points: Points) -> Frame:
-    """Return the frame of an image of a data set. Instances of objects that the bundle does not know are left
-    out."""
+    """Return the frame of an image of a data set. Instances of objects that the
+    bundle does not know are left out."""
     image, camera = look.image, look.camera
     frame = Frame(
         number,

@@ -15,13 +15,13 @@ from .progress import size_of
 
 
 def load_follower(name: str, scale: float = 1.0) -> ObjectFollower:
-    """Return the pipeline of a bundle that looks for objects by itself, or where its locator tells it to; as
-    ``load_estimator``."""
+    """Return the pipeline of a bundle that looks for objects by itself, or where its locator
+    tells it to; as ``load_estimator``."""
     estimator = load_estimator(name, scale)
     if estimator.bundle.manifest.looks_where_told:
         raise BundleError(
-            f"bundle {name}: of the {estimator.bundle.manifest.family} family, which looks where it is told: "
-            "export it with --locator"
+            f"bundle {name}: wanted one that searches, found one of the {estimator.bundle.manifest.family} "
+            "family, which looks where it is told: export it with --locator"
         )
     return ObjectFollower(estimator, Tracker(estimator.objects))
 
@@ -35,7 +35,7 @@ def load_estimator(name: str, scale: float = 1.0) -> Estimator:
     cv2.setNumThreads(1)
     estimator = open_estimator(name)
     if isinstance(estimator, PeopleEstimator):
-        raise BundleError(f"bundle {name}: shows people; wanted one of objects, whose poses can be compared")
+        raise BundleError(f"bundle {name}: wanted one of objects, found one for people, who have no poses")
     return estimator.scaled(dict.fromkeys(estimator.objects, scale))
 
 

@@ -35,8 +35,8 @@ def run(
 ) -> Iterator[Look]:
     """Look at every image, from decoded file to poses: whole frame, no hints.
 
-    faults: told of pictures that cannot be read; without it DatasetError is raised. given_boxes: look
-    in the true boxes instead, as one who was told where the objects are; figures of such runs say so.
+    faults: records images that cannot be read; without it DatasetError is raised. given_boxes: look in the
+    true boxes instead, as one who was told where the objects are; figures of such runs say so.
     """
     for image in images:
         try:

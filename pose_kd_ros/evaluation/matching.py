@@ -10,7 +10,7 @@ import numpy as np
 from ..core.metrics import add, add_s, match, mspd, mssd, pose_error, squared_mahalanobis
 from ..core.object_model import ObjectModel
 from ..datasets.bop import BopImage
-from ..pipeline.confidence import RIGHT, TERMS, confidence
+from ..pipeline.score import RIGHT, TERMS, score_of
 from ..pipeline.solve import ObjectPose
 from .frame import VISIBLE
 from .vsd import Caster, Sensor, vsd_of_pairs
@@ -24,12 +24,12 @@ FOUND = 0.5  # of the diameter: an estimate with a smaller MSSD has found an ins
 class ObjectMatches:
     """Estimates and true instances of one object in one image.
 
-    mssd, add, adds: (E, G) over the diameter; add is ADD, of a symmetric object ADD-S, which adds is
-    of any. mspd: (E, G) px x 640 / width. turn (rad), shift (m): (E, G) up to symmetry. surprise:
-    (E, G), errors in standard deviations of the estimates' covariances, squared. vsd: (E, G, T) for
-    each tau, None where it was not measured. depth: (E, G), true over estimated; None where it was
-    not measured. scores: (E,). evidence: (E, TERMS), the scores' terms. right: (E,) bool, in the
-    score's sense. asked: (G,) bool, instances that count; the others may be found without harm.
+    mssd, add, adds: (E, G) over the diameter; add is ADD, of a symmetric object ADD-S, which adds is of any.
+    mspd: (E, G) px x 640 / width. turn (rad), shift (m): (E, G) up to symmetry. surprise: (E, G), errors in
+    standard deviations of the estimates' covariances, squared. vsd: (E, G, T) for each tau, None where it was
+    not measured. depth: (E, G), true over estimated; None where it was not measured. scores: (E,). evidence:
+    (E, TERMS), the scores' terms. right: (E,) bool, in the score's sense. is_target: (G,) bool, instances
+    that count; the others may be found without harm.
     """
 
     object_id: int
@@ -43,7 +43,7 @@ class ObjectMatches:
     scores: np.ndarray
     evidence: np.ndarray
     right: np.ndarray
-    asked: np.ndarray
+    is_target: np.ndarray
     vsd: np.ndarray | None = None
     depth: np.ndarray | None = None
 
@@ -101,8 +101,8 @@ def surprises(found: Sequence[ObjectPose], true: np.ndarray, model: ObjectModel)
 
 
 def add_s_of_near(estimated, true, points, diameter: float) -> np.ndarray:
-    """ADD-S (E, G), metres; infinity for pairs so far apart that they pass no threshold,
-    as whose nearest points take long to find. ADD-S is at least ADD less a diameter."""
+    """ADD-S (E, G), metres; infinity for pairs so far apart that they pass no threshold, as whose nearest
+    points take long to find. ADD-S is at least ADD less a diameter."""
     estimated, true = np.broadcast_arrays(estimated, true)
     near = add(estimated, true, points) < diameter + max(FAR, NEAR * diameter)
     result = np.full(near.shape, np.inf)
@@ -112,13 +112,13 @@ def add_s_of_near(estimated, true, points, diameter: float) -> np.ndarray:
 
 
 def best(matches: ObjectMatches, errors: np.ndarray, threshold: float) -> np.ndarray:
-    """The error (of ``errors`` (E, G)) of the estimate matched to
-    each asked instance, infinity where none is."""
+    """The error (of ``errors`` (E, G)) of the estimate matched to each asked
+    instance, infinity where none is."""
     result = np.full(errors.shape[1], np.inf)
     for estimate, instance in enumerate(match(matches.mssd, matches.scores, threshold)):
         if instance >= 0:
             result[instance] = errors[estimate, instance]
-    return result[matches.asked]
+    return result[matches.is_target]
 
 
 def cut(matches: ObjectMatches, threshold: float) -> ObjectMatches:
@@ -135,4 +135,4 @@ def kept_of(matches: ObjectMatches, kept: np.ndarray) -> ObjectMatches:
 
 def rescored(matches: ObjectMatches, weights: np.ndarray) -> ObjectMatches:
     """The same matches as it would be with these weights of the scores' terms."""
-    return replace(matches, scores=np.array([confidence(terms, weights) for terms in matches.evidence]))
+    return replace(matches, scores=np.array([score_of(terms, weights) for terms in matches.evidence]))

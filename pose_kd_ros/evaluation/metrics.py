@@ -28,11 +28,13 @@ OF_IMAGES = ("images", "ms_per_image")
 def figures(groups: list[ObjectMatches], images: int, seconds: list[float]) -> dict[str, float]:
     """Return the flat figures of a run, fractions in 0..1 and SI units (ms for the time of an image).
 
-    mssd, mspd: BOP19 average recalls; vsd and ar, the mean of the three, where there is
-    depth. mssd_01d: share of instances with MSSD < 0.1 d. found: with MSSD < 0.5 d. Medians
-    are over the found ones. false_positives_per_image: estimates that found nothing.
+    mssd, mspd: BOP19 average recalls; vsd and ar, the mean of the three, where there is depth. mssd_01d:
+    share of instances with MSSD < 0.1 d. found: with MSSD < 0.5 d. Medians are over the found ones.
+    false_positives_per_image: estimates that found nothing.
     """
-    asked = {name: [(getattr(g, name)[:, g.asked], g.scores) for g in groups] for name in ("mssd", "mspd")}
+    targets = {
+        name: [(getattr(g, name)[:, g.is_target], g.scores) for g in groups] for name in ("mssd", "mspd")
+    }
     nearest = np.concatenate([np.zeros(0), *(best(g, g.mssd, FOUND) for g in groups)])
     shift, turn = (
         np.concatenate([np.zeros(0), *(best(g, getattr(g, n), FOUND) for g in groups)])
@@ -43,8 +45,8 @@ def figures(groups: list[ObjectMatches], images: int, seconds: list[float]) -> d
     values = {
         "images": images,
         "instances": len(nearest),
-        "mssd": average_recall(asked["mssd"], MSSD_THRESHOLDS),
-        "mspd": average_recall(asked["mspd"], MSPD_THRESHOLDS),
+        "mssd": average_recall(targets["mssd"], MSSD_THRESHOLDS),
+        "mspd": average_recall(targets["mspd"], MSPD_THRESHOLDS),
         "mssd_01d": recall(nearest, 0.1),
         "found": float(hit.mean()) if len(hit) else float("nan"),
         "median_rotation_rad": float(np.median(turn[hit])) if hit.any() else float("nan"),
@@ -63,20 +65,20 @@ def vsd_recall(groups: list[ObjectMatches]) -> float | None:
     """BOP19's average recall by VSD, over all tolerances; None where an image had no depth."""
     if not groups or any(g.vsd is None for g in groups):
         return None
-    of_tau = [[(g.vsd[:, g.asked, t], g.scores) for g in groups] for t in range(len(TAUS))]
+    of_tau = [[(g.vsd[:, g.is_target, t], g.scores) for g in groups] for t in range(len(TAUS))]
     return float(np.mean([average_recall(errors, VSD_THRESHOLDS) for errors in of_tau]))
 
 
 def add_recalls(groups: list[ObjectMatches]) -> dict[str, float]:
     """Return ADD(-S) < 0.1 d: ``add_s_01d`` over all asked instances, ``add_s_01d_<id>`` of each object.
 
-    Estimates are matched by ADD(-S) itself, as in other papers. It
-    cannot see a wrong rotation of an object as symmetric as a cube.
+    Estimates are matched by ADD(-S) itself, as in other papers. It cannot see a wrong rotation of an
+    object as symmetric as a cube.
     """
     hits: dict[int, list[np.ndarray]] = {}
     for group in groups:
         matched = match(group.add, group.scores, ADD_RIGHT)
-        hit = np.isin(np.arange(len(group.asked)), matched)[group.asked]
+        hit = np.isin(np.arange(len(group.is_target)), matched)[group.is_target]
         hits.setdefault(group.object_id, []).append(hit)
     joined = {i: np.concatenate(parts) for i, parts in sorted(hits.items())}
     every = np.concatenate([np.zeros(0, bool), *joined.values()])
@@ -93,9 +95,9 @@ def false_alarm_scores(groups: list[ObjectMatches]) -> np.ndarray:
 def localised(groups: Sequence[ObjectMatches], objects: Mapping[int, ObjectModel]) -> dict[str, float]:
     """Figures of the best-scored estimates, as many of an object as are asked for.
 
-    add_s_01d: ADD, of symmetric objects ADD-S, below 0.1 d. auc_add_s: area under its recall up to 0.1 m, as
-    of the PoseCNN toolbox; auc_adds: the same of ADD-S for all objects. within_...: both errors below, up to
-    symmetry.
+    add_s_01d: ADD, of symmetric objects ADD-S, below 0.1 d. auc_add_s: area under its recall up
+    to 0.1 m, as of the PoseCNN toolbox; auc_adds: the same of ADD-S for all objects. within_...:
+    both errors below, up to symmetry.
     """
     distances = {name: [_distances(g, getattr(g, name), objects) for g in groups] for name in ("add", "adds")}
     return {
@@ -116,8 +118,8 @@ def by_object(
     objects: Mapping[int, ObjectModel],
     figures_of: Callable[[list[ObjectMatches]], dict],
 ) -> dict[str, dict]:
-    """Class name and ``figures_of`` each object that was asked for or found, by its id as text; not those of
-    whole images."""
+    """Class name and ``figures_of`` each object that was asked for or found, by its id as
+    text; not those of whole images."""
     found = {}
     for object_id in sorted({g.object_id for g in groups}):
         own = figures_of([g for g in groups if g.object_id == object_id])
@@ -127,13 +129,13 @@ def by_object(
 
 
 def localisation(group: ObjectMatches) -> ObjectMatches:
-    """The group with its best-scored estimates, no more than are asked for: BOP's localisation task knows how
-    many there are."""
-    return kept_of(group, np.argsort(-group.scores, kind="stable")[: int(group.asked.sum())])
+    """The group with its best-scored estimates, no more than are asked for: BOP's localisation
+    task knows how many there are."""
+    return kept_of(group, np.argsort(-group.scores, kind="stable")[: int(group.is_target.sum())])
 
 
 def _asked(group: ObjectMatches, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return errors[:, group.asked], group.scores
+    return errors[:, group.is_target], group.scores
 
 
 def _recall(errors: Sequence[tuple[np.ndarray, np.ndarray]], threshold: float) -> float:
@@ -143,7 +145,7 @@ def _recall(errors: Sequence[tuple[np.ndarray, np.ndarray]], threshold: float) -
 def _distances(group: ObjectMatches, errors: np.ndarray, objects: Mapping[int, ObjectModel]) -> np.ndarray:
     """Metres (G,) to the estimate of each asked instance, infinity where there is none."""
     best = localisation(group)
-    kept = errors[np.argsort(-group.scores, kind="stable")[: len(best.scores)]][:, group.asked]
+    kept = errors[np.argsort(-group.scores, kind="stable")[: len(best.scores)]][:, group.is_target]
     result = np.full(kept.shape[1], np.inf)
     for estimate, instance in enumerate(match(kept, best.scores, np.inf)):
         if instance >= 0:

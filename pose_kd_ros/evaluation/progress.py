@@ -21,9 +21,9 @@ SAVE_S = 0.5  # the state is saved this often, and at the end: a run that is kil
 class Progress:
     """An evaluation's folder while it is filled, to be used in ``with``.
 
-    last: number of the last image that is in it, -1 for none. follower: the pipeline's state after it, None
-    for none. Lines whose state was not saved when a run was killed are cut off: the state says up to where
-    they are good.
+    last: number of the last image that is in it, -1 for none. follower: the pipeline's state after
+    it, None for none. Lines whose state was not saved when a run was killed are cut off: the state
+    says up to where they are good.
     """
 
     def __init__(self, out: Path, identity: Mapping, fresh: bool = False):
@@ -40,7 +40,7 @@ class Progress:
         self._state, self._saved_at = None, time.monotonic()
         if not fresh and self._size > (self._path.stat().st_size if self._path.exists() else 0):
             raise BagError(
-                f"{self._path}: shorter than the {self._size} bytes that {STATE} speaks of: use --fresh"
+                f"{self._path}: wanted the {self._size} bytes that {STATE} names, found fewer: use --fresh"
             )
         with open(self._path, "ab") as file:
             file.truncate(self._size)

@@ -1,9 +1,9 @@
-"""A bundle on a recording, through the very pipeline of the node, and the figures that come of it.
+"""A bundle on a recording, through the pipeline of the node, and the figures of the run.
 
 Every picture is processed, and in order: the node on a slow machine drops some. What is written to OUT is the
-same each time on one machine, but for times. A run that was stopped goes on where it was.
-Exit codes: 0, 1 where a figure is worse than a baseline allows, 2 where something is refused, 3 where the
-recording is damaged and what could be read was evaluated.
+same each time on one machine, but for times. A run that was stopped goes on where it was. Exit codes: 0, 1
+where a figure is worse than a baseline allows, 2 where something is refused, 3 where the recording is damaged
+and what could be read was evaluated.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def main(args: argparse.Namespace) -> int:
         out = args.out or Path(f"evaluation_{args.bag.resolve().stem}")
         folders = folders_of(out, args.bundle)
         if args.against and len(folders) > 1:
-            raise OutcomeError(f"against: found {len(folders)} bundles, wanted one")
+            raise OutcomeError(f"against: wanted one bundle, found {len(folders)}")
         if args.against:
             baseline.given(args, out)
         codes, summaries = [], []
@@ -150,7 +150,7 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
     points, silhouettes = surfaces(args.mesh, objects, args.object_scale)
     camera = load_camera(args.camera_info) if args.camera_info else None
     if args.depth and not args.truth:
-        raise BagError("--depth: VSD compares with true poses: wanted --truth, too")
+        raise BagError("--depth: wanted --truth, too, found none: VSD compares with true poses")
     with open_bag(args.bag, salvage=True) as bag, contextlib.ExitStack() as stack:
         images = BagImages(bag, args.camera, camera)
         names = Names(parse_objects(args.object), objects)
@@ -211,8 +211,8 @@ def pictures(
 def followable(
     images: BagImages, follower: ObjectFollower, progress: Progress, limit: int | None
 ) -> Iterator[BagFrame]:
-    """Yield the images that are to be processed next, with a progress bar. Those that the node would not
-    use are counted; where stamps jump back, as in a bag that loops, the tracks are forgotten."""
+    """Yield the images that are to be processed next, with a progress bar. Those that the node would not use
+    are counted; where stamps jump back, as in a bag that loops, the tracks are forgotten."""
     done = {frame.number for frame in progress.frames()}
     with tqdm(total=images.count, unit="image", disable=None) as bar:
         for frame in images.frames():
@@ -264,7 +264,7 @@ def parse_objects(texts: Sequence[str]) -> dict[str, int]:
 
 
 def joined(sources: Sequence[Truth]) -> Truth:
-    """Several sources as one; nothing is known of an image that none of them tells of."""
+    """Return several sources as one; None for an image that none of them knows."""
 
     def at(frame: BagFrame):
         known = [poses for source in sources if (poses := source(frame)) is not None]

@@ -1,6 +1,6 @@
-"""A bundle on a BOP data set, either layout, through the very estimator of the
-node: every image by itself, the whole frame searched. A run that was stopped goes
-on where it was; all it writes is the same each time on one machine, but for times.
+"""A bundle on a BOP data set, either layout, through the estimator of the node: every image by itself,
+the whole frame searched. A run that was stopped goes on where it was; all it writes is the same each time
+on one machine, but for times.
 
 Exit codes: 0, 2 where something is refused, 3 where images are damaged and the others were evaluated.
 """
@@ -75,18 +75,19 @@ def main(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
-    """Evaluate one bundle into ``out``; returns exit code and summary. Raises
-    DatasetError, BundleError, BagError where ``out`` holds another evaluation."""
+    """Evaluate one bundle into ``out``; returns exit code and summary. Raises DatasetError, BundleError,
+    BagError where ``out`` holds another evaluation."""
     split, faults = find_split(args.bop), Faults("skip")
     estimator = load_estimator(args.bundle)
     if estimator.bundle.manifest.looks_where_told and not args.given_boxes:
         raise BundleError(
-            f"bundle {args.bundle}: looks where it is told: export it with --locator, or give --given-boxes"
+            f"bundle {args.bundle}: wanted one that searches, found one that looks where it is told: "
+            "export it with --locator, or give --given-boxes"
         )
     check_sizes(split, estimator.objects)
     images = dict(enumerate(BopDataset(split, faults, truth_wanted=False).images[: args.limit]))
     if args.given_boxes and not all(image.has_truth for image in images.values()):
-        raise DatasetError(f"{split}: --given-boxes: wants true poses of all images, found some without")
+        raise DatasetError(f"{split}: --given-boxes: wanted true poses of all images, found some without")
     points = surface_points(split, estimator.objects)
     caster = caster_for(split, estimator.objects, images.values()) if not args.no_vsd else None
     with Progress(out, identity(args, split), args.fresh) as progress:
@@ -104,10 +105,11 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
     write_overlays(out, frames, estimator.objects, lambda frame: picture(images[frame.number]))
     write_results(out / "results.csv", results_of(frames))
     judged = [frame for frame in frames if frame.judged]
-    untold = sum(not image.has_truth for image in images.values())
+    without_truth = sum(not image.has_truth for image in images.values())
     notes = {fault.replace(f"{split.parent}/", ""): 1 for fault in faults.kinds}
-    if 0 < untold < len(images):
-        notes[f"{untold} of {len(images)} images have no true poses (scene_gt): not judged"] = untold
+    if 0 < without_truth < len(images):
+        share = f"{without_truth} of {len(images)} images"
+        notes[f"{share} have no true poses (scene_gt): not judged"] = without_truth
     visible = {} if caster is None else vsd_figures(judged, images, estimator.objects, points, caster)
     summary = write_summary(
         out,
@@ -140,21 +142,21 @@ def identity(args: argparse.Namespace, split: Path) -> dict:
 
 
 def check_sizes(split: Path, objects: Objects) -> None:
-    """Refuse a data set whose objects of the bundle's ids are
-    others, seen by their diameters: DatasetError."""
+    """Refuse a data set whose objects of the bundle's ids are others, seen by
+    their diameters: DatasetError."""
     theirs = load_objects(split)
     for key, model in objects.items():
         if key in theirs and abs(theirs[key].diameter / model.diameter - 1) > SAME_SIZE:
             raise DatasetError(
-                f"{split.parent}: object {key} has a diameter of {theirs[key].diameter:.4g} m, the bundle's "
-                f"{model.name} {model.diameter:.4g} m: another object"
+                f"{split.parent}: object {key}: wanted the diameter of the bundle's {model.name}, "
+                f"{model.diameter:.4g} m, found {theirs[key].diameter:.4g} m: another object"
             )
 
 
 def caster_for(split: Path, objects: Objects, images) -> Caster | None:
     """The meshes for VSD; None where an image with truth has no depth. Raises DatasetError without open3d."""
-    told = [image for image in images if image.has_truth]
-    if not told or any(image.depth is None for image in told):
+    with_truth = [image for image in images if image.has_truth]
+    if not with_truth or any(image.depth is None for image in with_truth):
         return None
     return Caster({i: load_mesh(mesh_path(split, i)) for i in objects})
 
@@ -166,8 +168,8 @@ def all_figures(
     visible: Mapping[str, float],
     given_boxes: bool,
 ) -> dict[str, float]:
-    """The figures against the truth, those of VSD, and times; given_boxes: 1,
-    where it was told the boxes. Of images without truth what was found, and times."""
+    """The figures against the truth, those of VSD, and times; given_boxes: 1, if the true boxes were given.
+    Images without truth have only what was found, and times."""
     blind = figures.blind_figures(frames)
     kept = TIMES if any(frame.judged for frame in frames) else (*BLIND, *TIMES)
     return {

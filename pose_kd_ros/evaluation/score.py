@@ -24,7 +24,7 @@ from ..datasets.bop.results import BopResult, read_results
 from ..datasets.faults import DatasetError
 from ..datasets.meshes import load_mesh
 from ..datasets.values import numbers, read_json
-from ..pipeline.confidence import TERMS
+from ..pipeline.score import TERMS
 from ..pipeline.solve import ObjectPose
 from .console import OK, REFUSED, text_table
 from .frame import VISIBLE
@@ -89,8 +89,8 @@ def score(
 def targets_of(
     split: Path, images: Mapping[Key, BopImage], truth: Sequence[BopResult] | None
 ) -> list[BopTarget]:
-    """What is asked for where nobody says: all of ``truth``; without it the data set's own list of targets;
-    without that, all instances of which at least VISIBLE is seen."""
+    """Return the default targets: all of ``truth``; without it the data set's own list of targets; without
+    that, all instances of which at least VISIBLE is seen."""
     path = split.parent / TARGETS
     if truth is None and split.name.startswith("test") and path.is_file():
         return list(load_targets(path))
@@ -120,7 +120,7 @@ def as_pose(result: BopResult) -> ObjectPose:
 
 def _figures(groups: list[ObjectMatches], objects, images: int, seconds: list[float]) -> dict[str, float]:
     """False alarms and precision are of all estimates in the images, all else of those that count."""
-    best = [localisation(group) for group in groups if group.asked.any()]
+    best = [localisation(group) for group in groups if group.is_target.any()]
     every = figures(groups, images, [])
     values = figures(best, images, seconds) | localised(best, objects)
     return values | {name: every[name] for name in ("false_positives_per_image", "precision_05d")}
@@ -132,7 +132,7 @@ def _with_asked(group: ObjectMatches, image: BopImage, targets: Sequence[BopTarg
     visible = [i.visib_fract for i in image.instances if i.object_id == group.object_id]
     asked = np.zeros(len(visible), bool)
     asked[np.argsort(-np.array(visible), kind="stable")[:wanted]] = True
-    return replace(group, asked=asked)
+    return replace(group, is_target=asked)
 
 
 def _check_targets(image: BopImage, targets: Sequence[BopTarget]) -> None:
@@ -140,8 +140,8 @@ def _check_targets(image: BopImage, targets: Sequence[BopTarget]) -> None:
         true = sum(i.object_id == target.object_id for i in image.instances)
         if target.count > true:
             raise DatasetError(
-                f"targets: ask for {target.count} of object {target.object_id} in scene {image.scene_id}, "
-                f"image {image.image_id}, whose true poses are {true}"
+                f"targets: object {target.object_id} in scene {image.scene_id}, image {image.image_id}: "
+                f"wanted {target.count}, found {true} true poses"
             )
 
 
@@ -150,14 +150,14 @@ def _views(split: Path, images, asked_of, truth: Sequence[BopResult] | None) -> 
     for key in asked_of:
         image = images.get(key)
         if image is None and true_of is None:
-            raise DatasetError(f"{split}: has no scene {key[0]}, image {key[1]}, which the targets ask for")
+            raise DatasetError(f"{split}: wanted scene {key[0]}, image {key[1]}, of the targets, found none")
         if true_of is None:
             yield key, View(image, image.load_rgb().shape[1])
         else:
-            yield key, _told(split, key, image, true_of.get(key, ()))
+            yield key, _view_with(split, key, image, true_of.get(key, ()))
 
 
-def _told(split: Path, key: Key, image: BopImage | None, truth: Sequence[BopResult]) -> View:
+def _view_with(split: Path, key: Key, image: BopImage | None, truth: Sequence[BopResult]) -> View:
     """A view with the poses of ``truth``; the camera is camera.json's where the image is not there."""
     path = split.parent / "camera.json"
     instances = tuple(BopInstance(r.object_id, r.T_camera_object, None, None, 1.0, None) for r in truth)
@@ -183,7 +183,7 @@ def _key(entry) -> Key:
 def _check_known(objects: Mapping[int, ObjectModel], entries) -> None:
     unknown = sorted({entry.object_id for entry in entries} - set(objects))
     if unknown:
-        raise DatasetError(f"results or targets name objects {unknown}, the data set has {sorted(objects)}")
+        raise DatasetError(f"results or targets: wanted objects of {sorted(objects)}, found {unknown}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

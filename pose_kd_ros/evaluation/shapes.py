@@ -20,12 +20,11 @@ from ..datasets.meshes import load_mesh, load_ply_vertices
 from ..recordings.bags import BagError
 
 REACH = 8  # pixels beside the outline in which the strongest gradient is looked for
-NEAR = 2.5  # pixels: an outline point with a gradient this near agrees with the image
+ON_EDGE = 2.5  # pixels: an outline point with a gradient this near agrees with the image
 FAINT = 4.0  # grey levels per pixel: less is no edge
 STEP = 4  # pixels between samples along the outline
-BOX_FACES = np.array(
-    [[0, 1, 3, 2], [4, 5, 7, 6], [0, 1, 5, 4], [2, 3, 7, 6], [0, 2, 6, 4], [1, 3, 7, 5]]
-)  # corners of object_model.box_corners
+# Of the corners as object_model.box_corners orders them.
+BOX_FACES = np.array([[0, 1, 3, 2], [4, 5, 7, 6], [0, 1, 5, 4], [2, 3, 7, 6], [0, 2, 6, 4], [1, 3, 7, 5]])
 BOX = "box"
 
 
@@ -43,7 +42,7 @@ class Silhouette:
 
     def agreement(self, image: np.ndarray, pose: np.ndarray, camera: Camera) -> tuple[float | None, float]:
         """Compare with an RGB image (H, W, 3): the median distance in pixels from the outline to the
-        strongest gradient across it, and the share of the outline with one within NEAR.
+        strongest gradient across it, and the share of the outline with one within ON_EDGE.
 
         None and 0 where the outline has no edge beside it, or does not lie in the image.
         """
@@ -58,7 +57,7 @@ class Silhouette:
         shift = np.abs(offsets[np.argmax(gradient * np.exp(-((offsets / 6) ** 2)), axis=1)])
         seen = gradient.max(1) >= FAINT
         median = float(np.median(shift[seen])) if seen.any() else None
-        return median, float((seen & (shift <= NEAR)).mean())
+        return median, float((seen & (shift <= ON_EDGE)).mean())
 
     def mask(self, pose: np.ndarray, camera: Camera) -> np.ndarray:
         """The silhouette (H, W) uint8, 255 inside; faces that reach behind the camera are left out."""

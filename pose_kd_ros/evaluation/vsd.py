@@ -1,7 +1,7 @@
 """Visible surface discrepancy (VSD) of BOP19: compares what of the object can be seen at two poses.
 
-Distances are along the rays, metres, 0 where there is nothing; pixel centres at
-integers. Rays are cast with open3d, which nothing else needs but ``--mesh FILE``.
+Distances are along the rays, metres, 0 where there is nothing; pixel centres at integers. Rays are cast with
+open3d, which nothing else needs but ``--mesh FILE``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """ROS messages to arrays and regions; pixels are copied only if need be.
 
-What needs no ROS is in core/sensor_messages.py; encodings unknown
-there go to cv_bridge where it is installed.
+What needs no ROS is in core/sensor_messages.py; encodings unknown there go to
+cv_bridge where it is installed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _by_cv_bridge(message: Image) -> np.ndarray:
     except ImportError as error:
         raise UnusableMessage(
             "encoding",
-            f"image encoding {message.encoding!r}: wanted one of {KNOWN}; others need "
+            f"image encoding: wanted one of {KNOWN}, found {message.encoding!r}; others need "
             f"cv_bridge (apt install ros-$ROS_DISTRO-cv-bridge; {error})",
         ) from error
     try:

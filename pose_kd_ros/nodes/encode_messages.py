@@ -1,8 +1,8 @@
 """Tracks and pixels to messages: detections, frames, markers, class table, status, images.
 
-Convention: a pose is T_camera_object, metres, the object's origin in the image's optical frame (x right, y
-down, z forward); quaternions are x, y, z, w; a covariance is row-major over (x, y, z, rotation about x, y,
-z).
+Convention: a pose is T_camera_object, metres, the object's origin in the image's optical
+frame (x right, y down, z forward); quaternions are x, y, z, w; a covariance is row-major over
+(x, y, z, rotation about x, y, z).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ AXES = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
 class FrameNames:
-    """Gives each track a child frame, ``<prefix><class>[_<n>]``, that it keeps for life; numbers are reused
-    later.
+    """Gives each track a child frame, ``<prefix><class>[_<n>]``, that it keeps for
+    life; numbers are reused later.
 
     Convention: the first cube is ``cube``, one seen beside it ``cube_2``.
     """

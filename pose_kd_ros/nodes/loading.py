@@ -13,8 +13,8 @@ from .parameters import PROVIDERS, Settings, UnusableParameter
 def load_estimator(settings: Settings) -> Estimator | PeopleEstimator:
     """Return the estimator of ``bundle``, with that of its locator, if it has one, objects scaled.
 
-    Raises UnusableParameter or BundleError, also where a bundle looks where it is told and nothing would tell
-    it.
+    Raises UnusableParameter or BundleError, also for a bundle that needs
+    regions or a locator and has neither.
     """
     bundle = open_bundle(find_bundle(settings.bundle))
     name, family, people = bundle.manifest.name, bundle.manifest.family, bundle.manifest.people

@@ -61,7 +61,7 @@ class Outputs(Protocol):
 class PoseOutputs:
     """The publishers of poses, made once when the node configures.
 
-    They remember frame names and shown markers. They publish while the node is active and drop what is given to them otherwise.
+    They remember frame names and shown markers. They publish while the node is active and drop the rest.
     """
 
     def __init__(self, node, estimator):
@@ -85,8 +85,8 @@ class PoseOutputs:
 
         Include predicted tracks if ``publish_predicted`` is set.
 
-        Convention: a lost object is absent from detections, its markers are deleted and its frame is no
-        longer sent.
+        Convention: a lost object is absent from detections, its markers are deleted
+        and its frame is no longer sent.
         """
         tracks, models = followed.tracks, self._models
         shown = [

@@ -82,7 +82,7 @@ class OverlayNode(Node):
         found = self.get_parameter("reliability").value
         if found not in CHOICES["reliability"]:
             wanted = ", ".join(CHOICES["reliability"])
-            raise UnusableParameter(f"reliability: found {found!r}, wanted one of {wanted}")
+            raise UnusableParameter(f"reliability: wanted one of {wanted}, found {found!r}")
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy[found.upper()])
         self._matcher, self._cameras = StampMatcher(), CameraLatch()
         self._skeleton: dict = {"keypoints": [], "links": []}

@@ -62,7 +62,7 @@ class Settings:
         for name, wanted in CHOICES.items():
             if getattr(self, name) not in wanted:
                 raise UnusableParameter(
-                    f"{name}: found {getattr(self, name)!r}, wanted one of {', '.join(wanted)}"
+                    f"{name}: wanted one of {', '.join(wanted)}, found {getattr(self, name)!r}"
                 )
 
 
@@ -117,13 +117,13 @@ def read(node) -> Settings:
     return Settings(**{field.name: node.get_parameter(field.name).value for field in fields(Settings)})
 
 
-def judge(changes, configured: bool) -> SetParametersResult:
+def validate_changes(changes, configured: bool) -> SetParametersResult:
     """Accept or refuse changed parameters (rclpy Parameters), with a reason that says what to do instead."""
     for change in changes:
         if change.name in CHOICES and change.value not in CHOICES[change.name]:
             wanted = ", ".join(CHOICES[change.name])
             return SetParametersResult(
-                successful=False, reason=f"{change.name}: found {change.value!r}, wanted {wanted}"
+                successful=False, reason=f"{change.name}: wanted {wanted}, found {change.value!r}"
             )
         if configured and change.name in FROZEN:
             return SetParametersResult(

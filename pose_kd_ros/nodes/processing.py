@@ -90,7 +90,7 @@ class Processing:
         self._outputs.clear()
 
     def _work(self, arrival: Arrival) -> None:
-        """One frame. An unusable message is counted and told; any other exception ends the worker."""
+        """Process one frame. Count and log an unusable message; any other exception ends the worker."""
         with self._busy:
             self._silent, self._since = False, time.monotonic()
             try:
@@ -124,7 +124,7 @@ class Processing:
         self._outputs.status.publish(status_message(arrival.stamp, counts, latency_ms, stages_ms, outcome))
 
     def _check_order(self, stamp: float) -> None:
-        """A stamp far back is a bag that loops: begin anew. One that does not advance is of no use."""
+        """Forget the tracks if the stamp is far back: a bag that loops. Refuse one that does not advance."""
         order = self._follower.order(stamp)
         if order == "jumped":
             self._forget("image stamps went back")
@@ -150,9 +150,7 @@ class Processing:
             self._node.get_logger().warning(f"frames are not used: {error}")
 
 
-def make_follower(
-    estimator: Estimator | PeopleEstimator, settings: Settings
-) -> Follower:
+def make_follower(estimator: Estimator | PeopleEstimator, settings: Settings) -> Follower:
     """Return the pipeline, set up as the parameters say."""
     if isinstance(estimator, PeopleEstimator):
         follower: Follower = PeopleFollower(estimator)

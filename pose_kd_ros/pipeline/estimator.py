@@ -41,8 +41,8 @@ class Estimator(Protocol):
         """Return the poses in an RGB image (H, W, 3) uint8, seen by ``camera``.
 
         regions: where objects are expected. search: look for others too, in the whole frame or where a
-        locator says. recover: do so if a region shows no pose worth keeping. Raises ValueError where image
-        and camera disagree in size.
+        locator says. recover: do so if a region shows no pose worth keeping. Raises ValueError where
+        image and camera disagree in size.
         """
         ...
 
@@ -57,9 +57,7 @@ class CropEstimator:
     cell_score, pose_score: override the bundle's thresholds.
     """
 
-    def __init__(
-        self, bundle: Bundle, network: Network, cell_score: float | None, pose_score: float | None
-    ):
+    def __init__(self, bundle: Bundle, network: Network, cell_score: float | None, pose_score: float | None):
         decode = bundle.manifest.decode
         self.bundle, self.network, self.spec = bundle, network, bundle.manifest.input
         self.order, self.objects = bundle.objects, {model.id: model for model in bundle.objects}

@@ -74,10 +74,10 @@ class Follower(Protocol):
 class ObjectFollower:
     """Estimator and tracker in a loop: each track says where to look for its object in the next frame.
 
-    search_period: seconds between searches of the whole frame while something is being measured; while
-    nothing is, or a track is not seen where it should be, each frame is searched. search: False leaves new
-    objects to the given regions.
-    max_instances: so many objects are looked at, and as many poses taken, in one frame.
+    search_period: seconds between searches of the whole frame while something is being measured;
+    while nothing is, or a track is not seen where it should be, each frame is searched. search:
+    False leaves new objects to the given regions. max_instances: so many objects are looked at, and
+    as many poses taken, in one frame.
     """
 
     wants_camera = True
@@ -125,8 +125,8 @@ class ObjectFollower:
     ) -> Followed:
         """Return the tracks after an RGB image (H, W, 3) uint8, taken at ``stamp`` seconds.
 
-        regions: where new objects are expected. Raises ValueError as ``Estimator.estimate`` does, and for a
-        stamp that is not "next".
+        regions: where new objects are expected. Raises ValueError as ``Estimator.estimate`` does, and
+        for a stamp that is not "next".
         """
         if self.order(stamp) != "next":
             raise ValueError(f"follow: stamp {stamp:.6f} s does not follow {self._stamp:.6f} s")

@@ -8,12 +8,12 @@ from ..bundle.store import Bundle
 from ..core.camera import Camera, Crop
 from ..core.object_model import ObjectModel
 from ..core.predictions import Correspondences, LocalPredictions
-from .confidence import highest_confidence
 from .decode import decode_cells, group_cells, voted_boxes
 from .estimator import ANSWERS, CropEstimator
 from .network import Network
 from .preprocess import crop_about, network_input
 from .region import Places, Region, overlap
+from .score import highest_score
 from .solve import (
     MOST_SCATTER,
     SAME_OBJECT,
@@ -90,7 +90,7 @@ class KeypointEstimator(CropEstimator):
         if overlap(group_box(votes, crop), region.box) < ANSWERS / 2:
             return False
         calibration = self.bundle.manifest.decode.calibration
-        most = highest_confidence(best_cells(votes), len(votes), MOST_SCATTER, calibration)
+        most = highest_score(best_cells(votes), len(votes), MOST_SCATTER, calibration)
         return most >= self.pose_score
 
     def _groups_in(self, image, crop: Crop, watch: Stopwatch, smallest: int = 1) -> list[LocalPredictions]:
@@ -124,8 +124,7 @@ class KeypointEstimator(CropEstimator):
 def to_correspondences(
     votes: LocalPredictions, model: ObjectModel, crop: Crop, camera: Camera
 ) -> Correspondences:
-    """N cells x K votes as rows, in undistorted full-image pixels, weighted by the cells'
-    ``weights``."""
+    """N cells x K votes as rows, in undistorted full-image pixels, weighted by the cells' ``weights``."""
     count = len(model.keypoints)
     image = camera.undistort(crop.to_full(votes.points.reshape(-1, 2)))
     return Correspondences(

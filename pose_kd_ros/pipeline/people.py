@@ -1,4 +1,4 @@
-"""People: the keypoints of whoever is in a box, in pixels of the image. No poses, no camera, no search."""
+"""People: keypoints of the person in each given box, in pixels of the image. No poses, camera or search."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .solve import Stopwatch
 class Person:
     """One box's person. points: (K, 2) raw pixels of the image, NaN where a map shows nothing.
 
-    scores: (K,) in [0, 1], how high each map peaks. box: (4,) the region's; number: which of the regions;
-    track_id: the region's.
+    scores: (K,) in [0, 1], how high each map peaks. box: (4,) the region's; number: which of the
+    regions; track_id: the region's.
     """
 
     points: np.ndarray
@@ -61,7 +61,7 @@ class PeopleEstimator:
     def estimate(
         self, image: np.ndarray, regions: Sequence[Region], watch: Stopwatch | None = None
     ) -> list[Person]:
-        """Return one person for each region of an RGB image (H, W, 3) uint8; watch: is told the stages."""
+        """Return one person for each region of an RGB image (H, W, 3) uint8; watch: adds the stages."""
         watch = watch or Stopwatch()
         return [self._look_at(image, region, number, watch) for number, region in enumerate(regions)]
 

@@ -18,8 +18,8 @@ def crop_about(box, spec: InputSpec) -> Crop:
 
 
 def network_input(image: np.ndarray, crop: Crop, spec: InputSpec) -> np.ndarray:
-    """Cut ``crop`` out of an RGB image (H, W, 3) uint8 and normalise it: (1, 3, h, w) float32, ready for the
-    network."""
+    """Cut ``crop`` out of an RGB image (H, W, 3) uint8 and normalise it: (1, 3, h, w)
+    float32, ready for the network."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image: wanted (H, W, 3) uint8 RGB, found {image.shape} {image.dtype}")
     pixels = crop.apply(image)

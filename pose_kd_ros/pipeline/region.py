@@ -26,7 +26,7 @@ class Region:
         box = np.asarray(self.box, float)
         if box.shape != (4,) or not np.isfinite(box).all() or not (box[2:] > box[:2]).all():
             raise ValueError(
-                f"region: box wants finite x0 < x1 and y0 < y1, found {np.array2string(box, precision=1)}"
+                f"region: box: wanted finite x0 < x1 and y0 < y1, found {np.array2string(box, precision=1)}"
             )
         object.__setattr__(self, "box", box)
 

@@ -26,14 +26,13 @@ from .region import Places, Region, overlap
 from .solve import SAME_OBJECT, ObjectPose, Stopwatch, solve, with_track
 from .surface import SurfaceSearch, decode_surface
 
-LEAST_BITS = (
-    4  # pixels that are not sure of so many are left out: they know a sixteenth of the surface, or less
-)
+# Pixels that are sure of fewer bits are left out: they narrow the surface down to a sixteenth at most.
+LEAST_BITS = 4
 UNSURE = 0.1  # a bit this close to a half says nothing, and ends what the pixel knows
-MOST_PIXELS = (
-    2000  # correspondences that are solved; more cost time and change the pose by less than its noise
-)
-MOST_LOOKS, SAME_PLACE = 3, 0.8  # overlap of a pose's box with where it was looked for that ends the looks
+# Correspondences that are solved; more cost time and change the pose by less than its noise.
+MOST_PIXELS = 2000
+# Looks end when a pose's box overlaps the box that was looked in by SAME_PLACE.
+MOST_LOOKS, SAME_PLACE = 3, 0.8
 ERROR = {"dense": 0.015, "heatmap": 0.02, "surface": 0.02}  # inlier threshold over the crop's height
 
 

@@ -1,8 +1,8 @@
 """Recordings without ROS: rosbag2 folders, single .mcap and .db3 files, with or without metadata.yaml, plain
 or compressed by file or message.
 
-Messages stay as the CDR bytes that were recorded; only the current message (sqlite3) or chunk (MCAP) is held
-in memory.
+Messages stay as the CDR bytes that were recorded; only the current message (sqlite3) or
+chunk (MCAP) is held in memory.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Bag:
         self.topics = merge_topics(self._readers)
 
     def pick(self, names: Sequence[str] = ()) -> list[Topic]:
-        """Returns the topics of these names, or all of them for none.
+        """Return the topics of these names, or all of them for none.
 
         Raises:
             BagError: one was not recorded.
@@ -78,7 +78,7 @@ class Bag:
         return [self.topics[name] for name in names or self.topics]
 
     def messages(self, topics: Sequence[str] = ()) -> Iterator[RawMessage]:
-        """Yields messages in recorded order, of the named topics or, for none, of all.
+        """Yield messages in recorded order, of the named topics or, for none, of all.
 
         Raises as `pick` does, and BagError where the recording is damaged, after what stands before.
         """
@@ -89,7 +89,7 @@ class Bag:
                 yield RawMessage(connection.topic, full_type(connection.msgtype), stamp, data)
 
     def readable(self, topics: Sequence[str]) -> Iterator[RawMessage]:
-        """As `messages`, but ends without a word where the recording is damaged."""
+        """As `messages`, but stop without an error where the recording is damaged."""
         with contextlib.suppress(BagError):
             yield from self.messages(topics)
 
@@ -104,7 +104,7 @@ class Bag:
 
 @contextlib.contextmanager
 def open_bag(path: Path | str, salvage: bool = False) -> Iterator[Bag]:
-    """Opens a recording for the length of a with block.
+    """Open a recording for the length of a with block.
 
     salvage: also a damaged one, as far as it can be read; its `faults` say what is wrong.
 
@@ -131,7 +131,7 @@ def open_bag(path: Path | str, salvage: bool = False) -> Iterator[Bag]:
 
 
 def rescued(path: Path, stack: contextlib.ExitStack):
-    """Returns a reader of one storage file, whole or damaged; None where nothing of it can be read."""
+    """Return a reader of one storage file, whole or damaged; None where nothing of it can be read."""
     from rosbags.rosbag2 import Reader
 
     path = unpacked(path, stack, partly=True)
@@ -143,7 +143,7 @@ def rescued(path: Path, stack: contextlib.ExitStack):
 
 
 def unpacked(path: Path, stack: contextlib.ExitStack, partly: bool = False) -> Path:
-    """Returns the storage file itself, or a compressed one's content in a folder that goes with the stack."""
+    """Return the storage file itself, or a compressed one's content in a folder that goes with the stack."""
     if path.suffix != zstd.SUFFIX:
         return path
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pose_kd_ros-")))
@@ -151,7 +151,7 @@ def unpacked(path: Path, stack: contextlib.ExitStack, partly: bool = False) -> P
 
 
 def storage_parts(path: Path, metadata: bool = True) -> list[Path]:
-    """Returns what to open: a folder with metadata.yaml, else its storage files, else the file itself.
+    """Return what to open: a folder with metadata.yaml, else its storage files, else the file itself.
 
     metadata: False passes over a metadata.yaml.
     """
@@ -164,14 +164,12 @@ def storage_parts(path: Path, metadata: bool = True) -> list[Path]:
     twins = {f"{name}{zstd.SUFFIX}" for name in found}
     parts = [part for name, part in sorted(found.items()) if name not in twins]
     if not parts:
-        raise BagError(
-            f"{path} is no rosbag2 recording: wanted a metadata.yaml or files {' '.join(STORAGE)}"
-        )
+        raise BagError(f"{path}: wanted a metadata.yaml or files {' '.join(STORAGE)}, found neither")
     return parts
 
 
 def merge_topics(readers: list) -> dict[str, Topic]:
-    """Returns {name: Topic} over all files of a recording, sorted by name."""
+    """Return {name: Topic} over all files of a recording, sorted by name."""
     found: dict[str, Topic] = {}
     for connection in (c for reader in readers for c in reader.connections):
         count = connection.msgcount + (found[connection.topic].count if connection.topic in found else 0)
@@ -182,7 +180,7 @@ def merge_topics(readers: list) -> dict[str, Topic]:
 
 
 def qos_names(profile) -> tuple[tuple[str, str], ...]:
-    """Returns the policies of a recorded profile that decide who can listen, as (policy, lower-case name)."""
+    """Return the policies of a recorded profile that decide who can listen, as (policy, lower-case name)."""
     policies = {
         name: getattr(profile, name).name.lower() for name in ("history", "reliability", "durability")
     }
@@ -190,13 +188,13 @@ def qos_names(profile) -> tuple[tuple[str, str], ...]:
 
 
 def full_type(name: str) -> str:
-    """Returns pkg/msg/Name; old recordings write pkg/Name."""
+    """Return pkg/msg/Name; old recordings write pkg/Name."""
     package, *_, message = name.split("/")
     return f"{package}/msg/{message}"
 
 
 def read_stamp(data: bytes) -> int:
-    """Returns the header stamp, in nanoseconds, of a CDR message whose first field is a std_msgs/Header.
+    """Return the header stamp, in nanoseconds, of a CDR message whose first field is a std_msgs/Header.
 
     Convention: byte 1 of the CDR header says little endian (1) or big endian (0); the stamp comes right after
     these 4 bytes, seconds (int32) then nanoseconds (uint32).
@@ -206,7 +204,7 @@ def read_stamp(data: bytes) -> int:
 
 
 def with_stamp(data: bytes, stamp: int) -> bytes:
-    """Returns a copy of a CDR message (see `read_stamp`) whose header carries this stamp, in nanoseconds."""
+    """Return a copy of a CDR message (see `read_stamp`) whose header carries this stamp, in nanoseconds."""
     copy = bytearray(data)
     struct.pack_into("<iI" if data[1] & 1 else ">iI", copy, 4, *divmod(stamp, 1_000_000_000))
     return bytes(copy)

@@ -49,7 +49,8 @@ class BagImages:
         self.bag, self.camera, self.faults = bag, camera, Counter(bag.faults)
         self.topic = topic or only_camera(bag)
         if bag.pick([self.topic])[0].type not in (IMAGE, COMPRESSED):
-            raise BagError(f"{self.topic} is {bag.topics[self.topic].type}; wanted {IMAGE} or {COMPRESSED}")
+            found = bag.topics[self.topic].type
+            raise BagError(f"{self.topic}: wanted {IMAGE} or {COMPRESSED}, found {found}")
         self._infos = [one.name for one in bag.topics.values() if one.type == INFO and one.count]
         if camera is None and not self._infos:
             raise BagError(
@@ -96,7 +97,7 @@ class BagImages:
             self._broken = True
             self.faults[str(error)] += 1
             return
-        if number + 1 < self.count:  # bytes that are no record any more are passed over without a word
+        if number + 1 < self.count:  # the reader skips broken records without an error
             self._broken = True
             lost = f"{self.count} messages of {self.topic} were recorded, {number + 1} could be read"
             self.faults[f"{self.bag.path.name} is damaged: {lost}"] += 1
@@ -104,7 +105,7 @@ class BagImages:
     def _first(self, topic: str) -> Iterator[RawMessage]:
         try:
             yield next(self.bag.messages([topic]))
-        except BagError:  # told where the pictures are read
+        except BagError:  # reported where the images are read
             return
 
     def _latch(self, message: RawMessage) -> None:
@@ -142,8 +143,8 @@ class BagImages:
         if isinstance(camera, UnusableMessage):
             raise camera
         if (camera.width, camera.height) != (width, height):
-            found = f"--camera-info is of {camera.width}x{camera.height}"
-            raise UnusableMessage("camera_info_size", f"{found}, a picture {width}x{height}")
+            text = f"--camera-info: wanted {camera.width}x{camera.height}, found a {width}x{height} image"
+            raise UnusableMessage("camera_info_size", text)
         return camera
 
 
@@ -190,6 +191,6 @@ def load_camera(path: Path) -> Camera:
         )
         return info_to_camera(info)
     except KeyError as error:
-        raise BagError(f"{path}: no field {error}, wanted what camera_calibration writes") from error
+        raise BagError(f"{path}: wanted what camera_calibration writes, found no field {error}") from error
     except (OSError, TypeError, ValueError, IndexError, yaml.YAMLError) as error:
         raise BagError(f"{path}: no camera calibration: {error}") from error

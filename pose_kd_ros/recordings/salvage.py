@@ -108,8 +108,8 @@ class BrokenDatabase:
         return database
 
     def _rows(self) -> Iterator[tuple[int, int, bytes]]:
-        """The rows that are whole: where a file ends within a page, SQLite takes the rest of its last row for
-        zeros."""
+        """The rows that are whole: where a file ends within a page, SQLite takes the
+        rest of its last row for zeros."""
         last = None
         for row in self._readable():
             if last is not None:

@@ -13,7 +13,7 @@ from .bags import Bag
 from .cdr import decode, nanoseconds
 
 TF = "tf2_msgs/msg/TFMessage"
-LONGEST_GAP_NS = 500_000_000  # between two poses: over a longer one nobody knows the way
+LONGEST_GAP_NS = 500_000_000  # between two poses; no interpolation over a longer one
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class PoseSeries:
     def at(self, stamp_ns: int) -> np.ndarray | None:
         """The pose (4, 4) at a time, None before the first, after the last and in long gaps.
 
-        Convention: translations on the straight line, rotations on the shortest turn; halfway from 0 to 90
-        degrees is 45.
+        Convention: translations on the straight line, rotations on the shortest turn;
+        halfway from 0 to 90 degrees is 45.
         """
         after = int(np.searchsorted(self.stamps_ns, stamp_ns))
         if after < len(self.stamps_ns) and self.stamps_ns[after] == stamp_ns:
@@ -47,7 +47,7 @@ class PoseSeries:
 
 
 class Transforms:
-    """The frames that a recording tells of, each with its parent."""
+    """The TF frames of a recording, each with its parent."""
 
     def __init__(self):
         self._static: dict[str, tuple[str, np.ndarray]] = {}
@@ -75,7 +75,7 @@ class Transforms:
         return sorted({*self._static, *self._dynamic})
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> np.ndarray | None:
-        """Return ``T_target_source`` (4, 4) at a time, None where no chain of frames tells it."""
+        """Return ``T_target_source`` (4, 4) at a time, None where no chain of frames connects them."""
         target, source = target.lstrip("/"), source.lstrip("/")
         if target == source:
             return np.eye(4)

@@ -89,28 +89,28 @@ def test_millimetres_become_metres(scene):
 
 BREAKS = [
     ("scene_camera", lambda f: f["3"].pop("cam_K"), "scene_camera.json, image 3: cam_K is missing"),
-    ("scene_camera", lambda f: f["3"].update(cam_K=[1, 2]), "cam_K: wants 9 finite numbers"),
-    ("scene_camera", lambda f: f["3"].update(cam_K=[0] * 9), "cam_K: wants positive focal lengths"),
+    ("scene_camera", lambda f: f["3"].update(cam_K=[1, 2]), "cam_K: wanted 9 finite numbers"),
+    ("scene_camera", lambda f: f["3"].update(cam_K=[0] * 9), "cam_K: wanted positive focal lengths"),
     ("scene_camera", lambda f: f.pop("3"), "scene_camera.json: 3 is missing"),
     (
         "scene_gt",
         lambda f: f["3"][0].pop("cam_t_m2c"),
         "scene_gt.json, image 3, instance 0: cam_t_m2c is missing",
     ),
-    ("scene_gt", lambda f: f["3"][0].update(cam_t_m2c=[0, 0, None]), "cam_t_m2c: wants 3"),
+    ("scene_gt", lambda f: f["3"][0].update(cam_t_m2c=[0, 0, None]), "cam_t_m2c: wanted 3"),
     (
         "scene_gt",
         lambda f: f["3"][0].update(cam_R_m2c=[2, 0, 0, 0, 2, 0, 0, 0, 2]),
-        "cam_R_m2c: wants a rotation",
+        "cam_R_m2c: wanted a rotation",
     ),
     (
         "scene_gt",
         lambda f: f["3"][0].update(cam_R_m2c=[-1, 0, 0, 0, 1, 0, 0, 0, 1]),
-        "cam_R_m2c: wants a rotation",
+        "cam_R_m2c: wanted a rotation",
     ),
-    ("scene_gt", lambda f: f["3"][0].update(obj_id="cube"), "obj_id: wants 1 numbers, got 'cube'"),
+    ("scene_gt", lambda f: f["3"][0].update(obj_id="cube"), "obj_id: wanted 1 numbers, found 'cube'"),
     ("scene_gt", lambda f: f.update({"4": []}), "image 4 of scene_gt.json has no picture"),
-    ("scene_gt_info", lambda f: f["3"].append({}), "scene_gt_info.json, image 3: wants 1 entries"),
+    ("scene_gt_info", lambda f: f["3"].append({}), "scene_gt_info.json, image 3: wanted 1 entries"),
     ("scene_gt_info", lambda f: f["3"][0].pop("visib_fract"), "instance 0: visib_fract is missing"),
 ]
 
@@ -156,14 +156,14 @@ def test_continuous_symmetries(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"diameter": 0}, "object 1: wants a positive diameter"),
-        ({"size_y": None}, "size_y: wants 1"),
-        ({"symmetries_discrete": [[1, 0, 0]]}, r"symmetries_discrete\[0\]: matrix: wants 16"),
+        ({"diameter": 0}, "object 1: wanted a positive diameter"),
+        ({"size_y": None}, "size_y: wanted 1"),
+        ({"symmetries_discrete": [[1, 0, 0]]}, r"symmetries_discrete\[0\]: matrix: wanted 16"),
         (
             {"symmetries_discrete": [np.diag([1, 1, 1, 5.0]).reshape(-1).tolist()]},
-            "wants the last row 0 0 0 1",
+            "wanted the last row 0 0 0 1",
         ),
-        ({"symmetries_continuous": [{"axis": [0, 0, 0], "offset": [0, 0, 0]}]}, "axis: wants a direction"),
+        ({"symmetries_continuous": [{"axis": [0, 0, 0], "offset": [0, 0, 0]}]}, "axis: wanted a direction"),
     ],
 )
 def test_wrong_model_fields_are_named(tmp_path, changes, message):
@@ -186,8 +186,8 @@ def test_ply_ascii_and_binary_agree(tmp_path):
     np.testing.assert_allclose(load_ply_vertices(ascii_path), points / 1000)
     np.testing.assert_allclose(load_ply_vertices(binary_path), points / 1000)
     binary_path.write_bytes(binary_path.read_bytes()[:-3])
-    with pytest.raises(DatasetError, match="promises 2, the file holds 1"):
+    with pytest.raises(DatasetError, match="wanted 2 as the header says, found 1"):
         load_ply_vertices(binary_path)
     ascii_path.write_text("obj")
-    with pytest.raises(DatasetError, match="not a ply file"):
+    with pytest.raises(DatasetError, match="wanted a ply file"):
         load_ply_vertices(ascii_path)

@@ -40,12 +40,12 @@ def test_rotations_stay_as_they_are_written(tmp_path):
 @pytest.mark.parametrize(
     "line, message",
     [
-        (LINE + ",7", "line 3: wants 7 columns"),
-        (LINE.replace("2,3,1", "2,3,one"), "line 3, column obj_id: wants a whole number, got 'one'"),
-        (LINE.replace("0.5", "nan"), "line 3, column score: wants 1 finite numbers, got 'nan'"),
-        (LINE.replace("10 20 1000", "10 20"), "line 3, column t: wants 3 finite numbers, got '10 20'"),
-        (LINE.replace("1 0 0 0 1 0 0 0 1", "1 0 0 0 1 0 0 0 -1"), "line 3, column R: wants a rotation"),
-        (LINE.replace("0.25", "0.5"), "line 3, column time: wants 0.25 s, as the first line of scene 2"),
+        (LINE + ",7", "line 3: wanted 7 columns"),
+        (LINE.replace("2,3,1", "2,3,one"), "line 3, column obj_id: wanted a whole number, found 'one'"),
+        (LINE.replace("0.5", "nan"), "line 3, column score: wanted 1 finite numbers, found 'nan'"),
+        (LINE.replace("10 20 1000", "10 20"), "line 3, column t: wanted 3 finite numbers, found '10 20'"),
+        (LINE.replace("1 0 0 0 1 0 0 0 1", "1 0 0 0 1 0 0 0 -1"), "line 3, column R: wanted a rotation"),
+        (LINE.replace("0.25", "0.5"), "line 3, column time: wanted 0.25 s, as the first line of scene 2"),
     ],
 )
 def test_a_wrong_line_is_refused_by_name(tmp_path, line, message):

@@ -123,9 +123,9 @@ def test_run_lengths_go_down_the_columns():
 @pytest.mark.parametrize(
     "entry, message",
     [
-        ({"counts": [1, 2], "size": [2, 2]}, r"wants runs of 4 pixels in all \(2 x 2\), got 3"),
-        ({"counts": "a1b", "size": [2, 2]}, "counts: wants a list of run lengths, got str"),
-        ({"counts": [5, -1], "size": [2, 2]}, "wants runs of 4 pixels"),
+        ({"counts": [1, 2], "size": [2, 2]}, r"wanted runs of 4 pixels in all \(2 x 2\), found 3"),
+        ({"counts": "a1b", "size": [2, 2]}, "counts: wanted a list of run lengths, found str"),
+        ({"counts": [5, -1], "size": [2, 2]}, "wanted runs of 4 pixels"),
         ({"counts": [4]}, "size is missing"),
     ],
 )
@@ -168,7 +168,7 @@ SCENE_FAULTS = [
     (
         lambda s: edit(s / "000003/scene_gt.json", lambda f: f.update({"5": {}})),
         "json",
-        "image 5: wants a list, got dict",
+        "image 5: wanted a list, found dict",
     ),
 ]
 
@@ -199,10 +199,10 @@ def test_a_scene_without_its_truth_is_left_out_whole(split):
 def test_lens_models_and_scenes_of_several_sensors_are_refused_by_name(split):
     edit(split / "000003/scene_camera.json", lambda f: f["5"].update(cam_model={"name": "FISHEYE624"}))
     edit(split / "000003/scene_camera.json", lambda f: f["5"].pop("cam_K"))
-    with pytest.raises(DatasetError, match="wants a pinhole camera, got cam_model; undistort"):
+    with pytest.raises(DatasetError, match="wanted a pinhole camera, found cam_model; undistort"):
         BopDataset(split)
     (split / "000003/scene_camera.json").rename(split / "000003/scene_camera_rgb.json")
-    with pytest.raises(DatasetError, match=r"but scene_camera_rgb.json: scenes of several sensors"):
+    with pytest.raises(DatasetError, match=r"found scene_camera_rgb.json: of several sensors"):
         BopDataset(split)
 
 
@@ -277,7 +277,7 @@ def test_a_damaged_picture_is_refused_when_it_is_read(split):
     path = path.with_suffix(".jpg")
     path.write_bytes(path.read_bytes()[:-400])
     image = BopDataset(split).images[1]
-    with pytest.raises(DatasetError, match=r"000005.jpg: cannot be decoded as an image: a JPEG without its"):
+    with pytest.raises(DatasetError, match=r"000005.jpg: wanted an image, found a JPEG without its"):
         image.load_rgb()
     path.unlink()
     with pytest.raises(DatasetError, match=r"000005.jpg: cannot be read: No such file"):
@@ -289,7 +289,7 @@ def test_a_shard_that_shrinks_after_it_was_indexed_is_named(split, tmp_path, to_
     [image] = BopDataset(tmp_path / "shards").images
     shard = image.rgb.path
     shard.write_bytes(shard.read_bytes()[: image.rgb.offset + 10])
-    wanted = rf"shard-000000.tar:000003_000000.gray.tif: wants {image.rgb.size} bytes, got 10: truncated"
+    wanted = rf"shard-000000.tar:000003_000000.gray.tif: wanted {image.rgb.size} bytes, found 10: truncated"
     with pytest.raises(DatasetError, match=wanted):
         image.load_rgb()
 

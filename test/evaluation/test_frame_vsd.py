@@ -103,8 +103,8 @@ def test_pictures_without_depth_are_counted_and_the_others_measured(bundle, tmp_
     evaluate(bag, bundle, tmp_path / "out", "--limit", "2")
     _, summary = evaluate(bag, bundle, tmp_path / "out")  # goes on
     assert summary["figures"]["vsd"] > 0.7 and "ar" not in summary["figures"]
-    elsewhere = "/depth is 320x240 of frame 'depth_frame'; wanted depth registered to the pictures, "
-    wanted = {"/depth: no depth within 10 ms of a picture": 2, f"{elsewhere}320x240 of {FRAME!r}": 1}
+    elsewhere = f"/depth: wanted depth registered to the pictures, 320x240 of {FRAME!r}, found 320x240 of "
+    wanted = {"/depth: no depth within 10 ms of a picture": 2, f"{elsewhere}'depth_frame'": 1}
     assert summary["faults"] == wanted
 
 
@@ -144,7 +144,7 @@ MESH = ("--mesh", "1=box")
     ("options", "words"),
     [
         (("--depth", "/nothing", *TRUTH, *MESH), "no topic /nothing"),
-        (("--depth", "/camera/camera_info", *TRUTH, *MESH), "CameraInfo; wanted sensor_msgs/msg/Image"),
+        (("--depth", "/camera/camera_info", *TRUTH, *MESH), "found sensor_msgs/msg/CameraInfo"),
         (("--depth", "/depth", *TRUTH), "wanted --mesh, too"),
         (("--depth", "/depth", *MESH), "wanted --truth, too"),
     ],

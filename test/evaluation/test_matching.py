@@ -11,7 +11,7 @@ from pose_kd_ros.core.pose import from_rotation_vector, make_pose
 from pose_kd_ros.datasets.bop import BopImage, BopInstance
 from pose_kd_ros.evaluation.matching import cut, match_image, rescored
 from pose_kd_ros.evaluation.metrics import add_recalls, false_alarm_scores, figures
-from pose_kd_ros.pipeline.confidence import evidence
+from pose_kd_ros.pipeline.score import evidence
 from pose_kd_ros.pipeline.solve import ObjectPose
 
 K = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])

@@ -160,7 +160,7 @@ def test_another_object_of_the_same_number_is_refused(data, bundle, tmp_path, ca
     path.write_text(json.dumps(info))
     command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(tmp_path / "out")]
     assert main(command) == console.REFUSED
-    assert "diameter of 0.1 m, the bundle's red_ball 0.1732 m" in capsys.readouterr().err
+    assert "wanted the diameter of the bundle's red_ball, 0.1732 m, found 0.1 m" in capsys.readouterr().err
 
 
 def test_frames_hold_what_the_images_hold(data, bundle, tmp_path):
@@ -209,7 +209,7 @@ def test_given_boxes_want_truth(data, bundle, tmp_path, capsys):
         path.unlink()
     command = ["--bop", str(data), "--bundle", str(bundle), "--out", str(tmp_path / "out"), "--given-boxes"]
     assert main(command) == 2
-    assert "--given-boxes: wants true poses of all images" in capsys.readouterr().err
+    assert "--given-boxes: wanted true poses of all images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["out", "out/summary.json"])

@@ -80,7 +80,7 @@ def test_tf_of_a_moving_camera_and_a_still_object(bag):
     halfway = truth(frame(FIRST + 50 * MS))[0].T_camera_object
     np.testing.assert_allclose(halfway[:3, 3], (0.2, -0.05, 0.6), atol=1e-12)
     assert truth(frame(SECOND + MS)) is None
-    with pytest.raises(BagError, match=r"TF has no frame ball; it has .*cube"):
+    with pytest.raises(BagError, match=r"wanted frames of TF, .*cube.*, found ball"):
         truth_of(path, "tf:ball")
 
 
@@ -112,7 +112,7 @@ def test_detections_name_their_classes(bag):
     poses = truth_of(path, "/truth", {"crate": 7}, (BOX, CAN))(frame(FIRST))
     assert [pose.object_id for pose in poses] == [8, 7]
     same(poses[1], LATER)
-    with pytest.raises(BagError, match=r"'crate' is none of the objects .*--object crate=ID"):
+    with pytest.raises(BagError, match=r"one of the objects .*, found 'crate': .*--object crate=ID"):
         truth_of(path, "/truth", {}, (BOX, CAN))
 
 
@@ -155,7 +155,7 @@ def test_a_poor_file_is_refused_by_line(bag, tmp_path, text, words):
 
 def test_what_is_no_source_of_truth_is_refused(bag):
     path = bag(tf_at(FIRST, "a", "b", np.eye(4)))
-    with pytest.raises(BagError, match="neither tf:CHILD, nor a file, nor a topic of /tf"):
+    with pytest.raises(BagError, match="wanted tf:CHILD, a file, or a topic of /tf"):
         truth_of(path, "/nothing")
-    with pytest.raises(BagError, match="/tf is tf2_msgs/msg/TFMessage; wanted geometry_msgs"):
+    with pytest.raises(BagError, match=r"/tf: wanted geometry_msgs.*, found tf2_msgs/msg/TFMessage"):
         truth_of(path, "/tf")

@@ -16,9 +16,9 @@ from pose_kd_ros.core.metrics import mssd
 from pose_kd_ros.core.object_model import ObjectModel, box_corners
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose, transform
 from pose_kd_ros.core.predictions import LocalPredictions
-from pose_kd_ros.pipeline.confidence import confidence, evidence, highest_confidence
 from pose_kd_ros.pipeline.keypoint import KeypointEstimator
 from pose_kd_ros.pipeline.region import Region, projected_box
+from pose_kd_ros.pipeline.score import evidence, highest_score, score_of
 from test.bundle.test_bundle import manifest
 
 STRIDES = [8, 16, 32, 64]
@@ -167,7 +167,7 @@ def test_a_larger_object_is_farther_away():
 
 
 def test_image_and_camera_of_unlike_size_are_refused_with_both():
-    with pytest.raises(ValueError, match="image is 320x240, its camera_info says 640x480"):
+    with pytest.raises(ValueError, match="image: wanted 640x480, as its camera_info says, found 320x240"):
         estimator(Oracle(PINHOLE, [])).estimate(np.zeros((240, 320, 3), np.uint8), PINHOLE)
 
 
@@ -187,9 +187,9 @@ def test_a_box_that_leaves_the_view_is_none():
     weights=st.lists(st.floats(-5, 5), min_size=5, max_size=5) | st.just([]),
 )
 def test_no_score_is_above_what_was_foreseen(class_score, cells, support, sigma, weights):
-    most = highest_confidence(class_score, cells, 0.06, weights)
-    score = confidence(evidence(class_score, support, cells, sigma), weights)
-    solved = highest_confidence(class_score, cells, 0.06, weights, support)
+    most = highest_score(class_score, cells, 0.06, weights)
+    score = score_of(evidence(class_score, support, cells, sigma), weights)
+    solved = highest_score(class_score, cells, 0.06, weights, support)
     assert score <= solved + 1e-12 and solved <= most + 1e-12
 
 

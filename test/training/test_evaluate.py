@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 from pose_kd_ros.datasets.faults import DatasetError
 from pose_kd_ros.evaluation.matching import ObjectMatches, cut
 from pose_kd_ros.evaluation.metrics import figures
-from pose_kd_ros.pipeline.confidence import confidence
+from pose_kd_ros.pipeline.score import score_of
 from pose_kd_ros.pipeline.solve import Estimates, ObjectPose
 from training.data.objects import load_objects
 from training.evaluate import (
@@ -32,7 +32,7 @@ def test_fitted_scores_are_frequencies():
     terms = np.c_[np.ones(8000), random.normal(0, 1, (8000, 4))]
     right = random.uniform(size=8000) < 1 / (1 + np.exp(-terms @ [0.3, 1.0, -0.5, 0.0, 2.0]))
     weights = fit_confidence(terms[:4000], right[:4000])
-    scores = np.array([confidence(t, weights) for t in terms[4000:]])
+    scores = np.array([score_of(t, weights) for t in terms[4000:]])
     for low in (0.1, 0.4, 0.7):
         inside = (scores >= low) & (scores < low + 0.1)
         assert right[4000:][inside].mean() == pytest.approx(low + 0.05, abs=0.07)

@@ -23,7 +23,7 @@ def find_split(folder: Path) -> Path:
     splits = sorted(p.name for p in folder.glob("*") if p.is_dir() and _is_split(p))
     tests = [name for name in splits if name.startswith("test")]
     if len(tests) != 1:
-        raise DatasetError(f"{folder}: wants one split test*, found {tests or splits}: name its own folder")
+        raise DatasetError(f"{folder}: wanted one split test*, found {tests or splits}: name its own folder")
     return folder / tests[0]
 
 
@@ -36,7 +36,8 @@ def models_folder(split: Path) -> Path:
     for name in ("models_eval", "models"):
         if (split.parent / name / "models_info.json").is_file():
             return split.parent / name
-    raise DatasetError(f"{split.parent / 'models_eval'}: wants a models_info.json there, or in models")
+    place = split.parent / "models_eval"
+    raise DatasetError(f"{place}: wanted a models_info.json there, or in models, found none")
 
 
 def surface_points(split: Path, ids) -> dict[int, np.ndarray]:

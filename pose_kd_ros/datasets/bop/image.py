@@ -39,9 +39,9 @@ class BopInstance:
 
 @dataclass(frozen=True)
 class BopImage:
-    """One image and what is in it. K (3, 3) px, pixel centres at integers; depth_scale:
-    metres per count of the depth file (depth None where there is none). T_camera_world
-    (4, 4) metres, None where unknown. has_truth: False where nobody tells what is in it."""
+    """One image and what is in it. K (3, 3) px, pixel centres at integers; depth_scale: metres per count of
+    the depth file (depth None where there is none). T_camera_world (4, 4) metres, None where unknown.
+    has_truth: False where the true poses are unknown."""
 
     scene_id: int
     image_id: int
@@ -54,8 +54,8 @@ class BopImage:
     has_truth: bool = True
 
     def load_rgb(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, the pixels that K is about: an EXIF orientation is not followed.
-        Grey images have three equal channels. DatasetError where the file is missing or damaged."""
+        """(H, W, 3) uint8 RGB, the pixels that K is about: an EXIF orientation is not followed. Grey images
+        have three equal channels. DatasetError where the file is missing or damaged."""
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         return decoded(self.rgb, flags, "picture")[..., ::-1].copy()
 
@@ -69,8 +69,8 @@ class BopImage:
         return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)
 
     def load_depth(self) -> np.ndarray:
-        """(H, W) float32 metres, 0 where there is no
-        measurement. Raises DatasetError without a depth file."""
+        """(H, W) float32 metres, 0 where there is no measurement. Raises
+        DatasetError without a depth file."""
         if self.depth is None:
             raise DatasetError(f"scene {self.scene_id}, image {self.image_id}: has no depth file", "depth")
         return (decoded(self.depth, cv2.IMREAD_UNCHANGED, "depth") * self.depth_scale).astype(np.float32)
@@ -78,8 +78,8 @@ class BopImage:
 
 @dataclass(frozen=True)
 class Entries:
-    """What the json files say of one image; ``where``: names of the
-    entries, in errors. truths: None where there is no such file.
+    """What the json files say of one image; ``where``: names of the entries, in errors. truths:
+    None where there is no such file.
 
     masks: of each instance that has one, by its index.
     """
@@ -97,20 +97,20 @@ def make_image(scene_id: int, image_id: int, rgb: Source, depth: Source | None, 
     camera = as_object(entries.camera, where)
     scale = float(numbers(camera, "depth_scale", 1, where)[0]) if depth or "depth_scale" in camera else 1.0
     K, T_camera_world = _intrinsics(camera, where), _camera_pose(camera, where)
-    told = entries.truths is not None
-    instances = _instances(entries) if told else ()
-    return BopImage(scene_id, image_id, rgb, K, depth, scale * METRES, instances, T_camera_world, told)
+    has_truth = entries.truths is not None
+    instances = _instances(entries) if has_truth else ()
+    return BopImage(scene_id, image_id, rgb, K, depth, scale * METRES, instances, T_camera_world, has_truth)
 
 
 def _intrinsics(camera: dict, where: str) -> np.ndarray:
     lens = [name for name in camera if "model" in name or name in ("intrinsics", "calibration")]
     if "cam_K" not in camera and lens:
         raise DatasetError(
-            f"{where}: cam_K is missing: wants a pinhole camera, got {lens[0]}; undistort the images first"
+            f"{where}: cam_K: wanted a pinhole camera, found {lens[0]}; undistort the images first"
         )
     K = numbers(camera, "cam_K", 9, where).reshape(3, 3)
     if K[0, 0] <= 0 or K[1, 1] <= 0:
-        raise DatasetError(f"{where}: cam_K: wants positive focal lengths, got {K[0, 0]} and {K[1, 1]}")
+        raise DatasetError(f"{where}: cam_K: wanted positive focal lengths, found {K[0, 0]} and {K[1, 1]}")
     return K
 
 
@@ -128,8 +128,8 @@ def _instances(entries: Entries) -> tuple[BopInstance, ...]:
         details = as_list(entries.infos, entries.where["gt_info"])
         if len(details) != len(truths):
             raise DatasetError(
-                f"{entries.where['gt_info']}: wants {len(truths)} entries as in scene_gt.json, "
-                f"got {len(details)}"
+                f"{entries.where['gt_info']}: wanted {len(truths)} entries as in scene_gt.json, "
+                f"found {len(details)}"
             )
     return tuple(_instance(entries, k, *pair) for k, pair in enumerate(zip(truths, details)))
 

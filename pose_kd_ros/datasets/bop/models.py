@@ -56,7 +56,7 @@ def _model_info(entry: dict, where: str) -> ModelInfo:
     )
     diameter = float(numbers(entry, "diameter", 1, where)[0]) * METRES
     if diameter <= 0 or (size < 0).any():
-        raise DatasetError(f"{where}: wants a positive diameter and size, got {diameter} m and {size} m")
+        raise DatasetError(f"{where}: wanted a positive diameter and size, found {diameter} m and {size} m")
     discrete = [np.eye(4)] + [
         _symmetry(values, f"{where}: symmetries_discrete[{k}]")
         for k, values in enumerate(entry.get("symmetries_discrete", ()))
@@ -71,7 +71,7 @@ def _model_info(entry: dict, where: str) -> ModelInfo:
 def _symmetry(values: Any, where: str) -> np.ndarray:
     matrix = numbers({"matrix": values}, "matrix", 16, where).reshape(4, 4)
     if not np.allclose(matrix[3], [0, 0, 0, 1]):
-        raise DatasetError(f"{where}: wants the last row 0 0 0 1, got {matrix[3]}")
+        raise DatasetError(f"{where}: wanted the last row 0 0 0 1, found {matrix[3]}")
     result = np.eye(4)
     result[:3, :3], result[:3, 3] = nearest_rotation(matrix[:3, :3], where), matrix[:3, 3] * METRES
     return result
@@ -80,7 +80,7 @@ def _symmetry(values: Any, where: str) -> np.ndarray:
 def _continuous(values: dict, where: str) -> ContinuousSymmetry:
     axis = numbers(values, "axis", 3, where)
     if np.linalg.norm(axis) < 1e-9:
-        raise DatasetError(f"{where}: axis: wants a direction, got {axis}")
+        raise DatasetError(f"{where}: axis: wanted a direction, found {axis}")
     return ContinuousSymmetry(axis / np.linalg.norm(axis), numbers(values, "offset", 3, where) * METRES)
 
 
@@ -88,7 +88,7 @@ def load_targets(path: Path) -> tuple[BopTarget, ...]:
     """test_targets_bop19.json and its like."""
     entries = read_json(Path(path))
     if not isinstance(entries, list):
-        raise DatasetError(f"{path}: wants a list of targets, got {type(entries).__name__}")
+        raise DatasetError(f"{path}: wanted a list of targets, found {type(entries).__name__}")
     names = ("scene_id", "im_id", "obj_id", "inst_count")
     return tuple(
         BopTarget(*(int(numbers(entry, name, 1, f"{path}, entry {k}")[0]) for name in names))

@@ -73,7 +73,7 @@ def _joined(values) -> str:
 def _result(line: str, where: str) -> BopResult:
     cells = line.split(",")
     if len(cells) != len(COLUMNS):
-        raise DatasetError(f"{where}: wants {len(COLUMNS)} columns {','.join(COLUMNS)}, got {len(cells)}")
+        raise DatasetError(f"{where}: wanted {len(COLUMNS)} columns {','.join(COLUMNS)}, found {len(cells)}")
     row = dict(zip(COLUMNS, cells))
     scene, image, object_id = (_whole(row[name], f"{where}, column {name}") for name in COLUMNS[:3])
     (score,), rotation, translation, (seconds,) = (
@@ -88,7 +88,7 @@ def _result(line: str, where: str) -> BopResult:
 
 def _whole(text: str, where: str) -> int:
     if not text.strip().isdigit():
-        raise DatasetError(f"{where}: wants a whole number, got {text!r}")
+        raise DatasetError(f"{where}: wanted a whole number, found {text!r}")
     return int(text)
 
 
@@ -98,7 +98,7 @@ def _numbers(text: str, count: int, where: str) -> list[float]:
     except ValueError:
         found = []
     if len(found) != count or not all(map(math.isfinite, found)):
-        raise DatasetError(f"{where}: wants {count} finite numbers, got {text!r}")
+        raise DatasetError(f"{where}: wanted {count} finite numbers, found {text!r}")
     return found
 
 
@@ -107,6 +107,6 @@ def _check_time(result: BopResult, times: dict[tuple[int, int], float], where: s
     first = times.setdefault((result.scene_id, result.image_id), result.seconds)
     if abs(result.seconds - first) > SAME_TIME_S:
         raise DatasetError(
-            f"{where}, column time: wants {first:g} s, as the first line of scene {result.scene_id}, image "
-            f"{result.image_id} says, got {result.seconds:g}"
+            f"{where}, column time: wanted {first:g} s, as the first line of scene {result.scene_id}, image "
+            f"{result.image_id} says, found {result.seconds:g}"
         )

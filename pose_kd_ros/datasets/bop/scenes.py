@@ -13,8 +13,8 @@ from .image import BopImage, Entries, make_image
 def load_scene(folder: Path, faults: Faults | None = None, truth_wanted: bool = True) -> list[BopImage]:
     """All images of one scene folder, by number. scene_gt_info.json, masks and depth may be absent.
 
-    faults: told of what is wrong, and whether to go on; without it DatasetError
-    is raised. truth_wanted: False where scene_gt.json may be absent, too.
+    faults: records what is wrong and decides whether to go on; without it DatasetError is raised.
+    truth_wanted: False where scene_gt.json may be absent, too.
     """
     faults = faults or Faults()
     try:
@@ -37,8 +37,8 @@ class _Scene:
     def __init__(self, folder: Path, truth_wanted: bool = True) -> None:
         self.folder = folder
         self.cameras = self._json("scene_camera.json")
-        told = truth_wanted or (folder / "scene_gt.json").exists()
-        self.truths = self._json("scene_gt.json") if told else None
+        has_truth = truth_wanted or (folder / "scene_gt.json").exists()
+        self.truths = self._json("scene_gt.json") if has_truth else None
         self.infos = self._json("scene_gt_info.json") if (folder / "scene_gt_info.json").exists() else None
         self.files = {part: _by_stem(folder / part) for part in ("rgb", "gray", "depth", "mask_visib")}
         self.files["rgb"] = self.files["rgb"] or self.files["gray"]
@@ -52,8 +52,7 @@ class _Scene:
         path = self.folder / name
         others = sorted(p.name for p in self.folder.glob(f"{path.stem}_*.json") if "info" not in p.name)
         if not path.exists() and others:
-            found = f"{others[0]}: scenes of several sensors are not read"
-            raise DatasetError(f"{path}: no such file, but {found}")
+            raise DatasetError(f"{path}: wanted one sensor's scene, found {others[0]}: of several sensors")
         return as_object(read_json(path), path)
 
     def image(self, key: str) -> BopImage:

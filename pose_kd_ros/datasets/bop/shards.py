@@ -32,7 +32,7 @@ def _number(shard: Path) -> int:
 
 
 def load_shards(split: Path, faults: Faults, truth_wanted: bool = True) -> list[BopImage]:
-    """All images of a split's shards, by scene and image number; ``faults`` is told of what is wrong.
+    """All images of a split's shards, by scene and image number; ``faults`` records what is wrong.
     truth_wanted: False where gt.json may be absent."""
     images: dict[tuple[int, int], BopImage] = {}
     promised = _promised(split, faults)
@@ -82,7 +82,7 @@ def _promised(split: Path, faults: Faults) -> dict[int, list[str]]:
     try:
         for key, number in (as_object(read_json(path), path) if path.exists() else {}).items():
             if not isinstance(number, int):
-                raise DatasetError(f"{path}: {key}: wants the number of a shard, got {number!r}")
+                raise DatasetError(f"{path}: {key}: wanted the number of a shard, found {number!r}")
             found.setdefault(number, []).append(key)
     except DatasetError as error:
         faults.add(DatasetError(str(error), "shard"))
@@ -92,7 +92,7 @@ def _promised(split: Path, faults: Faults) -> dict[int, list[str]]:
 def _image(path: Path, key: str, parts: dict[str, Source], truth_wanted: bool) -> BopImage:
     numbered = _KEY.fullmatch(key)
     if numbered is None:
-        raise DatasetError(f"{path}: {key!r}: wants members named <scene>_<image>.*")
+        raise DatasetError(f"{path}: wanted members named <scene>_<image>.*, found {key!r}")
     rgb = _picture(parts, "rgb") or _picture(parts, "gray")
     if rgb is None:
         raise DatasetError(f"{path}: {key} has no picture {key}.rgb.*", "picture")

@@ -32,8 +32,8 @@ class Tolerance:
 class Change:
     """One figure of both evaluations; NaN where one has none.
 
-    verdict: "ok", "better", "new", "not judged", "REGRESSION" (worse by more than allowed) or "GONE" (the
-    baseline had it).
+    verdict: "ok", "better", "new", "not judged", "REGRESSION" (worse by more than allowed)
+    or "GONE" (the baseline had it).
     """
 
     figure: str
@@ -47,7 +47,7 @@ def parse_tolerance(text: str) -> Tolerance:
     """``0.02``: in the figure's own unit; ``5%``: of the baseline. Raises OutcomeError."""
     match = re.fullmatch(r"(\d+\.?\d*|\.\d+)(e-?\d+)?(%?)", text.strip())
     if not match:
-        raise OutcomeError(f"tolerance: found {text!r}, wanted a number such as 0.02, or a share such as 5%")
+        raise OutcomeError(f"tolerance: wanted a number such as 0.02 or a share such as 5%, found {text!r}")
     amount = float(match[1] + (match[2] or ""))
     return Tolerance(amount / 100 if match[3] else amount, bool(match[3]))
 
@@ -65,30 +65,30 @@ def flat(summary: Summary) -> dict[str, float]:
 def changes(
     baseline: Summary, now: Summary, tolerances: Mapping[str, str], default: str = ""
 ) -> list[Change]:
-    """Every figure of either side, judged.
+    """Return the change of every figure of either side.
 
     tolerances: texts of ``parse_tolerance`` by figure; one for ``mssd`` counts for each object's, too.
-    default: for the others; without it DEFAULT, and TIMES for durations. Raises OutcomeError for
-    evaluations of different things and for a tolerance of a figure that neither side has.
+    default: for the others; without it DEFAULT, and TIMES for durations. Raises OutcomeError for evaluations
+    of different things and for a tolerance of a figure that neither side has.
     """
     for field in ("kind", "source"):
         found, wanted = getattr(now, field), getattr(baseline, field)
         if found != wanted:
-            raise OutcomeError(f"against: {field}: found {found!r}, the baseline has {wanted!r}")
+            raise OutcomeError(f"against: {field}: wanted {wanted!r}, as the baseline has, found {found!r}")
     before, after = flat(baseline), flat(now)
     names = list(dict.fromkeys([*before, *after]))
     known = {*names, *(base(name) for name in names)}
     unknown = sorted(set(tolerances) - known)
     if unknown:
         names = ", ".join(map(repr, unknown))
-        raise OutcomeError(f"tolerance: no figure is called {names}; there are {', '.join(sorted(known))}")
+        raise OutcomeError(f"tolerance: wanted figures of {', '.join(sorted(known))}, found {names}")
 
     def tolerance(name: str) -> Tolerance:
         usual = default or (TIMES if is_time(base(name)) else DEFAULT)
         return parse_tolerance(tolerances.get(name) or tolerances.get(base(name)) or usual)
 
     nan = math.nan
-    return [judged(name, before.get(name, nan), after.get(name, nan), tolerance(name)) for name in names]
+    return [compared(name, before.get(name, nan), after.get(name, nan), tolerance(name)) for name in names]
 
 
 def base(name: str) -> str:
@@ -96,7 +96,7 @@ def base(name: str) -> str:
     return re.sub(r"^\d+\.", "", name)
 
 
-def judged(name: str, baseline: float, now: float, tolerance: Tolerance) -> Change:
+def compared(name: str, baseline: float, now: float, tolerance: Tolerance) -> Change:
     """One figure's change."""
     sense = meaning(base(name))
     allowed = tolerance.allowed(baseline)
@@ -150,11 +150,12 @@ def given(args: argparse.Namespace, out: Path | None = None) -> tuple[Summary, d
     out: the folder that it will write; with a summary compared to itself nothing is ever worse.
     """
     if out is not None and Path(args.against).resolve() in (out.resolve(), out.resolve() / SUMMARY):
-        raise OutcomeError(f"against: {args.against} would be written over: wanted a copy, or another --out")
+        found = f"{args.against}, which would be written over"
+        raise OutcomeError(f"against: wanted a copy or another --out, found {found}")
     pairs = [text.rpartition("=") for text in args.tolerance]
     for name, _, value in pairs:
         if not name or not value:
-            raise OutcomeError(f"tolerance: found {name or value!r}, wanted FIGURE=VALUE")
+            raise OutcomeError(f"tolerance: wanted FIGURE=VALUE, found {name or value!r}")
     for text in (*(value for _, _, value in pairs), args.default_tolerance or DEFAULT):
         parse_tolerance(text)
     return read_summary(args.against), {name: value for name, _, value in pairs}

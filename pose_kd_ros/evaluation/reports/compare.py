@@ -27,8 +27,8 @@ COSTS = {"size_mb": "size, MB", "parameters": "parameters", "gflop": "GFLOP"}
 class Row:
     """One bundle.
 
-    costs: by the names of COSTS, NaN where unknown. p50_ms, p95_ms: of a frame, here. figures: those that
-    all bundles have. on_front: no other bundle is as fast and as good, and better in one of the two.
+    costs: by the names of COSTS, NaN where unknown. p50_ms, p95_ms: of a frame, here. figures: those that all
+    bundles have. on_front: no other bundle is as fast and as good, and better in one of the two.
     """
 
     name: str
@@ -40,8 +40,8 @@ class Row:
 
 
 def front(cost, gain) -> np.ndarray:
-    """Which of (N,) points no other dominates: (N,) bool. Less cost and more gain are better; NaN never is
-    on the front, equal points are on it together."""
+    """Which of (N,) points no other dominates: (N,) bool. Less cost and more gain are better; NaN never is on
+    the front, equal points are on it together."""
     cost, gain = np.asarray(cost, float), np.asarray(gain, float)
     as_good = (cost[:, None] <= cost) & (gain[:, None] >= gain)
     dominated = (as_good & ~as_good.T).any(0)
@@ -58,11 +58,11 @@ def rows_of(outcomes: Sequence[Outcome], accuracy: str) -> list[Row]:
         if len(found) > 1:
             (one, here), (other, there), *_ = found.items()
             both = f"{one!r} in {here}, {other!r} in {there}"
-            raise OutcomeError(f"compare: {field}: found {both}; wanted the same")
+            raise OutcomeError(f"compare: {field}: wanted the same, found {both}")
     names = shared_figures(outcomes)
     if accuracy not in names:
         found = ", ".join(names)
-        raise OutcomeError(f"compare: accuracy: found {accuracy!r}, wanted one that all have: {found}")
+        raise OutcomeError(f"compare: accuracy: wanted one that all have, {found}, found {accuracy!r}")
     times = [np.percentile(o.latencies_ms or [math.nan], (50, 95)) for o in outcomes]
     gains = [-meaning(accuracy).loss(o.summary.figures[accuracy]) for o in outcomes]
     best = front([t[0] for t in times], gains)
@@ -97,8 +97,8 @@ def shared_figures(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def cells(rows: Sequence[Row], called: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table, as people read them; ``called``: from a figure's name to what is above
-    it."""
+    """Head and rows of the table, as people read them; ``called``: from a
+    figure's name to what is above it."""
     names = list(rows[0].figures)
     head = ["bundle", *COSTS.values(), "median, ms", "95 %, ms", *map(called, names), "front"]
     shown = [
@@ -151,7 +151,7 @@ def evaluate(bundle: Path, out: Path, args: argparse.Namespace) -> Path:
     options = [*data, "--bundle", str(bundle), "--out", str(out), *shlex.split(args.options)]
     code = module.main(parser.parse_args(options))
     if code not in (OK, DAMAGED):
-        raise OutcomeError(f"compare: the evaluation of {bundle} ended with {code}, wanted {OK} or {DAMAGED}")
+        raise OutcomeError(f"compare: exit code of {bundle}: wanted {OK} or {DAMAGED}, found {code}")
     return out
 
 
@@ -178,10 +178,11 @@ def main(args: argparse.Namespace) -> int:
 def compare(args: argparse.Namespace) -> int:
     """``main``, with errors raised."""
     if bool(args.bundles) == bool(args.folders):
-        raise OutcomeError("compare: wanted bundles with --bop or --bag, or --folders without bundles")
+        wanted = "bundles with --bop or --bag, or --folders alone"
+        raise OutcomeError(f"compare: wanted {wanted}, found both or neither")
     names = [bundle.resolve().name for bundle in args.bundles]
     if len(set(names)) < len(names):
-        raise OutcomeError(f"compare: found bundles of the same name among {', '.join(names)}, wanted others")
+        raise OutcomeError(f"compare: wanted bundles of different names, found {', '.join(names)}")
     folders = args.folders or [evaluate(b, args.out / n, args) for b, n in zip(args.bundles, names)]
     outcomes = [read_outcome(folder) for folder in folders]
     accuracy = args.accuracy or next(iter(shared_figures(outcomes)), "")

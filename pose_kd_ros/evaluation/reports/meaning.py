@@ -9,13 +9,13 @@ import math
 import re
 from dataclasses import dataclass, replace
 
-HIGHER, LOWER, NEAR, NEITHER = "higher", "lower", "near", "neither"
-ARROWS = {HIGHER: "↑", LOWER: "↓", NEAR: "→", NEITHER: ""}
+HIGHER, LOWER, NOMINAL, NEITHER = "higher", "lower", "nominal", "neither"
+ARROWS = {HIGHER: "↑", LOWER: "↓", NOMINAL: "→", NEITHER: ""}
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """better: HIGHER, LOWER, NEAR (to ``target``) or NEITHER. factor: from the kept number to ``unit``."""
+    """better: HIGHER, LOWER, NOMINAL (to ``target``) or NEITHER. factor: from the kept number to ``unit``."""
 
     text: str
     better: str = NEITHER
@@ -25,7 +25,7 @@ class Meaning:
 
     def loss(self, value: float) -> float:
         """A number that grows as the figure gets worse."""
-        return {HIGHER: -value, LOWER: value, NEAR: abs(value - self.target), NEITHER: 0.0}[self.better]
+        return {HIGHER: -value, LOWER: value, NOMINAL: abs(value - self.target), NEITHER: 0.0}[self.better]
 
     def show(self, value: float) -> str:
         """The figure as people read it, three digits of it; a dash where nothing was measured."""
@@ -53,7 +53,7 @@ MEANINGS = [
         ("(mssd|add|add_s|adds)_0?(\\d+)d", share("")),
         ("found|.*found_rate|.*recall.*|.*precision.*|.*auc.*|.*agreement.*", share("")),
         ("within_.*|.*\\d+cm_?\\d+deg.*|(right|share)_.*|projection_\\d+px", share("")),
-        ("coverage_(\\d+)", Meaning("", NEAR, "%", 100.0)),
+        ("coverage_(\\d+)", Meaning("", NOMINAL, "%", 100.0)),
         ("false_positives_per_image|false_.*", Meaning("", LOWER)),
         (".*switches.*|.*lost.*|.*dropped.*|.*missed.*|.*fragment.*", Meaning("", LOWER)),
         (".*_ms|ms_per_image|latency.*", Meaning("", LOWER, "ms")),
@@ -96,7 +96,7 @@ def meaning(name: str) -> Meaning:
     for pattern, known in MEANINGS:
         match = pattern.fullmatch(name)
         if match:
-            target = float(match[1]) / 100 if known.better == NEAR else math.nan
+            target = float(match[1]) / 100 if known.better == NOMINAL else math.nan
             return replace(known, text=TEXTS.get(name) or known.text or _words(name), target=target)
     return Meaning(_words(name))
 

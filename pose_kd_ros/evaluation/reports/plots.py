@@ -101,8 +101,14 @@ def pareto(names: Sequence[str], x, y, on_front: np.ndarray, x_label: str, y_lab
     for i in np.flatnonzero(np.isfinite(x) & np.isfinite(y)):
         color = INK if on_front[i] else FAINT
         left = x[i] < (np.nanmin(x) + np.nanmax(x)) / 2
-        axes.annotate(names[i], (x[i], y[i]), (7 if left else -7, 6), textcoords="offset points", color=color,
-                      ha="left" if left else "right")
+        axes.annotate(
+            names[i],
+            (x[i], y[i]),
+            (7 if left else -7, 6),
+            textcoords="offset points",
+            color=color,
+            ha="left" if left else "right",
+        )
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.margins(0.12, 0.15)
     return svg(figure, f"{y_label} against {x_label}")

@@ -42,8 +42,8 @@ def choose(
     Neighbours of a chosen frame show the same fault and are passed over. names: of objects by id; frames tell
     only of those that were found in them.
     """
-    told = any(frame.truth for frame in frames)
-    lists = _of_truth(frames, names or {}) if told else _of_tracks(frames)
+    has_truth = any(frame.truth for frame in frames)
+    lists = _of_truth(frames, names or {}) if has_truth else _of_tracks(frames)
     apart = max(1, len(frames) // (8 * count))
     chosen: list[Worst] = []
     for candidate in itertools.chain(*itertools.zip_longest(*lists)):
@@ -98,7 +98,8 @@ def unmatched(frame: Frame) -> list[Estimate]:
 def scattered(index: int) -> int:
     """An order in which equals are shown from all over a recording: that of binary digits read backwards.
 
-    Convention: of 0 to 7 it makes 0, 4, 2, 6, 1, 5, 3, 7."""
+    Convention: of 0 to 7 it makes 0, 4, 2, 6, 1, 5, 3, 7.
+    """
     return int(f"{index:032b}"[::-1], 2)
 
 
@@ -116,8 +117,7 @@ def write_overlays(
 ) -> list[Path]:
     """Draw the worst frames into OUT/overlays, named as ``Outcome.overlay`` says.
 
-    objects: the bundle's, by id. image_of: from a frame to its RGB image (H, W, 3) uint8 and
-    camera.
+    objects: the bundle's, by id. image_of: from a frame to its RGB image (H, W, 3) uint8 and camera.
     """
     paths = []
     for worst in choose(frames, count):

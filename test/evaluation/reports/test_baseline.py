@@ -5,7 +5,7 @@ import pytest
 
 from pose_kd_ros.evaluation.outcome import OutcomeError, read_summary
 from pose_kd_ros.evaluation.reports import baseline
-from pose_kd_ros.evaluation.reports.meaning import HIGHER, LOWER, NEAR, NEITHER, meaning
+from pose_kd_ros.evaluation.reports.meaning import HIGHER, LOWER, NEITHER, NOMINAL, meaning
 from pose_kd_ros.evaluation.reports.page import refusing
 
 
@@ -23,7 +23,7 @@ def run(folder, *options: str) -> int:
         *[(n, LOWER) for n in ("median_rotation_rad", "median_translation_m", "median_mssd_d", "edge_px")],
         *[(n, LOWER) for n in ("ms_per_image", "latency_p95_ms", "false_positives_per_image", "id_switches")],
         *[(n, LOWER) for n in ("jitter_translation_m", "jitter_rotation_rad")],
-        *[(n, NEAR) for n in ("coverage_50", "coverage_95")],
+        *[(n, NOMINAL) for n in ("coverage_50", "coverage_95")],
         *[(n, NEITHER) for n in ("images", "instances", "never_heard_of")],
     ],
 )
@@ -114,8 +114,8 @@ def test_other_data_and_unknown_figures_are_refused(write_outcome, tmp_path, cap
     assert run(bag, "--against", str(tmp_path / "nothing.json")) == 2
     errors = capsys.readouterr().err
     said = (
-        "kind: found 'bag', the baseline has 'bop'",
-        "no figure is called 'msd'",
+        "kind: wanted 'bop', as the baseline has, found 'bag'",
+        "found 'msd'",
         "FIGURE=VALUE",
         "nothing.json",
     )

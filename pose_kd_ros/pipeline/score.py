@@ -22,9 +22,9 @@ def evidence(class_score: float, support: float, cells: int, relative_sigma: flo
     return np.array([1.0, logit, support, math.log(max(cells, 1)), math.log(max(relative_sigma, 1e-4))])
 
 
-def confidence(terms: np.ndarray, weights) -> float:
-    """Return the score in [0, 1]: the fitted probability; class score times support where no weights were
-    fitted."""
+def score_of(terms: np.ndarray, weights) -> float:
+    """Return the score in [0, 1]: the fitted probability; class score times
+    support where no weights were fitted."""
     if not len(weights):
         return float(_sigmoid(terms[1]) * terms[2])
     return _sigmoid(float(terms @ np.asarray(weights)))
@@ -34,13 +34,13 @@ def _sigmoid(x: float) -> float:
     return (1 + math.tanh(x / 2)) / 2
 
 
-def highest_confidence(
+def highest_score(
     class_score: float, cells: int, relative_sigma: float, weights, support: float | None = None
 ) -> float:
     """Return an upper bound of the score before a pose is solved or, with the share of the votes that agrees
     known (``support``), refined: however much they scatter up to ``relative_sigma``."""
     return max(
-        confidence(evidence(class_score, share, cells, sigma), weights)
+        score_of(evidence(class_score, share, cells, sigma), weights)
         for share in ((0.0, 1.0) if support is None else (support,))
         for sigma in (0.0, relative_sigma)
     )
