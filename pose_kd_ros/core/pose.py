@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from transforms3d.quaternions import mat2quat, quat2mat  # (w, x, y, z)
 
 
 def make_pose(rotation, translation) -> np.ndarray:
@@ -58,17 +59,15 @@ def to_quaternion(rotation) -> np.ndarray:
 
     Convention: xyzw; a quarter turn about z is (0, 0, 0.7071, 0.7071).
     """
-    from scipy.spatial.transform import Rotation  # half a second, which not every use of this file takes
-
-    quaternion = Rotation.from_matrix(np.asarray(rotation, float)).as_quat()
-    return quaternion if quaternion[3] >= 0 else -quaternion
+    return np.roll(mat2quat(np.asarray(rotation, float)), -1)
 
 
 def from_quaternion(xyzw) -> np.ndarray:
     """Return the rotation (3, 3) of a quaternion (x, y, z, w); raises ValueError on a zero quaternion."""
-    from scipy.spatial.transform import Rotation
-
-    return Rotation.from_quat(np.asarray(xyzw, float)).as_matrix()
+    quaternion = np.asarray(xyzw, float)
+    if not np.linalg.norm(quaternion) > 0:
+        raise ValueError(f"quaternion: wanted a length above 0, found {quaternion.tolist()}")
+    return quat2mat(np.roll(quaternion, 1) / np.linalg.norm(quaternion))
 
 
 def from_rotation_vector(vector) -> np.ndarray:
