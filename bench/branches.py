@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 from bench.rows import common
-from training.export import cost
+from training.export.bundle import cost
 from training.models.heatmap import HeatmapConfig, light, okdhp_hourglass
 from training.models.network import deployed, make_network
-from training.table import described
+from training.studies.table import described
 
 SIZE = 256
 NETWORKS = {

@@ -17,11 +17,11 @@ import torch
 from bench.rows import common
 from training.config import load_config
 from training.data.dense_targets import collate_dense
-from training.export import trained_network
+from training.export.bundle import trained_network
+from training.fit.step import prepare
+from training.fit.train import make_dataset
 from training.losses.dense import bits_of
-from training.step import prepare
-from training.table import described
-from training.train import make_dataset
+from training.studies.table import described
 
 
 @torch.no_grad()

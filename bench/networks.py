@@ -17,7 +17,7 @@ from pose_kd_ros.bundle.manifest import Manifest
 from pose_kd_ros.bundle.store import open_bundle
 from pose_kd_ros.evaluation.bop_run import Group, cut, figures
 from pose_kd_ros.pipeline.families import open_estimator
-from training.evaluate import add_recalls, every_pose, measure
+from training.measure.evaluate import add_recalls, every_pose, measure
 from training.render.files import write_whole
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "results" / "networks.json"

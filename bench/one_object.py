@@ -19,11 +19,11 @@ from bench.rows import common
 from pose_kd_ros.evaluation.bop_run import add_recalls, figures
 from training.config import RunConfig, load_config
 from training.data.targets import collate
-from training.evaluate import measure, rounded
-from training.export import trained_network
-from training.step import losses, prepare
-from training.table import described, loaded
-from training.train import make_dataset
+from training.export.bundle import trained_network
+from training.fit.step import losses, prepare
+from training.fit.train import make_dataset
+from training.measure.evaluate import measure, rounded
+from training.studies.table import described, loaded
 
 
 @torch.no_grad()

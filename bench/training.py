@@ -27,6 +27,8 @@ from pose_kd_ros.core.surface import BITS
 from training.config import LossWeights, RunConfig
 from training.data.dense_targets import collate_dense, make_dense_targets
 from training.data.targets import Instance, collate, make_targets
+from training.fit.step import losses, prepare
+from training.fit.teacher import Distillation, Teacher, frozen
 from training.losses.distill import DistillConfig, adlp_loss, student_votes, teacher_votes
 from training.losses.distill_dense import code_terms
 from training.models.dense import STRIDE, dense_resnet34, dense_tiny, dense_tiny_h
@@ -37,8 +39,6 @@ from training.models.network import (
     darknet_tiny_h_slim,
     make_network,
 )
-from training.step import losses, prepare
-from training.teacher import Distillation, Teacher, frozen
 
 NETWORKS = {
     "darknet-tiny-h slim": darknet_tiny_h_slim,

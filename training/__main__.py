@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from .commands import Evaluate, EvaluatePeople, Export, Make, Merge, Online, Render, Table
+from .cli import Evaluate, EvaluatePeople, Export, Make, Merge, Online, Render, Table
 from .config import RunConfig
 from .recipes import RECIPES
 
 if TYPE_CHECKING:
-    from .plan import Row
-    from .shards import Shard
+    from .studies.plan import Row
+    from .studies.shards import Shard
 
 
 def train_command() -> type:
@@ -69,8 +69,8 @@ Then: ros2 launch pose_kd_ros pose.launch.py bundle:=$PWD/bundles/part
 
 
 def run_train(config: RunConfig) -> None:
-    from .learner import cost_so_far
-    from .train import Stopped, train
+    from .fit.learner import cost_so_far
+    from .fit.train import Stopped, train
 
     try:
         last, cost = train(config), cost_so_far(config.folder)
@@ -87,7 +87,7 @@ def run_train(config: RunConfig) -> None:
 def run(command) -> None:
     if isinstance(command, Render):
         from .render.dataset import render_dataset
-        from .shards import Shard
+        from .studies.shards import Shard
 
         shard = Shard.parse(command.shard)
         part = command.count, command.seed, command.workers, (shard.index, shard.count)
@@ -98,7 +98,7 @@ def run(command) -> None:
     elif isinstance(command, Make):
         run_make(command)
     elif isinstance(command, Export):
-        from .export import export_with_locator
+        from .export.bundle import export_with_locator
 
         how = command.names, command.search_size, command.val_images, command.locator, command.object_runs
         print(export_with_locator(command.run, command.out, *how))
@@ -107,22 +107,22 @@ def run(command) -> None:
     elif isinstance(command, Online):
         run_online(command)
     elif isinstance(command, EvaluatePeople):
-        from .evaluate_people import evaluate_people_command
+        from .measure.people import evaluate_people_command
 
         evaluate_people_command(*(getattr(command, field.name) for field in fields(command)))
     elif isinstance(command, Merge):
-        from .shards import merge
+        from .studies.shards import merge
 
         print(merge(command.whole))
     else:
-        from .evaluate import evaluate_command
+        from .measure.evaluate import evaluate_command
 
         evaluate_command(*(getattr(command, field.name) for field in fields(command)))
 
 
 def run_make(command: Make) -> None:
-    from .make import make
-    from .train import Stopped
+    from .export.make import make
+    from .fit.train import Stopped
 
     try:
         print(make(command))
@@ -142,8 +142,8 @@ def check_depth(run: RunConfig) -> None:
 
 def run_table(command: Table) -> None:
     from .models.network import darknet_tiny, darknet_tiny_h_slim
-    from .plan import dense_rows, plan
-    from .shards import Shard
+    from .studies.plan import dense_rows, plan
+    from .studies.shards import Shard
 
     shard = Shard.parse(command.shard)
     command = replace(command, runs=shard.of(command.runs))
@@ -163,8 +163,8 @@ def run_table(command: Table) -> None:
 
 
 def run_online(command: Online) -> None:
-    from .plan_online import online_plan
-    from .shards import Shard
+    from .studies.plan_online import online_plan
+    from .studies.shards import Shard
 
     shard = Shard.parse(command.shard)
     command = replace(command, runs=shard.of(command.runs))
@@ -176,8 +176,8 @@ def run_online(command: Online) -> None:
 
 def fill_table(rows: list[Row], command: Table | Online, shard: Shard, together: bool) -> None:
     """Train and measure a table's rows, or those of a shard of it."""
-    from .plan import cut
-    from .table import make_table
+    from .studies.plan import cut
+    from .studies.table import make_table
 
     side = command.side_by_side, together
     out, in_all = command.out, 0

@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from pose_kd_ros.core.surface import BITS
 from training.data.dense_targets import UNUSED
-from training.parallel import at_least_one, shared_mean
+
+from .means import at_least_one, shared_mean
 
 MEMORY = 0.05  # share of a step in the running errors of the bits (ZebraPose)
 

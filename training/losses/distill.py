@@ -14,8 +14,7 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from training.parallel import at_least_one, shared_mean
-
+from .means import at_least_one, shared_mean
 from .task import best_representative, representative_losses, taught_cells, votes_at
 from .transport import sinkhorn_divergence
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from training.parallel import at_least_one, shared_mean
-
 from .distill import CLAMP, DistillConfig
+from .means import at_least_one, shared_mean
 from .transport import sinkhorn_divergence
 
 POOL = 8  # output pixels a side that are averaged: 16 x 16 predictions of a crop of 256

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from training.parallel import at_least_one, shared_mean
+from .means import at_least_one, shared_mean
 
 SIGMA = 2.0  # of the targets, map pixels: what both papers' lineages use at 64 x 64
 

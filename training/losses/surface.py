@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from training.data.dense_targets import UNUSED
 from training.models.surface import Surface
-from training.parallel import at_least_one, shared_mean
+
+from .means import at_least_one, shared_mean
 
 
 def mask_loss(mask: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from training.data.targets import IGNORE
-from training.parallel import at_least_one, shared_mean
+
+from .means import at_least_one, shared_mean
 
 SMOOTH_KINK = 0.02  # of the diameter, where smooth-L1 turns from quadratic to linear (WDRNet)
 

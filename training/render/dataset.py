@@ -12,7 +12,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from training.interrupt import ctrl_c_between_steps
 from training.render import pictures
 from training.render.config import RenderConfig
 from training.render.files import read_object, write_whole
@@ -23,6 +22,8 @@ from training.render.mesh_files import (
     write_models,
 )
 from training.render.workers import Workers
+
+from .interrupt import ctrl_c_between_steps
 
 MESH = "mesh_sha256"  # in render.json: a path says nothing of what the file held
 
