@@ -98,7 +98,7 @@ def run(command) -> None:
     elif isinstance(command, Make):
         run_make(command)
     elif isinstance(command, Export):
-        from .export.bundle import export_with_locator
+        from .export.run import export_with_locator
 
         how = command.names, command.search_size, command.val_images, command.locator, command.object_runs
         print(export_with_locator(command.run, command.out, *how))

@@ -57,7 +57,7 @@ def make(command: Make) -> str:
     """Do all of it; returns a line to print. Raises ValueError for what a user can mend, and
     ``train.Stopped`` on Ctrl-C while it trains."""
     from ..fit.train import train
-    from .bundle import export_run
+    from .run import export_run
 
     objects = len(load_targets(command.render))
     plan = plan_of(command, objects)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config import LossWeights, RunConfig
-from ..export.bundle import cost
+from ..export.network import cost
 from ..losses.distill import DistillConfig
 from ..losses.online import OnlineConfig
 from ..models.heatmap import HeatmapConfig, light, okdhp_hourglass

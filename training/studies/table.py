@@ -26,7 +26,8 @@ from pose_kd_ros.pipeline.families import make_estimator
 from pose_kd_ros.pipeline.network import load_network
 from pose_kd_ros.pipeline.regional import RegionalEstimator
 
-from ..export.bundle import commit, export_run
+from ..export.manifest import commit
+from ..export.run import export_run
 from ..fit.learner import cost_so_far
 from ..fit.train import Stopped, train_together
 from ..measure.evaluate import measure, rounded

@@ -22,7 +22,7 @@ from training.data.objects import load_objects  # noqa: E402
 from training.data.splits import load_split  # noqa: E402
 from training.data.targets import collate  # noqa: E402
 from training.data.tiles import read_tile  # noqa: E402
-from training.export.bundle import object_specs  # noqa: E402
+from training.export.manifest import object_specs  # noqa: E402
 from training.fit.train import make_dataset  # noqa: E402
 from training.models.network import NetworkConfig  # noqa: E402
 

@@ -25,7 +25,8 @@ from training.data import surface  # noqa: E402
 from training.data.crops import CropConfig  # noqa: E402
 from training.data.surface import CodeReader  # noqa: E402
 from training.data.tiles import read_tile  # noqa: E402
-from training.export.bundle import export_run, export_with_locator, trained_network  # noqa: E402
+from training.export.network import trained_network  # noqa: E402
+from training.export.run import export_run, export_with_locator  # noqa: E402
 from training.fit import checkpoint  # noqa: E402
 from training.fit.train import Stopped, make_dataset, train  # noqa: E402
 from training.losses.distill import DistillConfig  # noqa: E402

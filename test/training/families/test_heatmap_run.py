@@ -24,7 +24,8 @@ from training.data.crops import CropConfig, CropDataset  # noqa: E402
 from training.data.heatmap_targets import NOWHERE, make_points  # noqa: E402
 from training.data.objects import load_objects  # noqa: E402
 from training.data.tiles import read_tile  # noqa: E402
-from training.export.bundle import cost, export_run, trained_network  # noqa: E402
+from training.export.network import cost, trained_network  # noqa: E402
+from training.export.run import export_run  # noqa: E402
 from training.fit import checkpoint  # noqa: E402
 from training.fit.step import losses, prepare  # noqa: E402
 from training.fit.teacher import teaching  # noqa: E402

@@ -15,7 +15,7 @@ from training.config import RunConfig, load_config  # noqa: E402
 from training.data.people import COCO  # noqa: E402
 from training.data.people_crops import PeopleCropConfig  # noqa: E402
 from training.data.people_source import PeopleConfig  # noqa: E402
-from training.export.bundle import export_run  # noqa: E402
+from training.export.run import export_run  # noqa: E402
 from training.fit.train import make_dataset, train  # noqa: E402
 from training.losses.online import OnlineConfig  # noqa: E402
 from training.models.heatmap import HeatmapConfig  # noqa: E402

@@ -23,7 +23,8 @@ from training.data.compose import Pasted, collate_surface, tied_maps  # noqa: E4
 from training.data.crops import CropConfig  # noqa: E402
 from training.data.dense_targets import BACKGROUND, UNUSED  # noqa: E402
 from training.data.views import View, Views, read_view, spread  # noqa: E402
-from training.export.bundle import export_run, trained_network  # noqa: E402
+from training.export.network import trained_network  # noqa: E402
+from training.export.run import export_run  # noqa: E402
 from training.fit import checkpoint  # noqa: E402
 from training.fit.train import Stopped, make_dataset, train  # noqa: E402
 from training.losses.surface import nearest_distance, surface_losses  # noqa: E402

@@ -23,11 +23,11 @@ from pose_kd_ros.pipeline.families import make_estimator  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training.config import RunConfig, check_same, load_config, to_json  # noqa: E402
 from training.data.crops import CropConfig  # noqa: E402
-from training.export.bundle import export_run  # noqa: E402
+from training.export.run import export_run  # noqa: E402
 from training.fit import checkpoint  # noqa: E402
 from training.fit.learner import learning_rate  # noqa: E402
 from training.fit.train import train  # noqa: E402
-from training.measure.evaluate import Chosen  # noqa: E402
+from training.measure.calibrate import Chosen  # noqa: E402
 from training.models.network import NetworkConfig  # noqa: E402
 from training.models.surface import SurfaceConfig  # noqa: E402
 
@@ -237,7 +237,7 @@ def test_learning_rate_rises_and_falls():
 def test_the_exported_bundle_opens_and_replays(trained, tmp_path, monkeypatch):
     chosen = DecodeSpec(0.3, 0.61, [1.0, 2.0, 3.0, 4.0, 5.0], 1.5)
     curve = {"score": [0.0, 0.5, 1.0], "precision": [0.2, 0.5, 1.0], "recall": [0.9, 0.5, 0.1]}
-    monkeypatch.setattr("training.export.bundle.choose", lambda *_: Chosen(chosen, {"found": 0.25}, curve))
+    monkeypatch.setattr("training.export.run.choose", lambda *_: Chosen(chosen, {"found": 0.25}, curve))
     line = export_run(trained.folder, tmp_path / "tiny", {1: "tiny"}, 320, 2)
     assert "GFLOP" in line
     bundle = open_bundle(tmp_path / "tiny")

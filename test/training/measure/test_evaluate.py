@@ -14,15 +14,14 @@ from pose_kd_ros.evaluation.bop_run import Group, cut, figures
 from pose_kd_ros.pipeline.confidence import confidence
 from pose_kd_ros.pipeline.estimator import Estimates, ObjectPose
 from training.data.objects import load_objects
-from training.measure.evaluate import (
-    LOWEST_SCORE,
+from training.measure.calibrate import (
     alarm_threshold,
     covariance_scale,
     coverage,
     fit_confidence,
-    measure,
     vote_scales,
 )
+from training.measure.evaluate import LOWEST_SCORE, measure
 
 
 def test_fitted_scores_are_frequencies():

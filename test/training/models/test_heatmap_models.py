@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from pose_kd_ros.pipeline.network import OnnxNetwork  # noqa: E402
-from training.export.bundle import Deployed, cost  # noqa: E402
+from training.export.network import Deployed, cost  # noqa: E402
 from training.export.onnx import check_parity, write_onnx  # noqa: E402
 from training.models.aggregation import make_unit  # noqa: E402
 from training.models.heatmap import (  # noqa: E402

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training.data.crops import CropConfig  # noqa: E402
-from training.export.bundle import export_run, note_evaluation  # noqa: E402
+from training.export.run import export_run, note_evaluation  # noqa: E402
 from training.fit import checkpoint  # noqa: E402
 from training.fit.train import train  # noqa: E402
 from training.losses.distill import DistillConfig  # noqa: E402

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from pose_kd_ros.core.cells import cell_grid, cells_per_level  # noqa: E402
-from training.export.bundle import cost  # noqa: E402
+from training.export.network import cost  # noqa: E402
 from training.models.dense import dense_tiny_h  # noqa: E402
 from training.models.network import (  # noqa: E402
     KeypointNetwork,

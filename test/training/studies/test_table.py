@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from training.cli import Table  # noqa: E402
-from training.export.bundle import note_evaluation  # noqa: E402
+from training.export.run import note_evaluation  # noqa: E402
 from training.fit import checkpoint  # noqa: E402
 from training.fit.train import Stopped, train  # noqa: E402
 from training.models.dense import DenseConfig  # noqa: E402
