@@ -31,7 +31,7 @@ class Group:
     without: tuple[str, ...] = ()
 
 
-RENDERED = ("test/training/render", "test/training/studies/test_shards.py")
+RENDERED = ("test/training/render",)
 TORCH = Group("torch", 430, ("test/training",), RENDERED)
 GRAPHICS = Group("graphics", 98, RENDERED)
 NODES = Group("nodes", 238, ("test/nodes", "test/standalone"))

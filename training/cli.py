@@ -1,15 +1,14 @@
-"""What the offline side's command can be told to do: one dataclass a verb, its fields are the options."""
+"""The verbs of ``python -m training``: one dataclass each. Its fields are the options, its call does it."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
-from .config import RunConfig
-from .recipes import RECIPES
 from .render.config import RenderConfig
 
 
@@ -34,6 +33,17 @@ class Render:
     shard: str = "0/1"
     """Part i/n of the scenes, to a folder of its own; `merge OUT/SPLIT` puts the n together."""
     render: tyro.conf.OmitArgPrefixes[RenderConfig] = field(default_factory=RenderConfig)
+
+    def __call__(self) -> None:
+        from .render.dataset import render_dataset
+        from .render.shards import Shard
+
+        shard = Shard.parse(self.shard)
+        part = self.count, self.seed, self.workers, (shard.index, shard.count)
+        try:
+            render_dataset(self.render, self.out, self.split, *part)
+        except KeyboardInterrupt:
+            raise SystemExit("stopped; the same command goes on where this one was") from None
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,18 @@ class Make:
 
     @property
     def views(self) -> RenderConfig:
+        """Of the object views that are trained on."""
         return replace(self.render, view="object", pictures_split="train" if self.pictures else "all")
+
+    def __call__(self) -> None:
+        from .export.make import make
+        from .fit.train import Stopped
+
+        try:
+            print(make(self))
+        except (KeyboardInterrupt, Stopped):
+            print("stopped; the same command goes on where this one was", file=sys.stderr)
+            raise SystemExit(130) from None
 
 
 @dataclass(frozen=True)
@@ -116,6 +137,12 @@ class Export:
     """Of a surface run of several objects: folders of surface runs of single objects among them. In the
     bundle, their networks look at these objects, and the run's own searches the whole frame."""
 
+    def __call__(self) -> None:
+        from .export.run import export_with_locator
+
+        how = self.names, self.search_size, self.val_images, self.locator, self.object_runs
+        print(export_with_locator(self.run, self.out, *how))
+
 
 @dataclass(frozen=True)
 class Evaluate:
@@ -137,6 +164,11 @@ class Evaluate:
     the others, with a count."""
     given_boxes: bool = False
     """Look in the true boxes instead of finding them; the figures say so."""
+
+    def __call__(self) -> None:
+        from .measure.evaluate import evaluate_command
+
+        evaluate_command(self.bundle, self.data, self.limit, self.out, self.faults, self.given_boxes)
 
 
 @dataclass(frozen=True)
@@ -166,167 +198,24 @@ class EvaluatePeople:
     faults: Literal["refuse", "skip"] = "refuse"
     """What to do about missing or damaged pictures and entries: stop and name them, or measure the others."""
 
+    def __call__(self) -> None:
+        from .measure.people import evaluate_people_command
 
-@dataclass(frozen=True)
-class Table:
-    """Train and measure a teacher and students that differ in the method of distillation alone; a table.
-
-    Example: python -m training table --test LMO/test data/lmo/val --out docs/results/lmo_distillation.json
-    """
-
-    test: tuple[Path, ...]
-    """BOP splits to measure every row on."""
-    out: Path
-    """JSON file of the rows; written after each, "not run" for those not reached."""
-    real: str = "real"
-    """What rows of real images call their split: a part of a test set that is looked at is not the set."""
-    teacher: Literal["teacher_lmo", "teacher_cube"] = "teacher_lmo"
-    """Recipe of the teacher."""
-    student: Literal["student_lmo_none", "student_cube_none"] = "student_lmo_none"
-    """Recipe of the students."""
-    dense: bool = True
-    """With rows of the dense family; the train and val renders must have depth."""
-    data: Path | None = None
-    """BOP data set with the splits train and val, instead of the recipes'."""
-    objects: tuple[int, ...] = ()
-    """Ids of the data set's objects that all networks are for; none given: the recipes' networks."""
-    faults: Literal["refuse", "skip"] = "refuse"
-    """What to do about damaged or missing files of the data set, as in train."""
-    cache: Path | None = None
-    """Folder for tiles that all runs share, instead of each its own in memory."""
-    runs: Path = Path("runs")
-    """Folder of all runs; the rows' bundles lie in their runs."""
-    seeds: int = 3
-    """Seeds of none and adlp; the other methods have one."""
-    steps: int | None = None
-    """Steps of every student, instead of the recipe's."""
-    teacher_steps: int | None = None
-    """Steps of the teacher, instead of the recipe's."""
-    size: int | None = None
-    """Side of the crops, pixels, instead of the recipes'."""
-    batch_size: int | None = None
-    """Crops a step, instead of the recipes'."""
-    floor: float = 0.2
-    """Refuse the teacher if it finds a smaller share of the validation split's objects."""
-    val_images: int = 600
-    """Validation images: half fit each bundle's score, half measure it."""
-    minutes: float = 0.0
-    """Stop after so many and say so with exit code 130; the same command goes on. 0: no limit."""
-    side_by_side: int = 4
-    """So many students train at a time, on the same batches and with one teacher's forward pass for all; each
-    ends as it would alone. Memory for as many."""
-    together: bool = False
-    """Train each teacher along with its students, from the first step and for as many, instead of before
-    them."""
-    shard: str = "0/1"
-    """Part i/n of the table, with runs and rows of its own; `merge OUT` puts the n together. A shard trains
-    the teachers that it needs."""
-    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
-    workers: int = 1
-    """Loader processes."""
-
-    def configs(self, *recipes: str) -> tuple[RunConfig, RunConfig]:
-        """The teacher's and the student's run; of other recipes than the table's own, if they are named."""
-        shared = {"data": self.data, "batch_size": self.batch_size}
-        shared = {k: v for k, v in shared.items() if v is not None}
-        shared |= {
-            name: getattr(self, name) for name in ("runs", "precision", "workers", "objects", "faults")
-        }
-        shared |= {"init": None, "cache": self.cache}
-        result = []
-        names = recipes or (self.teacher, self.student)
-        for name, steps in zip(names, (self.teacher_steps, self.steps)):
-            config = replace(RECIPES[name](), **shared)
-            crops = replace(config.crops, size=self.size or config.crops.size)
-            network = replace(config.network, classes=len(self.objects) or config.network.classes)
-            result.append(replace(config, crops=crops, steps=steps or config.steps, network=network))
-        return tuple(result)
-
-
-@dataclass(frozen=True)
-class Online:
-    """Train and measure heatmap students that differ in how their branches teach each other alone; a table.
-
-    Example: python -m training online --test LMO/test data/lmo/val --out docs/results/lmo_online.json
-    """
-
-    test: tuple[Path, ...]
-    """BOP splits to measure every row on."""
-    out: Path
-    """JSON file of the rows; written after each, "not run" for those not reached."""
-    real: str = "real"
-    """What rows of real images call their split: a part of a test set that is looked at is not the set."""
-    locator: Path | None = None
-    """Run of the keypoint family, exported to RUN/bundle, that finds the objects; without one the true boxes
-    are given, and the rows say so."""
-    backbones: tuple[
-        Literal["mobilenetv2", "shufflenetv2", "resnet18", "darknet-tiny", "darknet-tiny-h"], ...
-    ] = (
-        "mobilenetv2",
-        "shufflenetv2",
-    )
-    """Light backbones, the ones that count first."""
-    data: Path | None = None
-    """BOP data set with the splits train and val, instead of the recipes'."""
-    objects: tuple[int, ...] = ()
-    """Ids of the data set's objects that all networks are for; none given: the recipes' networks."""
-    faults: Literal["refuse", "skip"] = "refuse"
-    """What to do about damaged or missing files of the data set, as in train."""
-    cache: Path | None = None
-    """Folder for tiles that all runs share, instead of each its own in memory."""
-    runs: Path = Path("runs")
-    """Folder of all runs; the rows' bundles lie in their runs."""
-    seeds: int = 3
-    """Seeds of the main rows; controls and new rows have one."""
-    steps: int | None = None
-    """Steps of every run, instead of the recipe's."""
-    size: int | None = None
-    """Side of the crops, pixels, instead of the recipe's."""
-    width: int | None = None
-    """Channels of the deployed decoder, instead of the recipe's."""
-    tile_px: int | None = None
-    """Side of the tiles, instead of the recipe's."""
-    batch_size: int | None = None
-    """Crops a step, instead of the recipe's."""
-    floor: float = 0.0
-    """Refuse a teacher, FPD's or OKDHP's for ADLP, that finds a smaller share of the validation split's
-    objects."""
-    votes: bool = True
-    """With the rows of the keypoint family: online ADLP."""
-    hourglasses: bool = True
-    """With hourglasses of 2 and 4 stacks, and FPD with its teacher of 8."""
-    val_images: int = 600
-    """Validation images: half fit each bundle's score, half measure it."""
-    minutes: float = 0.0
-    """Stop after so many and say so with exit code 130; the same command goes on. 0: no limit."""
-    side_by_side: int = 5
-    """So many train at a time, on the same batches; each ends as it would alone. Memory for as many."""
-    shard: str = "0/1"
-    """Part i/n of the table, with runs and rows of its own; `merge OUT` puts the n together."""
-    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
-    workers: int = 1
-    """Loader processes."""
-
-    def config(self, recipe: str) -> RunConfig:
-        """A recipe's run as the table has it."""
-        names = ("runs", "precision", "workers", "objects", "faults", "cache")
-        given = ("data", "batch_size", "steps", "tile_px")
-        changes = {name: getattr(self, name) for name in names}
-        changes |= {name: getattr(self, name) for name in given if getattr(self, name) is not None}
-        run = replace(RECIPES[recipe](), **changes)
-        crops = replace(run.crops, size=self.size or run.crops.size)
-        network = replace(run.network, classes=len(self.objects) or run.network.classes)
-        if self.width and network.family == "heatmap":
-            network = replace(network, widths=(self.width,))
-        return replace(run, crops=crops, network=network)
+        files = self.bundle, self.kind, self.annotations, self.images, self.heads, self.detections
+        evaluate_people_command(*files, self.suppress, self.flip_test, self.out, self.faults)
 
 
 @dataclass(frozen=True)
 class Merge:
-    """Put together what the shards of render or of table have made; the same as one run's.
+    """Put together what the shards of render have made: what one run would have made.
 
     Example: python -m training merge data/cube/train
     """
 
-    whole: tyro.conf.Positional[Path]
-    """The table's file (.json) or the split's folder, without .shard-i-of-n."""
+    split: tyro.conf.Positional[Path]
+    """The split's folder, without .shard-i-of-n."""
+
+    def __call__(self) -> None:
+        from .render.shards import merge
+
+        print(merge(self.split))

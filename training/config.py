@@ -13,6 +13,7 @@ import tyro
 
 from pose_kd_ros.core.object_model import ObjectModel
 
+from . import families
 from .data.augment import AugmentConfig
 from .data.compose import ComposeConfig
 from .data.crops import CropConfig
@@ -23,7 +24,7 @@ from .losses.distill import DistillConfig
 from .losses.online import OnlineConfig
 from .models.dense import DenseConfig
 from .models.heatmap import HeatmapConfig
-from .models.network import NetworkConfig
+from .models.keypoint import NetworkConfig
 from .models.surface import SurfaceConfig
 
 
@@ -63,8 +64,9 @@ class LossWeights:
     """The same for votes, in squared crop sizes, and for their cells' scores."""
     online_score: float = 1.0
 
-    def taught(self, share: float, online: float = 1.0) -> LossWeights:
-        """With so much of the teacher's terms, and of what branches learn from each other."""
+    def scaled(self, share: float, online: float = 1.0) -> LossWeights:
+        """Return the weights with a share of the teacher's terms, and of what branches learn from each
+        other."""
         names = [f.name for f in dataclasses.fields(self) if f.name.startswith("kd_")]
         scaled = {name: share * getattr(self, name) for name in names}
         names = ("online", "online_vote", "online_score")
@@ -166,31 +168,12 @@ class RunConfig:
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"RunConfig.{name}: wanted > 0, found {getattr(self, name)}")
-        self._check_online()
+        families.family_of(self).check(self)
         if any(side % self.network.input_stride for side in self.input_size):
             found = "x".join(map(str, self.input_size))
             raise ValueError(f"crops.size: wanted multiples of {self.network.input_stride}, found {found}")
         if self.cache and not self.tile_px:
             raise ValueError("RunConfig.cache: keeps tiles; wanted tile_px > 0 with it, found 0")
-
-    def _check_online(self) -> None:
-        network, online = self.network, self.online
-        branches = getattr(network, "branches", 1) > 1 and network.family == "keypoint"
-        if branches and network.aggregation == "none":
-            raise ValueError("network.aggregation: branches of votes want one, found none")
-        if branches and self.distill.method != "none":
-            raise ValueError("distill.method: votes of branches are taught by their ensemble; wanted none")
-        if self.distill.method == "kl" and network.family != "heatmap":
-            raise ValueError(f"distill.method kl: of heatmaps alone, found the {network.family} family")
-        if online.teacher == "none":
-            return
-        if network.family == "dense":
-            raise ValueError("online.teacher: the dense family has no branches; wanted none")
-        if online.teacher == "ensemble" and getattr(network, "aggregation", "none") == "none":
-            raise ValueError("online.teacher ensemble: wanted a network.aggregation, found none")
-        if network.family == "keypoint" and (online.teacher, online.align) != ("ensemble", "transport"):
-            found = f"{online.teacher} and {online.align}"
-            raise ValueError(f"online: votes want teacher ensemble and align transport, found {found}")
 
     @property
     def folder(self) -> Path:
@@ -223,9 +206,10 @@ def load_config(folder: Path) -> RunConfig:
     try:
         return _build(RunConfig, json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: missing; is {folder} the folder of a run?") from error
+        where = f"is {folder} the folder of a run?"
+        raise ValueError(f"{path}: wanted a run's settings, found no such file; {where}") from error
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not the settings of a run ({error})") from error
+        raise ValueError(f"{path}: wanted the settings of a run, found {error}") from error
 
 
 def _build(kind: typing.Any, data: typing.Any):
@@ -235,15 +219,12 @@ def _build(kind: typing.Any, data: typing.Any):
     if isinstance(data, dict) and "annotations" in data:
         return _build(PeopleConfig, data)
     if isinstance(data, dict):  # a network: its family says which
-        families = {"keypoint": NetworkConfig, "dense": DenseConfig, "heatmap": HeatmapConfig}
-        families["surface"] = SurfaceConfig
-        return _build(families[data.get("family", "keypoint")], data)
+        return _build(families.CONFIGS[data.get("family", "keypoint")], data)
     if kind is Path or (Path in typing.get_args(kind) and data is not None):
         return Path(data)
     return tuple(data) if typing.get_origin(kind) is tuple else data
 
 
-BEFORE = {"crops.cells": "draw"}  # of keypoint runs: what was done before there was a choice
 RESULT_FREE = (
     "runs",
     "faults",
@@ -262,24 +243,24 @@ def check_same(config: RunConfig, kept: str, path: Path) -> None:
     """Raise ValueError if a run that is to be resumed was started with other settings; names each and both
     values.
 
-    Settings that the kept text does not know came later: the run had their defaults, or what BEFORE says.
+    Settings that the kept text does not know came later: the run had their defaults.
     """
     try:
         new, old = (_flat(json.loads(text)) for text in (to_json(config), kept))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path / 'config.json'}: not the settings of a run ({error})") from error
+        where = path / "config.json"
+        raise ValueError(f"{where}: wanted the settings of a run, found {error}") from error
     since = _flat(json.loads(to_json(RunConfig(config.name, network=type(config.network)()))))
-    since |= BEFORE if config.network.family == "keypoint" else {}
     old = {name: since[name] for name in new if name in since} | old
     differ = [
-        f"{k}: was {old.get(k)}, now {new.get(k)}"
+        f"{k}: wanted {old.get(k)}, found {new.get(k)}"
         for k in sorted({*new, *old})
         if k.split(".")[0] not in RESULT_FREE and new.get(k) != old.get(k)
     ]
     if differ:
         raise ValueError(
-            f"{path} holds a run with other settings ({'; '.join(differ)}); "
-            "give this one another --name or remove the folder"
+            f"{path}: wanted the settings of the run in it, found others ({'; '.join(differ)}); "
+            "give this run another --name or remove the folder"
         )
 
 

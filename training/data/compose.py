@@ -24,8 +24,8 @@ from training.render import pictures
 from training.render.effects import camera_effects
 
 from .dense_targets import BACKGROUND, UNUSED
+from .objects import MAX_TIED
 from .paste import blend, photo_part, piece, relit
-from .targets import MAX_TIED
 from .views import View, Views
 
 VIEW_FILL = 2 / 3  # of a view's side: the longer side of the object's box
@@ -100,7 +100,7 @@ class ComposedDataset(Dataset):
             crops,
             config,
         )
-        self.seed, self.faults, self.images = seed, Faults(), views
+        self.seed, self.faults, self.source = seed, Faults(), views.split
         self.class_of = {model.id: index for index, model in enumerate(models)}
         missing = [model.id for model in models if model.id not in views.of_object]
         if missing:
@@ -114,6 +114,11 @@ class ComposedDataset(Dataset):
         v, u = np.mgrid[:side, :side]
         self.grid = np.stack([u, v, np.ones_like(u)], -1).astype(float)
         self.grid[..., :2] = (self.grid[..., :2] + 0.5) * stride - 0.5  # crop pixels of the output's centres
+
+    @property
+    def count(self) -> int:
+        """Number of object views."""
+        return len(self.views)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng((self.seed, 1, index))

@@ -77,11 +77,11 @@ class Person:
 
     def __post_init__(self):
         if np.shape(self.points) != (len(self.visible), 2) or not np.isfinite(self.points).all():
-            raise ValueError(f"points: wants ({len(self.visible)}, 2) finite numbers, found {self.points}")
+            raise ValueError(f"points: wanted ({len(self.visible)}, 2) finite numbers, found {self.points}")
         if not np.isin(self.visible, (0, 1)).all():
-            raise ValueError(f"visible: wants 0 or 1, found {self.visible}")
+            raise ValueError(f"visible: wanted 0 or 1, found {self.visible}")
         if np.shape(self.extent) != (2,) or not np.min(self.extent) > 0:
-            raise ValueError(f"extent: wants a positive width and height, found {self.extent}")
+            raise ValueError(f"extent: wanted a positive width and height, found {self.extent}")
 
     def crop(self, width: int, height: int) -> Crop:
         """The smallest region of this aspect about the person, as width x height input."""
@@ -118,5 +118,5 @@ def picture_of(entry: Any, name: str, where: str, images: Path) -> Path:
     """The file that the field names, in the folder ``images``; BopError where there is none."""
     path = Path(images) / str(field(entry, name, where))
     if not path.is_file():
-        raise BopError(f"{where}: {name}: no such picture {path}", "picture")
+        raise BopError(f"{where}: {name}: wanted the picture {path}, found none", "picture")
     return path

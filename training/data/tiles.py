@@ -105,9 +105,9 @@ def check_labels(image: BopImage, wanted: Container[int]) -> None:
     for instance in _seen(image, wanted):
         where = f"{image.rgb}, object {instance.object_id}"
         if instance.mask_visib is None:
-            raise BopError(f"{where}: no mask_visib, which training needs to choose its cells", "mask")
+            raise BopError(f"{where}: wanted a mask_visib to choose cells from, found none", "mask")
         if instance.bbox_obj is None:
-            raise BopError(f"{where}: no bbox_obj (scene_gt_info), which training needs for its size")
+            raise BopError(f"{where}: wanted a bbox_obj (scene_gt_info) for its size, found none")
 
 
 def _seen(image: BopImage, wanted: Container[int]) -> list[BopInstance]:
@@ -118,7 +118,7 @@ def _mask(instance: BopInstance, size: tuple[int, int]) -> np.ndarray:
     mask = instance.load_mask()
     if mask.shape != size:
         found, wanted = (f"{s[1]}x{s[0]}" for s in (mask.shape, size))
-        raise BopError(f"{instance.mask_visib}: wants the picture's {wanted} px, got {found}", "mask")
+        raise BopError(f"{instance.mask_visib}: wanted the picture's {wanted} px, found {found}", "mask")
     return mask
 
 

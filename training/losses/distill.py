@@ -33,8 +33,8 @@ class DistillConfig:
     floor: float = 0.2
     """Refuse a teacher that finds a smaller share of the objects of its validation split."""
     mass: Literal["normalised", "score"] = "normalised"
-    """adlp: a vote's mass. normalised: 1 an object in all, scores learnt by a term of their own. score: the
-    cell's score as it is, as in the released code (with --distill.rho 0.25 --distill.eps 1e-6)."""
+    """adlp: mass of a vote. normalised: the votes for an object share a mass of 1, and scores have a separate
+    term. score: the cell's score, as in the released code (with --distill.rho 0.25 --distill.eps 1e-6)."""
     eps: float = 1e-4
     """adlp: blur of the transport, in squared crop sizes: 1e-4 is a hundredth of the crop."""
     code_eps: float = 0.1
@@ -44,26 +44,25 @@ class DistillConfig:
     max_sweeps: int = 40
     """adlp: most sweeps of the solver; the share of unsolved problems is logged as kd_unsolved."""
     teacher_score: float = 0.1
-    """adlp: cells of the teacher below this score are not asked."""
+    """adlp: cells of the teacher below this score do not vote."""
     uncertainty: bool = False
     """adlp: keypoints that the teacher's own votes disagree on count less (UAKD)."""
     lead: float = 0.0
-    """Share of the student's steps in which it is not taught yet, so that a teacher that is trained along has
-    learnt something first."""
+    """Share of the student's steps in which it does not learn from the teacher yet."""
     ramp: float = 0.0
     """Share of the student's steps, after the lead, in which the weights of what is taught rise from 0."""
 
     def __post_init__(self):
         if not (0 <= self.lead and 0 <= self.ramp and self.lead + self.ramp <= 1):
             raise ValueError(
-                "distill.lead and distill.ramp are shares of the steps, at most 1 together; "
+                "distill.lead, distill.ramp: wanted shares of the steps, at most 1 together, "
                 f"found {self.lead} and {self.ramp}"
             )
         if self.method != "none" and self.teacher is None:
-            raise ValueError(f"distill.method {self.method} wants --distill.teacher, the folder of a run")
+            raise ValueError(f"--distill.teacher: wanted the folder of a run for {self.method}, found none")
         if self.method in ("adlp", "adlp+fkd") and (self.mass == "score") != (self.rho is not None):
             raise ValueError(
-                "distill.rho: mass score wants a number (released: 0.25), mass normalised none; "
+                "distill.rho: wanted a number for mass score (released: 0.25) and none for mass normalised, "
                 f"found mass {self.mass}, rho {self.rho}"
             )
 
@@ -120,7 +119,7 @@ def teacher_votes(logits, offsets, centers, levels, batch, least: float) -> tupl
     """Votes of the teacher's best cells in each instance's visible mask, as many of a level as the student
     draws, with scores above ``least``; no PnP. And the representative (I,) that they mean.
 
-    levels (N,): the level of each cell. Cells of levels that the student lacks are not asked.
+    levels (N,): the level of each cell. Cells of levels that the student lacks do not vote.
     """
     cell, instance = batch["inside_cell"], batch["inside_instance"]
     image, class_index = batch["instance_image"][instance], batch["class_index"][instance]

@@ -53,10 +53,10 @@ class OnlineConfig:
             )
         if self.released and (self.teacher, self.align) != ("ensemble", "kl"):
             raise ValueError(
-                f"online.released: is teacher ensemble and align kl; found {self.teacher}, {self.align}"
+                f"online.released: wanted teacher ensemble and align kl, found {self.teacher}, {self.align}"
             )
         if self.released and self.temperature != 1.0:
-            raise ValueError(f"online.released: is of temperature 1, found {self.temperature}")
+            raise ValueError(f"online.released: wanted temperature 1, found {self.temperature}")
 
     def share(self, step: int, steps: int) -> float:
         """What the weight is multiplied by at a step. Convention: of 150 epochs and a ramp of 0.6, epoch 45

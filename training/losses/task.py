@@ -14,8 +14,8 @@ SMOOTH_KINK = 0.02  # of the diameter, where smooth-L1 turns from quadratic to l
 
 
 def cell_weights(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What each cell (B, N) counts in the score's loss: background 1, a cell that votes its ``vote_weight``,
-    ignored ones 0."""
+    """Return the weight of each cell (B, N) in the score's loss: 1 for background, ``vote_weight`` for a cell
+    that votes, 0 for ignored ones."""
     weights = (batch["cell_class"] != IGNORE).to(batch["vote_weight"])
     weights[batch["vote_image"], batch["vote_cell"]] = batch["vote_weight"]
     return weights
@@ -102,8 +102,8 @@ def vote_terms(
     weight = batch["vote_weight"]
     count = at_least_one(shared_mean(weight.sum(), votes))
     if not len(votes):
-        said = {"vote": votes, "likelihood": log_scale}
-        return {name: values.sum() * 0.0 for name, values in said.items() if values is not None}
+        empty = {"vote": votes, "likelihood": log_scale}
+        return {name: values.sum() * 0.0 for name, values in empty.items() if values is not None}
     residual = relative_residual(votes, batch["vote_instance"], batch)
     loss = weight.unsqueeze(1) * smooth(residual)
     index = meant(loss, batch, choice)
@@ -169,6 +169,6 @@ def keypoint_losses(
     log_scale (B, N, C), of diameters.
     """
     votes = taught_votes(offsets, centers, batch)
-    said = None if log_scale is None else log_scale[taught_cells(batch)[:3]]
+    scales = None if log_scale is None else log_scale[taught_cells(batch)[:3]]
     score = focal_loss(logits, batch["cell_class"], cell_weights(batch))
-    return {"score": score, **vote_terms(votes, batch, choice, said)}
+    return {"score": score, **vote_terms(votes, batch, choice, scales)}

@@ -293,12 +293,12 @@ def sinkhorn_divergence(
     problem, and for a y or b that wants a gradient.
     """
     if y.requires_grad or b.requires_grad:
-        raise ValueError("sinkhorn_divergence: y and b are the teacher's and get no gradient; detach them")
+        raise ValueError("sinkhorn_divergence: wanted y and b without gradient, found one; detach them")
     if rho is None:
         gap = (a.detach().float().sum(1) - b.float().sum(1)).abs() * ((a > 0).any(1) & (b > 0).any(1))
         if (gap > MARGINAL_ERROR * b.float().sum(1)).any():
             raise ValueError(
-                "sinkhorn_divergence: balanced transport wants equal masses, "
+                "sinkhorn_divergence: wanted equal masses for balanced transport, "
                 f"found sums {a.sum(1)[gap.argmax()].item():.4g} and {b.sum(1)[gap.argmax()].item():.4g}"
             )
     return _Divergence.apply(x, a, y, b, eps, rho, max_sweeps)

@@ -27,6 +27,7 @@ from pose_kd_ros.evaluation.bop_run import (
 )
 from pose_kd_ros.pipeline.families import open_estimator
 
+from ..families import FAMILIES
 from .evaluate import every_pose, measure, rounded
 
 LEAST_FOUND = 20  # for a scale of covariances that means something
@@ -57,7 +58,7 @@ def choose(bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse"
     limit = min(limit, len(BopDataset(split, Faults(on_fault)).images))
     first = max(1, limit // 2)
     fit, half, _ = measure(estimator, split, first, 0, on_fault, given)
-    scales = vote_scales(fit) if bundle.manifest.family in ("keypoint", "surface") else {}
+    scales = vote_scales(fit) if FAMILIES[bundle.manifest.family].votes_scale else {}
     if scales:
         bundle = with_vote_scale(bundle, scales)
         estimator = open_estimator(bundle, threads=1, pose_score=0.0)

@@ -68,11 +68,11 @@ def evaluate_command(
     nothing tells where to look."""
     opened = open_bundle(bundle)
     if opened.manifest.people:
-        raise ValueError(f"{bundle}: shows people, wanted objects; see python -m training evaluate-people")
+        raise ValueError(f"{bundle}: wanted objects, found people; see python -m training evaluate-people")
     if opened.manifest.looks_where_told and not given_boxes:
         raise ValueError(
-            f"{bundle}: of the {opened.manifest.family} family, which looks where it is told: "
-            "export it with --locator, or give --given-boxes"
+            f"{bundle}: wanted a bundle that searches, found the {opened.manifest.family} family without a "
+            "locator; export it with --locator, or give --given-boxes"
         )
     estimator = open_estimator(opened, pose_score=0.0)
     groups, images, seconds = measure(estimator, split, limit, 0, on_fault, given_boxes)

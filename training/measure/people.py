@@ -21,7 +21,7 @@ from ..data.coco import PERSON
 from ..data.people import People, Person
 from ..data.people_crops import STRIDE, input_size
 from ..data.people_source import read_people
-from ..models.network import IMAGENET
+from ..models.encoders import IMAGENET
 from ..render.files import write_whole
 from .people_metrics import average_precision, pckh, person_score, suppressed
 
@@ -126,7 +126,7 @@ def mean_of_mirrored(maps_of: MapsOf, images: np.ndarray, mirrored: np.ndarray |
 def _pckh(found: list[Found], people: People) -> dict[str, float | str]:
     measured = [each for each in found if each.person.head_size is not None]
     if not measured:
-        raise ValueError(f"{people.annotations}: nobody has a head size ({people.head_size}) to measure in")
+        raise ValueError(f"{people.annotations}: wanted a head size ({people.head_size}), found none")
     figures = pckh(
         np.stack([each.points for each in measured]),
         np.stack([each.person.points for each in measured]),
@@ -177,7 +177,7 @@ def evaluate_people_command(
     wanted, spec = list(people.skeleton.keypoints), bundle.manifest.people
     if spec is None or spec.keypoints != wanted:
         found = "objects" if spec is None else f"{len(spec.keypoints)} joints"
-        raise ValueError(f"{folder}: shows {found}, wanted {kind}'s {len(wanted)} joints")
+        raise ValueError(f"{folder}: wanted {kind}'s {len(wanted)} joints, found {found}")
     size, aspect = bundle.manifest.input.size, bundle.manifest.input.aspect
     network = tqdm_each(maps_of_bundle(bundle), len(people.persons) * (1 + flip_test))
     figures = evaluate_people(network, people, size, aspect, flip_test, 1, suppress, faults)

@@ -37,7 +37,7 @@ def pckh(
     distance = np.linalg.norm(found - truth, axis=2)[:, kept] / head_size[:, None]
     counts = visible[:, kept] > 0
     if not counts.any():
-        raise ValueError("pckh: no visible joint to measure")
+        raise ValueError("pckh: wanted a visible joint, found none")
     right = (distance <= THRESHOLD) & counts
     figures = {
         names[k]: float(100.0 * right[:, i].sum() / counts[:, i].sum())
@@ -88,7 +88,7 @@ def average_precision(
     wanted = {each["id"] for each in content["images"]} if images is None else set(images)
     people = [dict(each) for each in people if each["image_id"] in wanted]
     if not people:
-        raise ValueError(f"{annotations}: no person was found in its {len(wanted)} images")
+        raise ValueError(f"{annotations}: wanted people in its {len(wanted)} images, found none")
     content["images"] = [each for each in content["images"] if each["id"] in wanted]
     content["annotations"] = [each for each in content["annotations"] if each.get("image_id") in wanted]
     with contextlib.redirect_stdout(io.StringIO()):

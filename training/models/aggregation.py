@@ -84,8 +84,10 @@ def _path(width: int, kernel: int, groups: int) -> nn.Sequential:
 def make_unit(
     kind: Aggregation, inputs: int, branches: int, classes: int, keypoints: int, pool: int = 1
 ) -> nn.Module | None:
-    """The unit of that kind for features of ``inputs`` channels, None for "none". ``pool``: how much smaller
-    the slim unit makes them first."""
+    """Build the unit of that kind for features of ``inputs`` channels; None for "none".
+
+    pool: the factor by which the slim unit first reduces the size of the features.
+    """
     shape = branches, classes, keypoints
     if kind == "none":
         return None

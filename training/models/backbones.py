@@ -1,5 +1,4 @@
-"""DarkNet backbones, trained from scratch. Each yields feature maps of stride 8, 16 (and 32), and says their
-widths."""
+"""DarkNet encoders, trained from scratch, with features of stride 8, 16 (and 32)."""
 
 from __future__ import annotations
 

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-FOCAL_PRIOR = (
-    0.01  # initial probability of every cell, so that the many empty cells do not swamp the first steps
-)
+# Initial probability of every cell, so that the many empty cells do not dominate the first steps.
+FOCAL_PRIOR = 0.01
 LOG_SCALE = (-7.0, 1.0)  # of a vote's error in diameters of the object: 0.1 % of one to 2.7
 FIRST_SCALE = 0.1  # diameters, of a network that has learnt nothing
 

@@ -1,9 +1,9 @@
-"""Teacher and student of the keypoint family: two configurations of one network."""
+"""The keypoint family's network: teacher and student are two configurations of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import nn
@@ -12,30 +12,22 @@ from pose_kd_ros.core.cells import ANCHOR_PER_STRIDE
 
 from .aggregation import make_unit, weighted
 from .checks import check_least, check_named
-from .dense import DenseConfig, DenseNetwork
+from .encoders import ENCODERS, PYRAMIDS, make_encoder
 from .heads import KeypointHead, Pyramid
-from .heatmap import HeatmapConfig, HeatmapNetwork
-from .light import make_backbone
-from .lite import NORMALISATION, SCALES
-from .surface import SurfaceConfig, SurfaceNetwork
 
-Network = TypeVar("Network", "KeypointNetwork", DenseNetwork, HeatmapNetwork, SurfaceNetwork)
 VoteAggregation = Literal["none", "mean", "one", "fau-slim"]
 FINEST = 8  # stride of the pyramid's finest level
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """A keypoint network's shape.
+    """Shape of a keypoint network.
 
-    ``width`` is that of the pyramid and the heads, ``depth`` a tower's convolutions.
-
-    Of several ``branches``, heads on one pyramid, the first is deployed; ``aggregation`` makes an ensemble.
+    width: channels of the pyramid and the heads. depth: convolutions of a tower. branches: heads on one
+    pyramid, of which the first is deployed. aggregation: what makes an ensemble of the branches.
     """
 
-    backbone: Literal["darknet53", "darknet-tiny", "darknet-tiny-h", "lite0", "lite1", "lite2"] = (
-        "darknet-tiny-h"
-    )
+    backbone: Literal[PYRAMIDS] = "darknet-tiny-h"
     width: int = 64
     depth: int = 3
     groups: int = 16
@@ -45,7 +37,7 @@ class NetworkConfig:
     branches: int = 1
     aggregation: VoteAggregation = "none"
     scale: bool = False
-    """Every cell says, for each class, how sure its votes are: a Laplace scale that weighs them in PnP."""
+    """Predict, for each cell and class, the Laplace scale of the votes, which weighs them in PnP."""
 
     frozen: int = 2
     """Stages of a lite encoder, after its stem, that keep their first weights and statistics."""
@@ -68,7 +60,7 @@ class NetworkConfig:
     @property
     def input_stride(self) -> int:
         """What a crop's side must be a multiple of."""
-        return max(self.strides[-1], 16 if self.backbone.startswith("darknet-tiny") else 32)
+        return max(self.strides[-1], ENCODERS[self.backbone].strides[-1])
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -100,40 +92,8 @@ def darknet_tiny_h_slim(**options) -> NetworkConfig:
     return NetworkConfig("darknet-tiny-h", **{"width": 64, "depth": 3, "groups": 16, **options})
 
 
-AnyNetwork = NetworkConfig | DenseConfig | HeatmapConfig | SurfaceConfig
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of RGB in [0, 1]
-
-
-def normalisation(config: AnyNetwork) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of RGB in [0, 1] that the network's encoder was made for; the manifest carries
-    them."""
-    return NORMALISATION if getattr(config, "backbone", "") in SCALES else IMAGENET
-
-
-def normalise(images: torch.Tensor, network: AnyNetwork) -> torch.Tensor:
-    """Images (B, 3, H, W) in [0, 1] -> as the encoder of a network of this configuration wants them, channels
-    last (the faster layout on CPU and GPU)."""
-    mean, std = (images.new_tensor(v).view(1, 3, 1, 1) for v in normalisation(network))
-    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-def make_network(config: AnyNetwork) -> nn.Module:
-    """The network of a configuration, with new weights: the one place that knows which class that is."""
-    classes = {"keypoint": KeypointNetwork, "dense": DenseNetwork, "heatmap": HeatmapNetwork}
-    classes["surface"] = SurfaceNetwork
-    return classes[config.family](config)
-
-
-def deployed(network: Network) -> Network:
-    """What the robot gets of a network, which may have branches: a plain one on the CPU, in the same mode,
-    with the weights of what all share and of branch 0."""
-    plain, state = make_network(network.config.plain), network.state_dict()
-    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
-    return plain.train(network.training)
-
-
 class BranchVotes(NamedTuple):
-    """All that a keypoint network of T > 1 branches says in training; without aggregation no ensemble."""
+    """Outputs in training of a keypoint network with T > 1 branches; no ensemble without aggregation."""
 
     logits: torch.Tensor
     """(B, N, C), the deployed branch's."""
@@ -158,15 +118,15 @@ class BranchVotes(NamedTuple):
 
 
 class KeypointNetwork(nn.Module):
-    """Every cell votes for the 2D projections of K keypoints of each of C classes (WDRNet, Hu et al.
+    """Every cell votes for the 2D projections of K keypoints of each of C classes.
 
-    2021).
+    Source: WDRNet, Hu et al. 2021.
     """
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
         self.config = config
-        self.backbone = make_backbone(config.backbone, config.frozen)
+        self.backbone = make_encoder(config.backbone, config.frozen)
         self.finer = sum(stride < FINEST for stride in self.backbone.strides)  # features not looked at
         self.pyramid = Pyramid(self.backbone.widths[self.finer :], config.width, config.levels)
         anchors = tuple(float(ANCHOR_PER_STRIDE * stride) for stride in config.strides)
@@ -195,8 +155,10 @@ class KeypointNetwork(nn.Module):
         return BranchVotes(*votes, levels, others, *self._ensemble(features[-1], [votes, *others]))
 
     def _ensemble(self, common: torch.Tensor, votes: list[tuple[torch.Tensor, torch.Tensor]]):
-        """The branches' logits and offsets by their weights, and these; ``common``: what the unit looks at,
-        the backbone's coarsest features."""
+        """Return the weighted logits and offsets of the branches, and the weights.
+
+        common: the input of the aggregation unit, which is the backbone's coarsest features.
+        """
         if self.unit is None:
             return None, None, None
         weights = self.unit(common)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..config import RunConfig
 from ..data.crops import CropConfig
-from ..models.network import darknet53, darknet_tiny_h_slim
+from ..models.keypoint import darknet53, darknet_tiny_h_slim
 
 
 def student_cube_small() -> RunConfig:

@@ -13,7 +13,7 @@ from ..config import RunConfig
 from ..data.crops import CropConfig
 from ..losses.distill import DistillConfig
 from ..models.dense import DenseConfig, dense_resnet34, dense_tiny_h
-from ..models.network import NetworkConfig, darknet53, darknet_tiny_h
+from ..models.keypoint import NetworkConfig, darknet53, darknet_tiny_h
 
 OBJECTS = 8
 

@@ -123,14 +123,14 @@ class RenderConfig:
         self._check_view()
         for name, (low, high) in self._ranges().items():
             if not 0 < low <= high:
-                raise ValueError(f"RenderConfig.{name}: wants 0 < low <= high, got ({low}, {high})")
+                raise ValueError(f"RenderConfig.{name}: wanted 0 < low <= high, found ({low}, {high})")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name.endswith(("_probability", "_visibility")) and not 0 <= value <= 1:
-                raise ValueError(f"RenderConfig.{field.name}: wants a share in 0..1, got {value}")
+                raise ValueError(f"RenderConfig.{field.name}: wanted a share in 0..1, found {value}")
         for name in ("width", "height", "images_per_scene", "object_id", "cube_edge_mm"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"RenderConfig.{name}: wants a positive number, got {getattr(self, name)}")
+                raise ValueError(f"RenderConfig.{name}: wanted a number > 0, found {getattr(self, name)}")
 
     def _check_view(self) -> None:
         """Raise ValueError for an option of the other kind of picture: it would be of no effect."""

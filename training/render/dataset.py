@@ -85,24 +85,24 @@ def _check_same_recipe(path: Path, wanted: dict) -> None:
     if not path.exists():
         return
     found = RenderConfig().to_json() | read_object(path)  # options that came later: their defaults
-    found.setdefault(MESH, wanted[MESH])  # rendered before it was kept: nobody knows
+    found.setdefault(MESH, wanted[MESH])  # rendered before the hash was kept
     for name in sorted(wanted.keys() | found.keys()):
         if found.get(name) != wanted.get(name):
             raise ValueError(
-                f"{path}: {name}: the data there was rendered with {found.get(name)!r}, "
-                f"wanted {wanted.get(name)!r}; choose another folder or delete this one"
+                f"{path}: {name}: wanted {wanted.get(name)!r}, found data rendered with {found.get(name)!r}; "
+                "choose another folder or delete this one"
             )
 
 
 def _check_no_surplus(folder: Path, scenes: list[tuple[int, range]]) -> None:
-    """A reader takes every scene it finds, so more than was asked for must not lie there."""
+    """Raise ValueError for more scenes than wanted: a reader takes all scenes that it finds."""
     there = {int(path.parent.name): len(read_object(path)) for path in folder.glob("[0-9]*/scene_gt.json")}
     wanted = {scene: len(indices) for scene, indices in scenes}
     if any(images > wanted.get(scene, 0) for scene, images in there.items()):
         raise ValueError(
-            f"{folder}: holds {sum(there.values())} images in {len(there)} scenes, "
-            f"wanted {sum(wanted.values())} in {len(wanted)}; ask for as many, "
-            "choose another folder or delete the scenes that are too many"
+            f"{folder}: wanted {sum(wanted.values())} images in {len(wanted)} scenes, "
+            f"found {sum(there.values())} in {len(there)}; raise --count, choose another folder or "
+            "delete the other scenes"
         )
 
 

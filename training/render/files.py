@@ -9,8 +9,7 @@ from typing import Any
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write ``text`` to a temporary name and rename it: whoever reads ``path`` finds all of it, or what was
-    there before."""
+    """Write ``text`` to a temporary name and rename it, so that readers of ``path`` never see a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text)
@@ -20,12 +19,11 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises ValueError that names the file where it is broken or holds something
-    else."""
+    """Read a JSON object; raise ValueError, naming the file, if it is broken or holds something else."""
     try:
         found = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); delete it if it is of no use") from error
+        raise ValueError(f"{path}: wanted JSON, found {error}; delete the file if it is of no use") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: wants a JSON object, found {type(found).__name__}")
+        raise ValueError(f"{path}: wanted a JSON object, found {type(found).__name__}")
     return found

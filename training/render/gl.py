@@ -37,7 +37,7 @@ def egl_context() -> moderngl.Context:
         return moderngl.create_standalone_context(backend="egl", require=330)
     except Exception as error:
         raise RuntimeError(
-            f"no OpenGL 3.3 through EGL ({error}); on Debian/Ubuntu: apt install libegl1 libgl1-mesa-dri"
+            f"wanted OpenGL 3.3 through EGL, found {error}; Debian: apt install libegl1 libgl1-mesa-dri"
         ) from error
 
 

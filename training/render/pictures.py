@@ -34,14 +34,14 @@ def photograph_paths(folder: Path | None, split: str) -> list[Path]:
     paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in _SUFFIXES)
     paths = [p for p in paths if split == "all" or is_held_out(p.name) == (split == "val")]
     if not paths:
-        raise ValueError(f"{folder}: no pictures (*.jpg, *.png) of the split {split!r}")
+        raise ValueError(f"{folder}: wanted pictures (*.jpg, *.png) of the split {split!r}, found none")
     return paths
 
 
 def _read(path: Path) -> np.ndarray:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
-        raise ValueError(f"{path}: cannot be decoded as a picture")
+        raise ValueError(f"{path}: wanted a picture, found a file that cannot be decoded")
     scale = min(1.0, 900 / max(image.shape[:2]))
     image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(image[..., ::-1])

@@ -1,8 +1,7 @@
-"""A table of distillation methods, unattended: a teacher, and students that differ in the method alone.
+"""Fill a table without supervision: train its rows, several side by side, export and measure them.
 
-Rows are trained, several side by side, exported and measured in the order in which they matter
-(``studies.plan``). It may be stopped at any time, by Ctrl-C or by ``minutes``, and goes on with the same
-call; rows not reached read "not run".
+The table may be stopped at any time, by Ctrl-C or by ``minutes``, and goes on with the same call; rows that
+were not reached read "not run".
 """
 
 from __future__ import annotations
@@ -28,14 +27,12 @@ from pose_kd_ros.pipeline.regional import RegionalEstimator
 
 from ..export.manifest import commit
 from ..export.run import export_run
+from ..families import family_of
 from ..fit.learner import cost_so_far
 from ..fit.train import Stopped, train_together
 from ..measure.evaluate import measure, rounded
-from ..models.dense import DenseConfig
-from ..models.heatmap import HeatmapConfig
-from ..models.network import NetworkConfig
 from ..render.files import write_whole
-from .plan import Row, groups
+from .variant import Row, groups
 
 FIGURES = "figures.json"  # in a row's run: what was measured, one entry a test split
 
@@ -47,27 +44,24 @@ def make_table(
     val_images: int,
     minutes: float,
     side_by_side: int = 1,
-    together: bool = False,
-    in_all: int = 0,
     real: str = "real",
 ) -> bool:
     """Do what is left to do of the rows for so many ``minutes`` and write ``out`` after each group that
-    trains side by side; returns whether all are there.
+    trains side by side; return whether all are there.
 
-    test: BOP splits to measure on, each a row of its own. together: teachers are trained along. in_all, real:
-    see ``write``.
+    test: BOP splits to measure on; each gets a row. real: see ``write``.
     """
-    parts = groups(rows, side_by_side, together)
+    parts = groups(rows, side_by_side)
     with time_limit(minutes):
         try:
             for index, group in enumerate(parts):
                 print(f"[{index + 1}/{len(parts)}] {', '.join(row.run.name for row in group)}", flush=True)
                 do(group, test, val_images)
-                write(rows, out, test, in_all, real)
+                write(rows, out, test, real)
         except (Stopped, KeyboardInterrupt) as reason:
             why = str(reason) or "Ctrl-C, or the minutes are up"  # outside training, in an export for example
             print(f"stopped: {why}; the same command goes on", flush=True)
-            write(rows, out, test, in_all, real)
+            write(rows, out, test, real)
             return False
     return True
 
@@ -75,16 +69,15 @@ def make_table(
 def do(group: list[Row], test: list[Path], val_images: int) -> None:
     """Train and measure what is left of a group."""
     left = [row for row in group if not (row.run.folder / FIGURES).exists()]
-    teachers = {row.run.distill.teacher for row in left}
     if left:
-        train_together([row.run for row in group if row in left or row.run.folder in teachers])
+        train_together([row.run for row in left])
     for row in left:
-        keep(row.run.folder / FIGURES, measured(row, test, val_images))
+        write_json(row.run.folder / FIGURES, measured(row, test, val_images))
 
 
 @contextmanager
 def time_limit(minutes: float):
-    """Ctrl-C after so many minutes; 0 for none."""
+    """Send Ctrl-C after so many minutes; 0 for none."""
     timer = threading.Timer(60 * minutes, os.kill, (os.getpid(), signal.SIGINT)) if minutes else None
     if timer:
         timer.daemon = True
@@ -97,10 +90,10 @@ def time_limit(minutes: float):
 
 
 def measured(row: Row, test: list[Path], val_images: int) -> list[dict]:
-    """Export the run, which fits its score on half of ``val_images``; its figures on each split."""
+    """Export the run, which fits its score on half of ``val_images``; return its figures on each split."""
     bundle = row.run.folder / "bundle"
     export_run(row.run.folder, bundle, {}, 320, val_images)
-    given = row.run.network.family != "keypoint" and row.locator is None
+    given = not family_of(row.run).searches and row.locator is None
     estimator = loaded(bundle, loaded(row.locator / "bundle") if row.locator else None)
     network = estimator.bundle.manifest.network
     about = {
@@ -113,10 +106,8 @@ def measured(row: Row, test: list[Path], val_images: int) -> list[dict]:
     result = []
     for split in test:
         groups, images, seconds = measure(estimator, split, given_boxes=given)
-        found = (
-            figures(groups, images, seconds) | add_recalls(groups) | ({"given_boxes": 1.0} if given else {})
-        )
-        result.append(about | rounded(found))
+        found = figures(groups, images, seconds) | add_recalls(groups)
+        result.append(about | rounded(found | ({"given_boxes": 1.0} if given else {})))
     return result
 
 
@@ -126,28 +117,26 @@ def loaded(bundle: Path, locator: Estimator | None = None) -> Estimator | Region
 
 
 def hardware() -> str:
-    """The machine that trains, in words."""
+    """Return the machine that trains, in words."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{platform.machine()} CPU, {os.cpu_count()} cores"
 
 
-def write(rows: list[Row], out: Path, test: list[Path], in_all: int = 0, real: str = "real") -> None:
-    """The whole table, with what is there so far; with ``in_all``, a shard of so many rows, which keeps their
-    places. real: what rows of real images call their split."""
-    content, places = [], []
-    for row in (row for row in rows if row.listed):
+def write(rows: list[Row], out: Path, test: list[Path], real: str = "real") -> None:
+    """Write the whole table with the figures that there are. real: how rows of real images call their
+    split."""
+    content = []
+    for row in rows:
         path = row.run.folder / FIGURES
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else [None] * len(test)
         content += [as_row(row, split, values, real) for split, values in zip(test, found)]
-        places += [(row.place, index) for index in range(len(test))]
-    shard = {"rows_in_all": in_all * len(test), "rows": list(zip(places, content))}
-    keep(out, shard if in_all else with_means(content))
+    write_json(out, with_means(content))
 
 
 def with_means(rows: list[dict]) -> list[dict]:
-    """The rows, and after them one for each kind of which several seeds are measured: the mean of each
-    figure that all have, its standard deviation as ``..._std``, and ``seeds``, their number."""
+    """Return the rows and, after them, a row for each kind of which several seeds are measured: the mean of
+    each figure that all have, its standard deviation as ``..._std``, and ``seeds``, their number."""
     kinds: dict[tuple, list[dict]] = {}
     for row in rows:
         if row["status"] == "measured":
@@ -168,25 +157,15 @@ def mean_row(rows: list[dict]) -> dict:
     return about | named | figures | spread | {"seeds": len(rows)}
 
 
-def described(network: NetworkConfig | DenseConfig | HeatmapConfig) -> str:
-    """The deployed network in words; of a heatmap network in training also its branches."""
-    if network.family == "heatmap":
-        stacks = f"{network.shared + network.depths[0]} stacks, " if network.backbone == "hourglass" else ""
-        count = len(network.depths)
-        branches = f", {count} branches" if count > 1 else ""
-        return f"{network.backbone}, {stacks}width {network.widths[0]}{branches}"
-    depth = f", depth {network.depth}" if network.family == "keypoint" else ""
-    return f"{network.backbone}, width {network.width}{depth}"
-
-
 def as_row(row: Row, split: Path, values: dict | None, real: str) -> dict:
-    """A row of docs/results: the common keys, then the figures."""
+    """Return a row of docs/results: the common keys, then the figures."""
     run = row.run
+    network = family_of(run).describe_network(run.network)
     synthetic = (split / "render.json").exists()
     about = {
-        "name": f"{run.network.family}, {described(run.network)}: {row.method}, seed {run.seed}",
+        "name": f"{run.network.family}, {network}: {row.method}, seed {run.seed}",
         "method": row.method,
-        "network": described(run.network),
+        "network": network,
         "family": run.network.family,
         "dataset": f"{split.parent.name}/{split.name}",
         "split": "synthetic" if synthetic else real,
@@ -200,6 +179,7 @@ def as_row(row: Row, split: Path, values: dict | None, real: str) -> dict:
     return about | (values or {})
 
 
-def keep(path: Path, content) -> None:
+def write_json(path: Path, content) -> None:
+    """Write JSON to a file, and make its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(content, indent=1) + "\n")

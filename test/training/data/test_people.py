@@ -112,10 +112,10 @@ def test_what_a_mirror_swaps_differs_in_left_and_right_alone(skeleton):
     "which, changes, message",
     [
         (0, {"joints": [[1, 2]]}, "mpii.json, entry 0: joints: wants 32"),
-        (0, {"scale": -0.1}, "mpii.json, entry 0: scale: wants a positive"),
-        (0, {"image": "b.png"}, "mpii.json, entry 0: image: no such picture"),
-        (1, {"keypoints": [1, 2, 3] * 17}, "coco.json, annotation 0: keypoints: wants 0, 1 or 2"),
-        (1, {"bbox": [1, 2, 0, 4]}, "coco.json, annotation 0: bbox: wants a positive"),
+        (0, {"scale": -0.1}, "mpii.json, entry 0: scale: wanted a positive"),
+        (0, {"image": "b.png"}, "mpii.json, entry 0: image: wanted the picture"),
+        (1, {"keypoints": [1, 2, 3] * 17}, "coco.json, annotation 0: keypoints: wanted 0, 1 or 2"),
+        (1, {"bbox": [1, 2, 0, 4]}, "coco.json, annotation 0: bbox: wanted a positive"),
         (1, {"area": None}, "coco.json, annotation 0: area"),
         (1, {"image_id": 4}, "coco.json, annotation 0: image_id"),
     ],
@@ -160,10 +160,10 @@ def test_heads_are_those_of_the_person_at_that_place(files, tmp_path):
     people = read_mpii(*files[0](), tmp_path / "heads.mat")
     assert people.persons[0].head_size == pytest.approx(60)  # 0.6 * hypot(60, 80)
     assert people.head_size == "0.6 x head box diagonal"
-    with pytest.raises(BopError, match="entry 0: center: no head box"):
+    with pytest.raises(BopError, match="entry 0: center: wanted a head box"):
         read_mpii(*files[0](center=[99, 31]), tmp_path / "heads.mat")
     (tmp_path / "heads.mat").write_bytes(b"nothing")
-    with pytest.raises(BopError, match=r"heads\.mat: wants RELEASE"):
+    with pytest.raises(BopError, match=r"heads\.mat: wanted RELEASE"):
         read_mpii(*files[0](), tmp_path / "heads.mat")
 
 
@@ -172,7 +172,7 @@ def test_heads_are_for_measuring_alone(files, tmp_path):
     path, images = files[0]()
     config = PeopleConfig("mpii", path, images, path, heads=tmp_path / "none.mat")
     assert len(config.load(False).persons) == 1
-    with pytest.raises(BopError, match=r"none\.mat: no such file"):
+    with pytest.raises(BopError, match=r"none\.mat: wanted a file, found none"):
         config.load(True)
 
 
@@ -249,7 +249,7 @@ def test_samples_are_seeded_and_damaged_pictures_are_passed_over(dotted, tmp_pat
 
 def test_input_sizes_are_whole_heatmaps():
     assert input_size(256, 0.75) == (192, 256)
-    with pytest.raises(ValueError, match=r"multiples of 4 px, got 179\.2x256"):
+    with pytest.raises(ValueError, match=r"multiples of 4 px, found 179\.2x256"):
         PeopleCropConfig(aspect=0.7)
 
 

@@ -11,10 +11,12 @@ pytest.importorskip("torch")
 from pose_kd_ros.core.object_model import box_corners
 from pose_kd_ros.core.pose import transform
 from pose_kd_ros.evaluation.bop import BopDataset, Faults
-from training.data.crops import CropConfig, CropDataset
+from training.config import RunConfig
+from training.data.crops import CropConfig
 from training.data.objects import load_objects
 from training.data.paste import LIFTED, LIT, PasteConfig, Paster, relit
 from training.data.tiles import model_box, read_tile, rolled
+from training.models.dense import DenseConfig
 
 CORNERS = box_corners((0, 0, 0), (0.084, 0.084, 0.084))
 
@@ -56,11 +58,9 @@ def test_a_positive_angle_turns_from_u_towards_v(tile, tiny_data):
     np.testing.assert_allclose(pose[:3, 3], tile.instances[0].T_camera_object[[1, 0, 2], 3] * (-1, 1, 1))
 
 
-def test_dense_codes_refuse_it(tiny_data):
-    objects = load_objects(tiny_data)
-    images = BopDataset(tiny_data / "train", Faults()).images
+def test_dense_codes_refuse_it():
     with pytest.raises(ValueError, match="roll_deg"):
-        CropDataset(images, objects, (2,), CropConfig(roll_deg=10.0), 0, reader=object(), family="dense")
+        RunConfig("run", network=DenseConfig(), crops=CropConfig(roll_deg=10.0))
 
 
 def test_pasted_objects_keep_their_pixels_and_what_covers_them_is_nobodys(tile, tiny_data, tmp_path):

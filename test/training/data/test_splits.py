@@ -20,11 +20,11 @@ from training.config import RunConfig, load_config, to_json  # noqa: E402
 from training.data.crops import CropConfig, CropDataset  # noqa: E402
 from training.data.objects import load_objects  # noqa: E402
 from training.data.splits import load_split  # noqa: E402
-from training.data.targets import collate  # noqa: E402
+from training.data.targets import VoteTargets, collate  # noqa: E402
 from training.data.tiles import read_tile  # noqa: E402
 from training.export.manifest import object_specs  # noqa: E402
 from training.fit.train import make_dataset  # noqa: E402
-from training.models.network import NetworkConfig  # noqa: E402
+from training.models.keypoint import NetworkConfig  # noqa: E402
 
 STRIDES = (8, 16, 32, 64)
 SIZE = 128
@@ -91,7 +91,7 @@ def test_a_damaged_picture_is_refused_with_its_name(data):
 
 
 def test_a_damaged_picture_is_skipped_named_and_replaced_by_the_next(data, caplog):
-    order = CropDataset(list(range(6)), [], STRIDES, CropConfig(SIZE), 0)._order(0)
+    order = CropDataset(list(range(6)), [], VoteTargets([], STRIDES), CropConfig(SIZE), 0)._order(0)
     place = 2
     bad, following = order[place : place + 2]
     whole = make_dataset(config(data), "train")
@@ -146,7 +146,7 @@ def test_what_is_skipped_while_watching_is_named_once_and_summed_too(data, tmp_p
 def test_no_readable_image_is_an_end_and_not_a_hang(data):
     for number in range(6):
         picture(data, number).write_bytes(b"")
-    with pytest.raises(BopError, match="none of the 6 images can be read"):
+    with pytest.raises(BopError, match="wanted a readable image, found none in 6"):
         make_dataset(config(data, faults="skip"), "train")[0]
 
 
@@ -181,7 +181,7 @@ def test_what_training_needs_of_an_image_is_checked_before_the_first_step(
 def test_a_mask_of_another_size_than_its_picture_is_refused(data):
     path = data / "train/000000/mask_visib/000001_000000.png"
     cv2.imwrite(str(path), np.zeros((10, 20), np.uint8))
-    with pytest.raises(BopError, match="wants the picture's 256x192 px, got 20x10"):
+    with pytest.raises(BopError, match="wanted the picture's 256x192 px, found 20x10"):
         make_dataset(config(data, tile_px=96), "train")
 
 
@@ -219,10 +219,10 @@ def test_what_a_killed_process_left_is_made_anew(data, tmp_path):
     [folder] = [p for p in (tmp_path / "cache").iterdir() if p.is_dir()]
     half = folder.with_name(f"{folder.name}.part")
     folder.rename(half)
-    (half / "pixels.u8").write_bytes(b"half")
+    (half / "pixels").write_bytes(b"half")
     assert_equal(samples(make_dataset(settings, "train")), expected)
-    (folder / "labels.u8").write_bytes(b"half")
-    with pytest.raises(ValueError, match=r"labels.u8: wants \d+ bytes, got 4; remove"):
+    (folder / "labels").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"labels: wanted \d+ bytes, found 4; remove"):
         make_dataset(settings, "train")
 
 
@@ -290,7 +290,7 @@ def two_objects(data):
 
 
 def test_a_run_may_choose_objects(two_objects):
-    with pytest.raises(ValueError, match=r"2 objects, but network\.classes is 1"):
+    with pytest.raises(ValueError, match=r"network\.classes: wanted 2, .* found 1"):
         make_dataset(config(two_objects), "train")
     for number in range(6):  # what the others need is not asked for
         if number % 2 == 0:
@@ -304,7 +304,7 @@ def test_a_run_may_choose_objects(two_objects):
 
 
 def test_an_object_that_is_not_there_is_refused_by_number(two_objects):
-    with pytest.raises(ValueError, match=r"models_info.json: no object 2, 9; it has \[1, 4\]"):
+    with pytest.raises(ValueError, match=r"models_info.json: wanted objects \[2, 9\], found \[1, 4\]"):
         make_dataset(config(two_objects, objects=(9, 4, 2)), "train")
 
 

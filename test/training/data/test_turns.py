@@ -15,7 +15,7 @@ from training.data.crops import CropConfig  # noqa: E402
 from training.data.turns import Turns  # noqa: E402
 from training.fit.train import make_dataset  # noqa: E402
 from training.models.dense import DenseConfig  # noqa: E402
-from training.models.network import NetworkConfig  # noqa: E402
+from training.models.keypoint import NetworkConfig  # noqa: E402
 
 EMPTY = 12  # images without the object, of which each gives a wide tile
 

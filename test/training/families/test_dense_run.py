@@ -32,7 +32,7 @@ from training.fit.train import Stopped, make_dataset, train  # noqa: E402
 from training.losses.distill import DistillConfig  # noqa: E402
 from training.measure.evaluate import evaluate_command  # noqa: E402
 from training.models.dense import DenseConfig  # noqa: E402
-from training.models.network import NetworkConfig  # noqa: E402
+from training.models.keypoint import NetworkConfig  # noqa: E402
 
 TINY = DenseConfig("darknet-tiny-h", width=16)
 
@@ -130,10 +130,10 @@ def test_a_dense_student_learns_from_a_dense_teacher(trained, bundle, tmp_path, 
 
 def test_what_a_dense_teacher_cannot_teach_is_refused(trained, bundle, tmp_path):
     fkd = DistillConfig("fkd", teacher=trained.folder, floor=0.0)
-    with pytest.raises(ValueError, match="of the dense family there are naive and adlp"):
+    with pytest.raises(ValueError, match="wanted naive or adlp for the dense family"):
         train(dataclasses.replace(trained, name="fkd", runs=tmp_path, distill=fkd))
     adlp = dataclasses.replace(fkd, method="adlp")
-    with pytest.raises(ValueError, match="teacher of the dense family, the student is keypoint"):
+    with pytest.raises(ValueError, match="wanted the family keypoint, as the student, found dense"):
         train(dataclasses.replace(trained, name="k", runs=tmp_path, network=NetworkConfig(), distill=adlp))
 
 
@@ -145,10 +145,11 @@ def test_other_codes_than_were_learnt_are_refused(trained, bundle, tmp_path):
     with np.load(kept) as stored:
         np.savez(kept, points=stored["points"][::-1], mesh=stored["mesh"])
     moved = dataclasses.replace(trained, data=tmp_path / "data", runs=tmp_path)
-    with pytest.raises(ValueError, match=r"last\.ckpt: has learnt other surface codes.*object_000001\.npz"):
+    learnt = "wanted the surface codes that it has learnt"
+    with pytest.raises(ValueError, match=rf"last\.ckpt: {learnt}.*object_000001\.npz"):
         trained_network(moved)
     distill = DistillConfig("adlp", teacher=trained.folder, floor=0.0)
-    with pytest.raises(ValueError, match="has learnt other surface codes"):
+    with pytest.raises(ValueError, match=learnt):
         train(dataclasses.replace(moved, name="student", distill=distill))
 
 
@@ -158,7 +159,7 @@ def test_a_tied_instance_outside_the_crop_takes_no_part(dense_data, tmp_path):
     tile = read_tile(dataset.images[0], {1}, with_depth=True)
     half = dataclasses.replace(dataset.models[0], symmetries=np.stack([np.eye(4), np.diag([-1.0, -1, 1, 1])]))
     dataset.models[0] = half
-    dataset.reader.models[1] = half
+    dataset.targets.reader.models[1] = half
     (one,) = tile.instances
     halfway = one.T_camera_object @ make_pose(from_rotation_vector((0, 0, np.pi / 2)), np.zeros(3))
     hidden = dataclasses.replace(one, label=2, T_camera_object=halfway)
@@ -197,8 +198,8 @@ def test_tiles_with_codes_are_cached_and_found(dense_data, tmp_path, monkeypatch
     folders = [p for p in (tmp_path / "cache").iterdir() if p.is_dir()]
     assert len(folders) == 3
     for folder in folders:
-        (folder / "codes.u16").write_bytes(b"half")
-    with pytest.raises(ValueError, match=r"codes.u16: wants \d+ bytes, got 4; remove"):
+        (folder / "codes").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"codes: wanted \d+ bytes, found 4; remove"):
         make_dataset(cached, "train")
 
 
@@ -276,7 +277,7 @@ def test_what_cannot_find_the_objects_is_refused_before_the_work(tiny_data, tmp_
         (dense, other_dense, "wanted one of the keypoint family, found 'dense'"),
         (dense, other_keypoint, r"finds any of the objects \[1\], found \[7\]"),
         (other_dense, discs, r"finds any of the objects \[7\], found \[1, 2\]"),
-        (dense, tmp_path / "nothing", r"config\.json: missing"),
+        (dense, tmp_path / "nothing", r"config\.json: wanted a run's settings, found no such file"),
     ):
         with pytest.raises(ValueError, match=said):
             export_with_locator(folder, tmp_path / "out", {}, 64, 0, locator)

@@ -21,21 +21,21 @@ from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training.config import RunConfig, load_config  # noqa: E402
 from training.data.augment import AugmentConfig, augmented, make_augmentation  # noqa: E402
 from training.data.crops import CropConfig, CropDataset  # noqa: E402
-from training.data.heatmap_targets import NOWHERE, make_points  # noqa: E402
+from training.data.heatmap_targets import NOWHERE, PointTargets, make_points  # noqa: E402
 from training.data.objects import load_objects  # noqa: E402
 from training.data.tiles import read_tile  # noqa: E402
 from training.export.network import cost, trained_network  # noqa: E402
 from training.export.run import export_run  # noqa: E402
+from training.families import FAMILIES, Supervision, make_network  # noqa: E402
 from training.fit import checkpoint  # noqa: E402
 from training.fit.step import losses, prepare  # noqa: E402
-from training.fit.teacher import teaching  # noqa: E402
 from training.fit.train import Stopped, make_dataset, train  # noqa: E402
 from training.losses.distill import DistillConfig  # noqa: E402
 from training.losses.heatmap import empty_loss  # noqa: E402
 from training.losses.online import OnlineConfig  # noqa: E402
 from training.models.dense import DenseConfig  # noqa: E402
 from training.models.heatmap import HeatmapConfig  # noqa: E402
-from training.models.network import NetworkConfig, make_network  # noqa: E402
+from training.models.keypoint import NetworkConfig  # noqa: E402
 
 PRESENT = np.zeros(1, bool)
 PLAIN = HeatmapConfig("darknet-tiny-h", widths=(16,))
@@ -157,7 +157,7 @@ def test_nearly_every_crop_is_about_an_object_and_one_hardly_seen_is_nobodys_bac
     (instance,) = image.instances
     hidden = dataclasses.replace(image, instances=(dataclasses.replace(instance, visib_fract=0.05),))
     empty = dataclasses.replace(image, instances=())
-    how = (4,), config.crops, 0, None, None, "heatmap"
+    how = PointTargets(objects), config.crops, 0
     dataset = CropDataset([image] * 9 + [empty] * 20 + [hidden], objects, *how)
     samples = [dataset[i] for i in range(len(dataset.numbers))]
     about = [bool(s["visible"].any()) for s in samples]
@@ -165,7 +165,7 @@ def test_nearly_every_crop_is_about_an_object_and_one_hardly_seen_is_nobodys_bac
     assert all(s["absent"].item() == (not seen) for s, seen in zip(samples, about))
     sample = dataset.sample(read_tile(hidden, {1}), np.random.default_rng(0))
     assert sample["absent"].item() == 0 and not sample["visible"].any()
-    with pytest.raises(ValueError, match="shows an object"):
+    with pytest.raises(ValueError, match="wanted an object to train on"):
         CropDataset([empty, hidden], objects, *how)
 
 
@@ -198,7 +198,7 @@ def test_without_weights_one_branch_learns_what_a_plain_network_does(batch, tiny
     for shape, online in ((PLAIN, OnlineConfig()), (alone, ONLINE)):
         torch.manual_seed(0)
         network = make_network(shape)
-        terms = losses(outputs_of(network, batch), batch, network, weights, online=online)
+        terms = losses(outputs_of(network, batch), batch, network, Supervision(weights, online=online))
         terms["total"].backward()
         totals.append(terms["total"])
         gradients.append([p.grad for p in network.parameters()])
@@ -208,7 +208,7 @@ def test_without_weights_one_branch_learns_what_a_plain_network_does(batch, tiny
 
 def test_the_ensembles_error_reaches_the_unit_and_its_teaching_does_not(batch, tiny_data, tmp_path):
     network, weights = make_network(BRANCHES), settings(tiny_data, tmp_path).weights
-    terms = losses(outputs_of(network, batch), batch, network, weights, online=ONLINE)
+    terms = losses(outputs_of(network, batch), batch, network, Supervision(weights, online=ONLINE))
     unit = list(network.unit.parameters())
     taught = torch.autograd.grad(terms["online"], unit, retain_graph=True, allow_unused=True)
     assert all(g is None or not g.any() for g in taught)
@@ -216,8 +216,8 @@ def test_the_ensembles_error_reaches_the_unit_and_its_teaching_does_not(batch, t
 
 
 def test_what_is_taught_is_the_ensemble(batch):
-    network = make_network(BRANCHES).eval()
-    outputs = outputs_of(network, batch)
+    teaching = FAMILIES["heatmap"].teaching
+    outputs = outputs_of(make_network(BRANCHES).eval(), batch)
     assert torch.equal(teaching(outputs), outputs.ensemble) and not teaching(outputs).requires_grad
     plain = make_network(PLAIN).eval()
     assert torch.equal(teaching(outputs_of(plain, batch)), plain(prepare(batch)))
@@ -232,7 +232,7 @@ def test_votes_of_branches_learn_from_their_ensemble(tiny_data, tmp_path):
     network = make_network(shape)
     for head in (network.head, *network.others):
         torch.nn.init.zeros_(head.score.bias)  # surer than at the start, when nobody would be asked
-    terms = losses(outputs_of(network, batch), batch, network, config.weights, online=online)
+    terms = losses(outputs_of(network, batch), batch, network, Supervision(config.weights, online=online))
     assert {"score", "vote", "ensemble", "online_vote", "online_score", "online_unsolved"} <= set(terms)
     unit, others = list(network.unit.parameters()), list(network.others.parameters())
     taught = torch.autograd.grad(terms["online_vote"], [*unit, *others], retain_graph=True, allow_unused=True)

@@ -10,16 +10,17 @@ torch = pytest.importorskip("torch")
 from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training.data.crops import CropConfig  # noqa: E402
-from training.export.run import export_run, note_evaluation  # noqa: E402
+from training.export.run import export_run, write_evaluation  # noqa: E402
+from training.families import make_network  # noqa: E402
 from training.fit import checkpoint  # noqa: E402
 from training.fit.train import train  # noqa: E402
 from training.losses.distill import DistillConfig  # noqa: E402
 from training.models.dense import DenseConfig  # noqa: E402
 from training.models.heatmap import HeatmapConfig, light  # noqa: E402
+from training.models.keypoint import NetworkConfig  # noqa: E402
 from training.models.lite import NORMALISATION, load_imagenet  # noqa: E402
-from training.models.network import NetworkConfig, make_network  # noqa: E402
 
-from .test_train import settings  # noqa: E402
+from ..fit.test_train import settings  # noqa: E402
 
 NETWORKS = {
     "keypoint": NetworkConfig("lite0", width=16, depth=1, groups=4, pretrained=False),
@@ -47,7 +48,7 @@ def test_a_lite_network_trains_teaches_learns_and_runs(dense_data, tmp_path, fam
     bundle = open_bundle(tmp_path / "part")
     load_network(bundle)
     assert (bundle.manifest.input.mean, bundle.manifest.input.std) == tuple(map(list, NORMALISATION))
-    note_evaluation(teacher.folder, teacher.steps, {"found": 1.0})
+    write_evaluation(teacher.folder, teacher.steps, {"found": 1.0})
     distill = DistillConfig("adlp", teacher=teacher.folder)
     train(run(dense_data, tmp_path, family, name="taught", distill=distill))
 

@@ -95,7 +95,7 @@ def test_people_train_export_and_are_measured(files, tmp_path, capsys):
 
 def test_a_network_of_another_skeleton_is_refused(files, tmp_path):
     shape = HeatmapConfig("darknet-tiny-h", keypoints=16)
-    with pytest.raises(ValueError, match="people want 17 and 1, found 16 and 1"):
+    with pytest.raises(ValueError, match="wanted 17 and 1, found 16 and 1"):
         make_dataset(settings(files, tmp_path, network=shape, online=OnlineConfig()), "train")
 
 

@@ -13,17 +13,11 @@ from pose_kd_ros.core.object_model import representatives  # noqa: E402
 from training.config import LossWeights, RunConfig, to_json  # noqa: E402
 from training.data.crops import CropConfig  # noqa: E402
 from training.data.targets import Instance, collate, make_targets  # noqa: E402
+from training.families import FAMILIES, Distillation, Supervision  # noqa: E402
 from training.fit import checkpoint  # noqa: E402
 from training.fit.learner import Learner  # noqa: E402
 from training.fit.step import losses, prepare  # noqa: E402
-from training.fit.teacher import (  # noqa: E402
-    EVALUATION,
-    Distillation,
-    Teacher,
-    check_teacher,
-    frozen,
-    load_teacher,
-)
+from training.fit.teacher import EVALUATION, Teacher, check_teacher, frozen, load_teacher  # noqa: E402
 from training.fit.train import train  # noqa: E402
 from training.losses.distill import (  # noqa: E402
     DistillConfig,
@@ -38,9 +32,9 @@ from training.losses.distill import (  # noqa: E402
 )
 from training.losses.features import FeatureDistillation, attention  # noqa: E402
 from training.losses.task import keypoint_losses  # noqa: E402
-from training.models.network import KeypointNetwork, NetworkConfig  # noqa: E402
+from training.models.keypoint import KeypointNetwork, NetworkConfig  # noqa: E402
 
-from .test_losses import CENTERS, CUBE, STRIDES, K, a_pose, perfect, sample  # noqa: E402
+from ..losses.test_losses import CENTERS, CUBE, STRIDES, K, a_pose, perfect, sample  # noqa: E402
 from .test_train import SMALL, settings, weights  # noqa: E402
 
 LEVELS = torch.repeat_interleave(torch.arange(4), torch.tensor([(256 // s) ** 2 for s in STRIDES]))
@@ -50,14 +44,14 @@ RELEASED = dataclasses.replace(ADLP, mass="score", rho=0.25, eps=1e-6)
 METHODS = ("naive", "fkd", "adlp", "adlp+fkd")
 
 
-def told(batch, offsets, logits=None):
-    """What a teacher with these offsets and sure scores tells, and the representatives it means."""
+def teachers(batch, offsets, logits=None):
+    """Votes of a teacher with these offsets and sure scores, and the representatives it means."""
     if logits is None:
         logits = torch.full((len(offsets), len(CENTERS), 1), 4.0)
     return teacher_votes(logits, offsets, CENTERS_T, LEVELS, batch, 0.1)
 
 
-def asked(batch, offsets, logits=None):
+def students(batch, offsets, logits=None):
     if logits is None:
         logits = torch.full((len(offsets), len(CENTERS), 1), 1.0)
     return student_votes(logits, offsets, CENTERS_T, batch)
@@ -88,11 +82,11 @@ def test_a_student_that_votes_as_its_teacher_has_nothing_to_learn(config):
 def test_votes_are_drawn_towards_the_teachers(config):
     batch = collate([sample(a_pose(1)), sample(a_pose(2))])
     offsets = (perfect(batch) + 5 * torch.randn(2, len(CENTERS), 1, 8, 2)).requires_grad_()
-    teacher, _ = told(batch, torch.cat([everywhere(first(a_pose(i))) for i in (1, 2)]))
-    loss, _ = adlp_loss(asked(batch, offsets), teacher, (256, 256), config)
+    teacher, _ = teachers(batch, torch.cat([everywhere(first(a_pose(i))) for i in (1, 2)]))
+    loss, _ = adlp_loss(students(batch, offsets), teacher, (256, 256), config)
     (pull,) = torch.autograd.grad(loss, offsets)
     step = offsets.detach() - pull * 0.5 * 256**2
-    closer, _ = adlp_loss(asked(batch, step), teacher, (256, 256), config)
+    closer, _ = adlp_loss(students(batch, step), teacher, (256, 256), config)
     assert closer < loss
 
 
@@ -101,12 +95,12 @@ def test_the_loss_knows_neither_the_size_of_the_batch_nor_of_the_image():
     offsets = perfect(collate(one)) + 4 * torch.randn(1, len(CENTERS), 1, 8, 2)
     teacher_offsets = everywhere(first(a_pose(1)))
     alone, _ = adlp_loss(
-        asked(collate(one), offsets), told(collate(one), teacher_offsets)[0], (256, 256), ADLP
+        students(collate(one), offsets), teachers(collate(one), teacher_offsets)[0], (256, 256), ADLP
     )
     twice = collate(one * 2)
     student, teacher = (
-        asked(twice, offsets.repeat(2, 1, 1, 1, 1)),
-        told(twice, teacher_offsets.repeat(2, 1, 1, 1, 1))[0],
+        students(twice, offsets.repeat(2, 1, 1, 1, 1)),
+        teachers(twice, teacher_offsets.repeat(2, 1, 1, 1, 1))[0],
     )
     assert adlp_loss(student, teacher, (256, 256), ADLP)[0].item() == pytest.approx(alone.item(), rel=1e-5)
     larger = (dataclasses.replace(v, points=v.points * 2) for v in (student, teacher))
@@ -118,13 +112,13 @@ def test_the_teacher_speaks_through_its_best_cells_of_each_level():
     logits = torch.full((1, len(CENTERS), 1), -6.0)
     inside = batch["inside_cell"]
     logits[0, inside, 0] = torch.linspace(-1, 3, len(inside))[torch.randperm(len(inside))]
-    teacher, _ = told(batch, everywhere(first(a_pose(1))), logits)
+    teacher, _ = teachers(batch, everywhere(first(a_pose(1))), logits)
     for level in range(4):
         here = inside[LEVELS[inside] == level]
         best = logits[0, here, 0].sigmoid().sort(descending=True).values[: int(batch["quota"][0, level])]
         assert np.isin(best.numpy(), teacher.scores[0].numpy()).all()
     assert teacher.real.sum() == min(len(inside), int(batch["quota"].sum()))
-    hesitant, _ = told(batch, everywhere(first(a_pose(1))), torch.full_like(logits, -3.0))
+    hesitant, _ = teachers(batch, everywhere(first(a_pose(1))), torch.full_like(logits, -3.0))
     assert not hesitant.real.any()
 
 
@@ -133,7 +127,7 @@ def test_the_pose_of_a_symmetric_object_is_learnt_in_the_representative_that_the
     batch = collate([sample(pose)])
     tied = representatives(pose, CUBE)
     for index, wanted in enumerate(tied[:2]):
-        _, meant = told(batch, everywhere(wanted))
+        _, meant = teachers(batch, everywhere(wanted))
         assert meant.tolist() == [index]
         terms = keypoint_losses(
             torch.zeros(1, len(CENTERS), 1), everywhere(wanted), CENTERS_T, batch, choice=meant
@@ -151,7 +145,9 @@ def test_silence_on_either_side_is_no_loss_and_keeps_the_graph_whole(config, sil
     batch = collate([sample(a_pose(1), mask=empty)])
     offsets = torch.zeros(1, len(CENTERS), 1, 8, 2, requires_grad=True)
     logits = torch.full((1, len(CENTERS), 1), -9.0 if silent != "student" else 4.0)
-    loss, _ = adlp_loss(asked(batch, offsets), told(batch, offsets.detach(), logits)[0], (256, 256), config)
+    loss, _ = adlp_loss(
+        students(batch, offsets), teachers(batch, offsets.detach(), logits)[0], (256, 256), config
+    )
     loss.backward()
     assert loss == 0 and (offsets.grad == 0).all()
 
@@ -168,8 +164,8 @@ def test_instances_of_several_classes_do_not_mix():
     batch = collate([{"image": torch.zeros(3, 256, 256), **targets}])
     offsets = torch.cat([everywhere(first(pose)) for pose in poses], 2)
     logits = torch.full((1, len(CENTERS), 2), 3.0)
-    teacher, _ = told(batch, offsets, logits)
-    student = asked(batch, offsets, logits)
+    teacher, _ = teachers(batch, offsets, logits)
+    student = students(batch, offsets, logits)
     assert teacher.real.any(1).tolist() == student.real.any(1).tolist() == [True, True]
     assert adlp_loss(student, teacher, (256, 256), ADLP)[0] < 1e-6
     swapped = dataclasses.replace(teacher, points=teacher.points.flip(0))
@@ -232,13 +228,14 @@ def test_a_step_leaves_the_teacher_as_it_was(method):
     torch.manual_seed(0)
     student, teacher = KeypointNetwork(SMALL), KeypointNetwork(NetworkConfig(width=32, depth=1, groups=4))
     config = dataclasses.replace(ADLP, method=method, teacher_score=0.0)
-    distillation = Distillation.of(config, teacher.config, SMALL)
-    told = Teacher(frozen(teacher), RunConfig("teacher"))
+    layers = FAMILIES["keypoint"].feature_layers(config, teacher.config, SMALL)
+    frozen_teacher = Teacher(frozen(teacher), RunConfig("teacher"))
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     batch = small_batch()
     images = prepare(batch)
     outputs = student(images, with_features=True)
-    terms = losses(outputs, batch, student, LossWeights(), distillation, told(images))
+    how = Supervision(LossWeights(), Distillation(config, layers), frozen_teacher(images))
+    terms = losses(outputs, batch, student, how)
     terms["total"].backward()
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
     assert all(p.grad is None for p in teacher.parameters())
@@ -323,25 +320,25 @@ def test_teachers_that_will_not_do_are_refused_by_name(teacher, tiny_data, tmp_p
             taught = dataclasses.replace(run, distill=DistillConfig("adlp", teacher=folder, **options))
             check_teacher(load_teacher(folder), taught)
 
-    refused(lambda f: (f / "config.json").unlink(), "missing; is")
-    refused(lambda f: (f / "last.ckpt").unlink(), "no checkpoint; train the teacher first")
-    refused(lambda f: (f / EVALUATION).unlink(), "must have been measured")
+    refused(lambda f: (f / "config.json").unlink(), "found no such file; is")
+    refused(lambda f: (f / "last.ckpt").unlink(), "wanted a checkpoint, found none; train the teacher first")
+    refused(lambda f: (f / EVALUATION).unlink(), "wanted a teacher that has been measured")
     late = json.dumps({"step": 1, "metrics": {"found": 0.9}})
-    refused(lambda f: (f / EVALUATION).write_text(late), "measured at step 1, but trained to 2")
-    refused(lambda f: None, r"finds 0.900 of the objects .*; distill.floor wants 0.95", floor=0.95)
+    refused(lambda f: (f / EVALUATION).write_text(late), "wanted figures of step 2, found those of step 1")
+    refused(lambda f: None, r"finds 0.95 of the objects .* found 0.900", floor=0.95)
     deep = dataclasses.replace(student, network=dataclasses.replace(SMALL, levels=5))
-    refused(lambda f: None, "teacher with 4 levels, the student has 5", deep)
+    refused(lambda f: None, "wanted 5 levels or more, as the student, found 4", deep)
     small = dataclasses.replace(student, crops=CropConfig(128))
-    refused(lambda f: None, "teacher of 256x256 px crops, the student's have 128x128", small)
+    refused(lambda f: None, "wanted crops 128x128 px, as the student, found 256x256 px", small)
     models = tmp_path / "other" / "models"
     models.mkdir(parents=True)
     infos = json.loads((tiny_data / "models" / "models_info.json").read_text())
     infos["1"]["symmetries_continuous"] = [{"axis": [0, 0, 1], "offset": [0, 0, 0]}]
     (models / "models_info.json").write_text(json.dumps(infos))
-    refused(lambda f: None, "not those of", dataclasses.replace(student, data=tmp_path / "other"))
-    with pytest.raises(ValueError, match=r"wants --distill\.teacher"):
+    refused(lambda f: None, "found one for those of", dataclasses.replace(student, data=tmp_path / "other"))
+    with pytest.raises(ValueError, match=r"--distill\.teacher: wanted the folder"):
         DistillConfig("adlp")
-    with pytest.raises(ValueError, match="mass score wants a number"):
+    with pytest.raises(ValueError, match="wanted a number for mass score"):
         DistillConfig("adlp", teacher=teacher, mass="score")
 
 
@@ -350,7 +347,7 @@ def test_a_teacher_that_learnt_on_in_the_meantime_is_noticed(teacher, tiny_data,
     train(config)
     state = checkpoint.load(config.folder / "last.ckpt")
     checkpoint.save(config.folder / "last.ckpt", state | {"teacher_step": 1})
-    with pytest.raises(ValueError, match=r"its teacher had been trained to step 1, .* is at 2 now"):
+    with pytest.raises(ValueError, match=r"wanted its teacher .* at step 1, found it at step 2"):
         train(config)
 
 

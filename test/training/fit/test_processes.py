@@ -14,7 +14,7 @@ from training.data.augment import AugmentConfig, augmented, make_augmentation  #
 from training.data.crops import CropConfig  # noqa: E402
 from training.fit.teacher import EVALUATION  # noqa: E402
 from training.fit.train import train  # noqa: E402
-from training.models.network import NetworkConfig  # noqa: E402
+from training.models.keypoint import NetworkConfig  # noqa: E402
 
 from .test_train import settings  # noqa: E402
 

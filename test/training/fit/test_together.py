@@ -13,7 +13,7 @@ from training.fit.learner import Learner, check_shareable  # noqa: E402
 from training.fit.teacher import EVALUATION, Teacher  # noqa: E402
 from training.fit.train import Stopped, train, train_together  # noqa: E402
 from training.losses.distill import DistillConfig  # noqa: E402
-from training.models.network import NetworkConfig  # noqa: E402
+from training.models.keypoint import NetworkConfig  # noqa: E402
 
 from .test_train import SMALL, settings, weights  # noqa: E402
 
@@ -47,10 +47,10 @@ def students(teacher, tiny_data, tmp_path):
 
 
 def test_side_by_side_each_ends_as_it_does_alone(students, tmp_path, monkeypatch):
-    asked, ask = [], Teacher.__call__
-    monkeypatch.setattr(Teacher, "__call__", lambda *a: asked.append(1) or ask(*a))
+    calls, call = [], Teacher.__call__
+    monkeypatch.setattr(Teacher, "__call__", lambda *a: calls.append(1) or call(*a))
     together = [weights(path) for path in train_together(students)]
-    assert len(asked) == 4  # once a batch for both students; not for none, which goes on alone
+    assert len(calls) == 4  # once a batch for both students; not for none, which goes on alone
     for config, ended in zip(students, together):
         assert same(ended, weights(train(dataclasses.replace(config, runs=tmp_path / "alone"))))
 
@@ -73,62 +73,14 @@ def test_a_group_that_was_killed_between_two_checkpoints_ends_alike(students, tm
     assert all(same(e, weights(path)) for e, path in zip(expected, train_together(students)))
 
 
-@pytest.fixture
-def group(tiny_data, tmp_path):
-    """A teacher and, named before it, the student that it teaches while it learns."""
-    along = settings(tiny_data, tmp_path, name="along", network=WIDE, val_every=100)
-    distill = DistillConfig("adlp", teacher=along.folder, teacher_score=0.0, lead=0.3, ramp=0.4)
-    return [settings(tiny_data, tmp_path, name="student", distill=distill, val_every=100), along]
-
-
-def test_a_teacher_that_is_trained_along_learns_as_it_does_alone_and_teaches(group, tmp_path):
-    student, along = (weights(path) for path in train_together(group))
-    assert same(along, weights(train(dataclasses.replace(group[1], runs=tmp_path / "alone"))))
-    untaught = dataclasses.replace(group[0], distill=DistillConfig(), runs=tmp_path / "alone")
-    assert not same(student, weights(train(untaught)))
-
-
-def test_a_student_that_is_ahead_waits_for_its_teacher_and_one_behind_is_refused(
-    group, tmp_path, monkeypatch
-):
-    whole = [
-        dataclasses.replace(
-            c, runs=tmp_path / "w", distill=dataclasses.replace(c.distill, teacher=tmp_path / "w" / "along")
-        )
-        if c.distill.teacher
-        else dataclasses.replace(c, runs=tmp_path / "w")
-        for c in group
-    ]
-    train_together(whole)
-    save = Learner.save
-
-    def killed(learner, step):
-        if step == 4 and learner.config.name == "along":  # the student's checkpoint is written first
-            raise KeyboardInterrupt
-        save(learner, step)
-
-    monkeypatch.setattr(Learner, "save", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train_together(group)
-    monkeypatch.undo()
-    steps = [checkpoint.load(config.folder / "last.ckpt")["step"] for config in group]
-    assert steps == [4, 2]
-    train_together(group)
-    for config, other in zip(group, whole):
-        assert same(weights(config.folder / "last.ckpt"), weights(other.folder / "last.ckpt"))
-    (group[0].folder / "last.ckpt").unlink()
-    with pytest.raises(ValueError, match=r"student is at step 0, but its teacher, .* at 6 already"):
-        train_together(group)
-
-
 def test_the_teachers_weight_follows_lead_and_ramp():
     distill = DistillConfig(lead=0.2, ramp=0.2)
     assert [distill.share(p) for p in (0.0, 0.19, 0.2, 0.3, 0.4, 1.0)] == pytest.approx([0, 0, 0, 0.5, 1, 1])
     assert [DistillConfig().share(p) for p in (0.0, 0.5)] == [1.0, 1.0]
     assert [DistillConfig(lead=0.5).share(p) for p in (0.4, 0.5)] == [0.0, 1.0]
     half = {name: 0.5 for name in ("kd_score", "kd_feature", "kd_code", "kd_mask", "kd_map")}
-    assert LossWeights(kd_vote=50.0).taught(0.5) == LossWeights(kd_vote=25.0, **half)
-    assert LossWeights(online=2.0, online_vote=8.0).taught(1.0, 0.25) == LossWeights(
+    assert LossWeights(kd_vote=50.0).scaled(0.5) == LossWeights(kd_vote=25.0, **half)
+    assert LossWeights(online=2.0, online_vote=8.0).scaled(1.0, 0.25) == LossWeights(
         online=0.5, online_vote=2.0, online_score=0.25
     )
     with pytest.raises(ValueError, match=r"found 0\.8 and 0\.3"):
@@ -153,20 +105,22 @@ def checkpoint_at(config):
     return checkpoint.load(last)["step"] if last.exists() else 0
 
 
-def test_runs_that_cannot_share_their_batches_are_refused_by_field(group):
+def test_runs_that_cannot_share_their_batches_are_refused_by_field(tiny_data, tmp_path):
+    one, other = (settings(tiny_data, tmp_path, name=name) for name in ("one", "other"))
+
     def refused(match, **changes):
         with pytest.raises(ValueError, match=match):
-            check_shareable([group[0], dataclasses.replace(group[1], **changes)])
+            check_shareable([one, dataclasses.replace(other, **changes)])
 
     refused("batch_size: 2 and 4", batch_size=4)
     refused("seed: 0 and 1", seed=1)
     refused(r"network\.strides: \(8, 16, 32, 64\) and", network=dataclasses.replace(SMALL, levels=5))
-    refused("names of their own", name=group[0].name)
-    check_shareable([group[0], dataclasses.replace(group[1], steps=9, lr=1e-4)])
+    refused("wanted different names", name="one")
+    check_shareable([one, dataclasses.replace(other, steps=9, lr=1e-4)])
 
 
 def test_gradients_that_are_not_finite_are_not_kept(tiny_data, tmp_path):
     config = settings(tiny_data, tmp_path, weights=LossWeights(vote=float("inf")), val_every=100)
-    with pytest.raises(ValueError, match=r"run: gradient of norm nan at or before step 2"):
+    with pytest.raises(ValueError, match=r"run, step 2: wanted a finite gradient, found norm nan"):
         train(config)
     assert not (config.folder / "last.ckpt").exists()

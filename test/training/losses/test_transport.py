@@ -206,13 +206,13 @@ def test_the_teacher_is_left_alone():
     x.requires_grad_()
     sinkhorn_divergence(x, a, y, b, 1e-4)[0].sum().backward()
     assert torch.equal(y, before[0]) and torch.equal(b, before[1]) and y.grad is None
-    with pytest.raises(ValueError, match="teacher's and get no gradient"):
+    with pytest.raises(ValueError, match="wanted y and b without gradient"):
         sinkhorn_divergence(x, a, y.requires_grad_(), b, 1e-4)
 
 
 def test_masses_that_differ_are_refused_where_all_must_be_moved():
     x, a, y, b = clouds()
-    with pytest.raises(ValueError, match=r"wants equal masses, found sums 2 and 1"):
+    with pytest.raises(ValueError, match=r"wanted equal masses .*found sums 2 and 1"):
         sinkhorn_divergence(x, 2 * a, y, b, 1e-4)
 
 

@@ -12,7 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from pose_kd_ros.pipeline.network import OnnxNetwork  # noqa: E402
 from training.export.network import Deployed, cost  # noqa: E402
 from training.export.onnx import check_parity, write_onnx  # noqa: E402
+from training.families import deployed, make_network  # noqa: E402
 from training.models.aggregation import make_unit  # noqa: E402
+from training.models.encoders import make_encoder  # noqa: E402
 from training.models.heatmap import (  # noqa: E402
     HeatmapConfig,
     HeatmapNetwork,
@@ -20,8 +22,6 @@ from training.models.heatmap import (  # noqa: E402
     light,
     okdhp_hourglass,
 )
-from training.models.light import make_backbone  # noqa: E402
-from training.models.network import deployed, make_network  # noqa: E402
 
 UNITS = ("mean", "one", "fau", "fau-slim")
 UNEQUAL = HeatmapConfig("hourglass", 1, (1, 2, 1), (16, 16, 24), "fau-slim", 2, 3)
@@ -61,7 +61,7 @@ def test_hourglasses_count_as_published(stacks, millions, gmac):
     "name, parameters", [("resnet18", 11_176_512), ("mobilenetv2", 2_223_872), ("shufflenetv2", 1_253_604)]
 )
 def test_light_encoders_count_as_published_and_keep_their_strides(name, parameters):
-    encoder = make_backbone(name).eval()
+    encoder = make_encoder(name).eval()
     assert sum(p.numel() for p in encoder.parameters()) == parameters
     with torch.no_grad():
         shapes = [tuple(f.shape) for f in encoder(torch.zeros(1, 3, 64, 96))]
@@ -228,7 +228,7 @@ def test_training_starts_from_maps_near_0():
 )
 def test_sides_that_the_stride_does_not_divide_are_refused_with_both_numbers(config, size, stride):
     height, width = size
-    with pytest.raises(ValueError, match=f"{stride} divides, got {width}x{height}"):
+    with pytest.raises(ValueError, match=f"{stride} divides, found {width}x{height}"):
         made(config)(torch.zeros(1, 3, *size))
 
 

@@ -9,16 +9,15 @@ torch = pytest.importorskip("torch")
 
 from pose_kd_ros.core.cells import cell_grid, cells_per_level  # noqa: E402
 from training.export.network import cost  # noqa: E402
+from training.families import deployed, make_network  # noqa: E402
 from training.models.dense import dense_tiny_h  # noqa: E402
-from training.models.network import (  # noqa: E402
+from training.models.keypoint import (  # noqa: E402
     KeypointNetwork,
     NetworkConfig,
     darknet53,
     darknet_tiny,
     darknet_tiny_h,
     darknet_tiny_h_slim,
-    deployed,
-    make_network,
 )
 
 

@@ -8,31 +8,31 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training.cli import Online  # noqa: E402
+from training.families import Supervision, make_network  # noqa: E402
 from training.fit.step import losses, prepare  # noqa: E402
 from training.fit.train import make_dataset  # noqa: E402
-from training.models.network import make_network  # noqa: E402
-from training.studies.plan import cut, groups  # noqa: E402
-from training.studies.plan_online import CONTROLS, FIRST, NEW, online_plan  # noqa: E402
+from training.studies.online import CONTROLS, FIRST, NEW, on_backbone, online_rows  # noqa: E402
+from training.studies.options import Online  # noqa: E402
 from training.studies.table import make_table, write  # noqa: E402
+from training.studies.variant import groups  # noqa: E402
 
 
 def rows_of(**options):
     command = Online((Path("test"),), Path("out"), size=64, width=16, backbones=("darknet-tiny-h",))
-    votes = command.config("student_lmo_none") if options.pop("with_votes", True) else None
-    return online_plan(command.config("student_lmo_heatmap"), 3, 0.0, command.backbones, votes, **options)
+    student, votes = command.students()
+    return online_rows(student, 3, 0.0, command.backbones, votes, **options)
 
 
 def test_what_counts_most_comes_first():
     rows = rows_of()
-    assert [row.method for row in rows[:5]] == [way.name for way in FIRST]
+    assert [row.method for row in rows[:5]] == [variant.name for variant in FIRST]
     assert rows[0].method == "plain" and rows[-1].method == "fpd" and "8 stacks" in rows[-2].method
     names = [row.run.name for row in rows]
     assert len(set(names)) == len(names)
     assert [row.run.seed for row in rows if row.method == "okdhp"] == [0, 1, 2]
-    for row in rows:
+    for place, row in enumerate(rows):
         teacher = row.run.distill.teacher
-        assert teacher is None or teacher.name in names[: row.place]  # it is there when it is wanted
+        assert teacher is None or teacher.name in names[:place]  # it is there when it is wanted
 
 
 def test_rows_of_a_stage_differ_in_the_method_alone():
@@ -66,14 +66,14 @@ def test_rows_are_what_their_names_say(method, branches, aggregation, teacher, a
     assert online.released == (method == "okdhp, released form")
 
 
-@pytest.mark.parametrize("way", [*FIRST, *CONTROLS, *NEW], ids=lambda way: way.name)
-def test_every_way_learns_something_finite(way, tiny_data):
+@pytest.mark.parametrize("variant", [*FIRST, *CONTROLS, *NEW], ids=lambda variant: variant.name)
+def test_every_variant_learns_something_finite(variant, tiny_data):
     command = Online((Path("test"),), Path("out"), data=tiny_data, objects=(1,), size=64, width=16, tile_px=0)
-    run = way.of(command.config("student_lmo_heatmap"), "darknet-tiny-h", 0)
+    run = variant.run(on_backbone(command.students()[0], "darknet-tiny-h"))
     dataset, network = make_dataset(run, "train"), make_network(run.network)
     batch = dataset.collate([dataset[i] for i in range(2)])
     outputs = network(prepare(batch), with_features=True)
-    terms = losses(outputs, batch, network, run.weights, online=run.online, watch=True)
+    terms = losses(outputs, batch, network, Supervision(run.weights, online=run.online, watch=True))
     terms["total"].backward()
     assert ("online" in terms) == (run.online.teacher != "none")
     assert ("ensemble" in terms) == (run.network.aggregation != "none")
@@ -100,18 +100,6 @@ def test_equal_compute_costs_what_the_branches_cost():
     assert rows["plain, equal compute"].run.network == rows["plain"].run.network
 
 
-@pytest.mark.parametrize("shards", [2, 5, 8])
-def test_no_shard_waits_for_another(shards):
-    rows, listed = rows_of(), []
-    for index in range(shards):
-        part = cut(rows, (index, shards), 5, False)
-        folders = [row.run.folder for row in part]
-        wanted = {row.run.distill.teacher for row in part} - {None}
-        assert wanted <= set(folders)
-        listed += [row.place for row in part if row.listed]
-    assert sorted(listed) == list(range(len(rows)))
-
-
 def test_locator_is_for_those_that_do_not_search():
     rows = rows_of(locator=Path("runs/finder"))
     assert {row.locator for row in rows if row.run.network.family == "keypoint"} == {None}
@@ -134,8 +122,8 @@ def test_the_table_says_what_was_not_run(tiny_data, tmp_path):
         precision="32-true",
         workers=0,
     )
-    student = dataclasses.replace(command.config("student_lmo_heatmap"), accelerator="cpu")
-    rows = online_plan(student, 1, 0.0, command.backbones, None, None, False)[:2]
+    student = dataclasses.replace(command.students()[0], accelerator="cpu")
+    rows = online_rows(student, 1, 0.0, command.backbones, None, None, False)[:2]
     assert make_table(rows[:1], tmp_path / "one.json", list(command.test), 2, 0)
     write(rows, tmp_path / "both.json", list(command.test))
     done, left = json.loads((tmp_path / "both.json").read_text())

@@ -7,17 +7,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training.cli import Table  # noqa: E402
-from training.export.run import note_evaluation  # noqa: E402
+from training.export.run import write_evaluation  # noqa: E402
 from training.fit import checkpoint  # noqa: E402
 from training.fit.train import Stopped, train  # noqa: E402
 from training.models.dense import DenseConfig  # noqa: E402
-from training.models.network import NetworkConfig  # noqa: E402
+from training.models.keypoint import NetworkConfig  # noqa: E402
 from training.studies import table  # noqa: E402
-from training.studies.plan import Row, cut, dense_rows, groups, plan  # noqa: E402
+from training.studies.offline import dense_rows, offline_rows  # noqa: E402
+from training.studies.options import Table  # noqa: E402
 from training.studies.table import FIGURES, make_table  # noqa: E402
+from training.studies.variant import Row, groups  # noqa: E402
 
-from .test_train import settings  # noqa: E402
+from ..fit.test_train import settings  # noqa: E402
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def rows(tiny_data, tmp_path):
         network=NetworkConfig(width=32, depth=1, groups=4),
     )
     student = settings(tiny_data, tmp_path, name="student", steps=2, val_every=100)
-    return plan(teacher, student, seeds=2, floor=-1.0)
+    return offline_rows(teacher, student, seeds=2, floor=-1.0)
 
 
 def order(rows):
@@ -62,39 +63,29 @@ def test_what_counts_most_comes_first_and_rows_differ_in_the_method_alone(rows):
 def test_dense_rows_networks_and_ablations_have_their_places(rows):
     teacher, student = rows[0].run, dataclasses.replace(rows[1].run, name="student")
     dense = (dataclasses.replace(rows[0], method="dense teacher"),)
-    full = plan(teacher, student, 2, -1.0, (("wide", NetworkConfig(width=32, depth=1, groups=4)),), dense)
+    full = offline_rows(
+        teacher, student, 2, -1.0, (("wide", NetworkConfig(width=32, depth=1, groups=4)),), dense
+    )
     methods = [row.method for row in full]
     places = [methods.index(m, 5) for m in ("naive", "dense teacher", "none", "adlp, eps 1e-3")]
     assert places == sorted(places) and full[places[2]].run.network.width == 32
     assert full[methods.index("adlp, kd_vote x3")].run.weights.kd_vote == 3 * student.weights.kd_vote
 
 
-def test_groups_share_stage_and_batches_and_no_teacher_but_one_that_is_trained_along(rows):
+def test_groups_share_stage_and_batches_and_no_teacher(rows):
     parts = groups(rows, 4)
     assert [row for part in parts for row in part] == rows and max(map(len, parts)) == 4
     assert [order(part) for part in parts[:3]] == [order(rows[:1]), order(rows[1:3]), order(rows[3:5])]
     same_stage = [dataclasses.replace(row, stage=0) for row in rows[:3]]
     assert [len(part) for part in groups(same_stage, 4)] == [1, 2]  # no student waits beside its teacher
-    student = dataclasses.replace(rows[1].run, name="student")
-    along = plan(rows[0].run, student, 2, -1.0, together=True)
-    for part in groups(along, 1, together=True):
-        assert part[0].method == "teacher" and {row.run.distill.teacher for row in part} <= {
-            None,
-            part[0].run.folder,
-        }
-    assert [row.run.seed for row in along if row.method == "teacher" and row.listed] == [0, 1]
 
 
-@pytest.mark.parametrize("together", [False, True])
-def test_a_group_is_trained_and_measured_whole(together, rows, tiny_data, tmp_path, monkeypatch):
+def test_a_group_is_trained_and_measured_whole(rows, tiny_data, tmp_path, monkeypatch):
     monkeypatch.setattr(table, "measured", lambda row, test, _: [{"found": 1.0}])
-    if together:
-        rows = plan(rows[0].run, dataclasses.replace(rows[1].run, name="student"), 2, -1.0, together=True)[:3]
-    else:
-        train(rows[0].run)
-        note_evaluation(rows[0].run.folder, 2, {"found": 0.9})
-        rows = rows[1:3]
-    assert make_table(rows, tmp_path / "t.json", [tiny_data / "val"], 2, 0.0, 2, together) is True
+    train(rows[0].run)
+    write_evaluation(rows[0].run.folder, 2, {"found": 0.9})
+    rows = rows[1:3]
+    assert make_table(rows, tmp_path / "t.json", [tiny_data / "val"], 2, 0.0, 2) is True
     assert [r["status"] for r in json.loads((tmp_path / "t.json").read_text())] == ["measured"] * len(rows)
     assert [checkpoint.load(row.run.folder / "last.ckpt")["step"] for row in rows] == [2] * len(rows)
 
@@ -134,6 +125,21 @@ def test_rows_that_are_there_are_kept_and_those_not_reached_say_so(rows, tiny_da
     assert (rows[1].run.folder / FIGURES).read_bytes() == kept
 
 
+def test_rows_of_several_seeds_get_their_mean(rows, tiny_data, tmp_path, monkeypatch):
+    def measured(row, test, _):
+        figure = len(row.run.name) + row.run.seed / 8
+        return [{"found": figure, "parameters": 7, "date": "today"}]
+
+    monkeypatch.setattr(table, "train_together", lambda configs: None)
+    monkeypatch.setattr(table, "measured", measured)
+    make_table(rows, tmp_path / "t.json", [tiny_data / "val"], 2, 0.0, 4)
+    means = {r["method"]: r for r in json.loads((tmp_path / "t.json").read_text()) if "seeds" in r}
+    row = means["adlp"]
+    assert row["name"] == "keypoint, darknet-tiny-h, width 16, depth 1: adlp, mean of 2 seeds"
+    assert row["seeds"] == 2 and row["seed"] == "0, 1" and row["found_std"] == pytest.approx(0.0884, abs=1e-4)
+    assert "teacher" not in means and row["parameters"] == 7
+
+
 def test_time_that_is_up_stops_it_between_steps(rows, tiny_data, tmp_path):
     endless = [dataclasses.replace(rows[0], run=dataclasses.replace(rows[0].run, steps=100_000))]
     assert make_table(endless, tmp_path / "t.json", [tiny_data / "val"], 2, 0.1) is False
@@ -168,12 +174,10 @@ def test_dense_rows_look_where_the_keypoint_teacher_finds(rows, tiny_data, tmp_p
     small = dataclasses.replace(big, name="dense", network=DenseConfig(width=16))
     teacher, student = rows[0].run, dataclasses.replace(rows[1].run, name="student")
     dense = dense_rows(big, small, -1.0, teacher.folder)
-    full = plan(teacher, student, 2, -1.0, dense=dense)
+    full = offline_rows(teacher, student, 2, -1.0, dense=dense)
     assert order([r for r in full if r.run.network.family == "dense"]) == [
         ("teacher", 0), ("none", 0), ("adlp", 0), ("naive", 0),
     ]  # fmt: skip
-    part = next(p for p in (cut(full, (i, 4), 1, False) for i in (1, 2, 3)) if any(r.locator for r in p))
-    assert teacher.folder in {row.run.folder for row in part}  # the locator comes along
     about = table.as_row(dense[1], tiny_data / "val", None, "real")
     assert about["family"] == "dense" and about["network"] == "darknet-tiny-h, width 16"
 
