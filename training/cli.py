@@ -20,18 +20,18 @@ class Render:
     """
 
     out: Path
-    """Folder of the data set; models/ and the split folder are made in it."""
+    """Folder of the data set; models/ and the folder of the split are created in it."""
     split: str = "train"
-    """Name of the part, a folder in --out: train, val, ..."""
+    """Name of the split, a folder in --out: train, val, ..."""
     count: int = 10_000
-    """Images in the split; a run that was stopped goes on, complete scenes of it are kept."""
+    """Images in the split. A run that was stopped goes on and keeps its complete scenes."""
     seed: int = 1
-    """Image i depends on the settings, this and i alone; two splits want two seeds."""
+    """Image i depends on the settings, the seed and i only; give each split another seed."""
     workers: int = 1
-    """Processes; more than one gives each a single thread. 0: no process of its own; a graphics driver that
-    aborts then ends the command without a word of which image it was."""
+    """Processes; with more than one, each has one thread. 0 renders in the command's process; if the graphics
+    driver then aborts, the command ends without naming the image."""
     shard: str = "0/1"
-    """Part i/n of the scenes, to a folder of its own; `merge OUT/SPLIT` puts the n together."""
+    """Part i/n of the scenes, in a separate folder; `merge OUT/SPLIT` combines the n parts."""
     render: tyro.conf.OmitArgPrefixes[RenderConfig] = field(default_factory=RenderConfig)
 
     def __call__(self) -> None:
@@ -48,7 +48,7 @@ class Render:
 
 @dataclass(frozen=True)
 class Make:
-    """Make a bundle from a mesh in the time given: render, train, export, evaluate. Ctrl-C stops it, the same
+    """Make a bundle from a mesh in the time given: render, train, export, evaluate. Ctrl-C stops it; the same
     command goes on.
 
     Example: python -m training make --mesh part.ply --out bundles/part --hours 8
@@ -59,17 +59,17 @@ class Make:
     out: Path
     """The bundle's folder; its name is the bundle's name and, of one object, the class name."""
     hours: float = 8.0
-    """Time for all of it, on this machine as busy as it is now."""
+    """Time for everything, on this machine with its present load."""
     mesh_unit: Literal["m", "mm"] = "mm"
     """Unit of the numbers in the mesh file."""
     symmetries: Path | None = None
-    """A models_info.json that says how object 1 maps to itself. None: it does not."""
+    """A models_info.json with the symmetries of object 1. None: it has no symmetry."""
     appearance: Literal["own", "random"] = "own"
-    """``own``: the mesh has its real colours or texture. ``random``: nobody knows how it looks."""
+    """``own``: the mesh has its real colours or texture. ``random``: the appearance is unknown."""
     stand: Literal["any", "upright"] = "any"
-    """``upright``: the object always stands with its z axis up, and is seen from above."""
+    """``upright``: the object always stands with its z axis up and is seen from above."""
     pictures: Path | None = None
-    """Folder of photographs to put the object on, none of which shows it. None: procedural pictures."""
+    """Folder of photographs for backgrounds, which must not show the object. None: procedural pictures."""
     names: dict[int, str] = field(default_factory=dict)
     """Class names of several objects by id: --names 1 cup 2 plate."""
     init: Path | None = None
@@ -84,7 +84,7 @@ class Make:
 
     @property
     def render(self) -> RenderConfig:
-        """Of the held-out frames."""
+        """Return the settings of the held-out frames."""
         return RenderConfig(
             mesh=self.mesh,
             mesh_unit=self.mesh_unit,
@@ -97,7 +97,7 @@ class Make:
 
     @property
     def views(self) -> RenderConfig:
-        """Of the object views that are trained on."""
+        """Return the settings of the object views to train on."""
         return replace(self.render, view="object", pictures_split="train" if self.pictures else "all")
 
     def __call__(self) -> None:
@@ -125,17 +125,17 @@ class Export:
     names: dict[int, str] = field(default_factory=dict)
     """Class name of each object id, as TF frames and detections show it: --names 1 cube."""
     search_size: int = 320
-    """Longer side, pixels, of the whole frame when nothing is tracked; larger finds smaller objects and costs
-    more. A multiple of the network's largest stride: 64, with five levels (teacher) 128."""
+    """Longer side, pixels, of the whole frame when nothing is tracked. A larger one finds smaller objects and
+    costs more. It is rounded up to a multiple of the network's largest stride."""
     val_images: int = 2000
-    """Images of the run's validation split on which pose_score is chosen and the manifest's figures are
-    measured. 0, or a run with an empty val_split: pose_score is 0, so that every pose is kept."""
+    """Images of the run's validation split: the first half chooses pose_score, the second half gives the
+    manifest's figures. With 0, or without a val_split, pose_score is 0 and every pose is kept."""
     locator: Path | None = None
-    """What finds the objects for a dense or heatmap run, which finds none by itself: a keypoint bundle, or a
-    run of the keypoint family, exported with the same settings. It goes into the bundle."""
+    """A keypoint bundle, or a run of the keypoint family, that finds the objects for a dense or heatmap run,
+    which does not search. It goes into the bundle; a run is exported with the same settings."""
     object_runs: tuple[Path, ...] = ()
-    """Of a surface run of several objects: folders of surface runs of single objects among them. In the
-    bundle, their networks look at these objects, and the run's own searches the whole frame."""
+    """For a surface run of several objects: folders of surface runs of single ones. In the bundle, their
+    networks look at these objects, and the joint network searches the whole frame."""
 
     def __call__(self) -> None:
         from .export.run import export_with_locator
@@ -160,10 +160,10 @@ class Evaluate:
     out: Path | None = None
     """Write the figures there as JSON too."""
     faults: Literal["refuse", "skip"] = "refuse"
-    """What to do about an image that is missing, damaged or wrongly described: stop and name it, or measure
-    the others, with a count."""
+    """What to do with an image that is missing, damaged or wrongly described: stop and name it, or skip and
+    count it."""
     given_boxes: bool = False
-    """Look in the true boxes instead of finding them; the figures say so."""
+    """Look in the true boxes instead of searching; the figures say so."""
 
     def __call__(self) -> None:
         from .measure.evaluate import evaluate_command
@@ -186,17 +186,18 @@ class EvaluatePeople:
     images: Path
     """Folder of the pictures."""
     heads: Path | None = None
-    """MPII: mpii_human_pose_v1_u12_1.mat, for head boxes; without it PCKh is not comparable with others'."""
+    """MPII: mpii_human_pose_v1_u12_1.mat with the head boxes; without it PCKh cannot be compared with
+    published figures."""
     detections: Path | None = None
     """COCO: boxes of a detector (image_id, category_id, bbox, score), instead of the annotated ones."""
     suppress: float | None = None
-    """COCO with detections: of people more alike than this keep the best (published figures: 0.9)."""
+    """COCO with detections: keep only the best of people who are more alike than this (published: 0.9)."""
     flip_test: bool = True
     """Average the maps with those of the mirrored picture."""
     out: Path | None = None
     """Write the figures there as JSON too."""
     faults: Literal["refuse", "skip"] = "refuse"
-    """What to do about missing or damaged pictures and entries: stop and name them, or measure the others."""
+    """What to do with missing or damaged pictures and entries: stop and name them, or skip and count them."""
 
     def __call__(self) -> None:
         from .measure.people import evaluate_people_command

@@ -161,11 +161,7 @@ def check_classes(run: RunConfig, objects: Sequence[ObjectModel]) -> None:
 
 
 def crops_of(
-    run: RunConfig,
-    split: str,
-    objects: list[ObjectModel],
-    targets: Targets,
-    reader: CodeReader | None = None,
+    run: RunConfig, split: str, objects: list[ObjectModel], targets: Targets, reader: CodeReader | None = None
 ) -> CropDataset:
     """Return crops of a BOP split; only the training split is cut into tiles."""
     faults, tile_px = Faults(run.faults), run.tile_px if split == run.split else 0

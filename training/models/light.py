@@ -194,7 +194,5 @@ class Decoder(nn.Module):
 def double(inputs: int, width: int) -> nn.Sequential:
     """Transposed 4x4 convolution to twice the size, batch norm, ReLU."""
     return nn.Sequential(
-        nn.ConvTranspose2d(inputs, width, 4, 2, 1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
+        nn.ConvTranspose2d(inputs, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
     )

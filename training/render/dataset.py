@@ -15,12 +15,7 @@ from tqdm import tqdm
 from training.render import pictures
 from training.render.config import RenderConfig
 from training.render.files import read_object, write_whole
-from training.render.mesh_files import (
-    check_models,
-    content_hash,
-    load_targets,
-    write_models,
-)
+from training.render.mesh_files import check_models, content_hash, load_targets, write_models
 from training.render.workers import Workers
 
 from .interrupt import ctrl_c_between_steps

@@ -150,13 +150,7 @@ def _pose_nearby(
 
 
 def _target(
-    config: RenderConfig,
-    stock: Stock,
-    rng: Rng,
-    object_id: int,
-    pose: np.ndarray,
-    label: int,
-    on_table: bool,
+    config: RenderConfig, stock: Stock, rng: Rng, object_id: int, pose: np.ndarray, label: int, on_table: bool
 ) -> Body:
     images = pictures.face_pictures(rng, stock.photos, 256) if config.appearance == "random" else None
     name = target_name(object_id)

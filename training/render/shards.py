@@ -82,9 +82,7 @@ def merge(split: Path) -> str:
         name, folder = f"{number:06d}", folders[number % len(folders)]
         if not is_complete(split / name, len(indices)):
             if not is_complete(folder / name, len(indices)):
-                raise ValueError(
-                    f"{folder}: wanted scene {name} whole, found it unfinished; run this shard again"
-                )
+                raise ValueError(f"{folder}: wanted scene {name}, found it unfinished; run this shard again")
             sources.append(folder / name)
     split.mkdir(parents=True, exist_ok=True)
     write_whole(split / "render.json", json.dumps(recipes[0], indent=1) + "\n")

@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Study:
-    """What both tables can be told."""
+    """Options of both tables."""
 
     test: tuple[Path, ...]
     """BOP splits to measure every row on."""
     out: Path
     """JSON file of the rows; written after each, "not run" for those not reached."""
     real: str = "real"
-    """How rows of real images call their split: a part of a test set that is looked at is not the set."""
+    """Name of the split in rows of real images, such as lmo-dev100 for a part of a test set."""
     data: Path | None = None
     """BOP data set with the splits train and val, instead of the recipes'."""
     objects: tuple[int, ...] = ()
     """Ids of the data set's objects that all networks are for; none given: the recipes' networks."""
     faults: Literal["refuse", "skip"] = "refuse"
-    """What to do about damaged or missing files of the data set, as in train."""
+    """What to do with damaged or missing files of the data set, as in train."""
     cache: Path | None = None
-    """Folder for tiles that all runs share, instead of each its own in memory."""
+    """Folder for tiles that all runs share, instead of tiles in the memory of each."""
     runs: Path = Path("runs")
     """Folder of all runs; the rows' bundles lie in their runs."""
     seeds: int = 3
@@ -46,7 +46,7 @@ class Study:
     val_images: int = 600
     """Validation images: half fit each bundle's score, half measure it."""
     minutes: float = 0.0
-    """Stop after so many and say so with exit code 130; the same command goes on. 0: no limit."""
+    """Stop after this time with exit code 130; the same command goes on. 0: no limit."""
     side_by_side: int = 4
     """Runs that train at a time, on the same batches and with one forward pass of their teacher for all; each
     ends as it would alone. They need memory for as many."""
