@@ -160,8 +160,8 @@ class Evaluate:
     out: Path | None = None
     """Write the figures there as JSON too."""
     faults: Literal["refuse", "skip"] = "refuse"
-    """What to do with an image that is missing, damaged or wrongly described: stop and name it, or skip and
-    count it."""
+    """What to do with an image that is missing, damaged or wrongly described: stop and name it, or skip
+    and count it."""
     given_boxes: bool = False
     """Look in the true boxes instead of searching; the figures say so."""
 
@@ -186,8 +186,8 @@ class EvaluatePeople:
     images: Path
     """Folder of the pictures."""
     heads: Path | None = None
-    """MPII: mpii_human_pose_v1_u12_1.mat with the head boxes; without it PCKh cannot be compared with
-    published figures."""
+    """MPII: mpii_human_pose_v1_u12_1.mat with the head boxes; without it PCKh cannot be compared
+    with published figures."""
     detections: Path | None = None
     """COCO: boxes of a detector (image_id, category_id, bbox, score), instead of the annotated ones."""
     suppress: float | None = None

@@ -47,8 +47,8 @@ class LossWeights:
     point: float = 1.0
     """Surface family: distance of the points from the true ones, in radii."""
     likelihood: float = 0.1
-    """Negative log-likelihood, under predicted scales: of points (surface family), or of votes (keypoint family
-    with network.scale)."""
+    """Negative log-likelihood, under predicted scales: of points (surface family), or of votes (keypoint
+    family with network.scale)."""
     heatmap: float = 1.0
     """Heatmap family: squared error of every supervised map."""
     kd_map: float = 1.0
@@ -89,13 +89,13 @@ class RunConfig:
     objects: tuple[int, ...] = ()
     """Ids of the data set's objects to train on; none given: all."""
     faults: Literal["refuse", "skip"] = "refuse"
-    """What to do with a missing or damaged picture, mask or json field: stop and name it, or skip and count the
-    image."""
+    """What to do with a missing or damaged picture, mask or json field: stop and name it, or skip and
+    count the image."""
     runs: Path = Path("runs")
     """Folder that holds all runs."""
     keypoints: Keypoints = "corners"
-    """Keypoints of an object: the corners of its box, these and its centre, or network.keypoints points of the
-    mesh that are far from each other."""
+    """Keypoints of an object: the corners of its box, these and its centre, or network.keypoints points of
+    the mesh that are far from each other."""
     network: tyro.conf.AvoidSubcommands[NetworkConfig | DenseConfig | HeatmapConfig | SurfaceConfig] = field(
         default_factory=NetworkConfig
     )
@@ -113,11 +113,11 @@ class RunConfig:
     init_part: Literal["all", "backbone", "trunk"] = "all"
     """Part of --init to take: all; the backbone; or all but the last layer, which depends on the objects."""
     tile_px: int = 0
-    """Side of the tiles that the data set is cut into and kept in memory as: one or two an image, of 0.26 MB at
-    256; 0 reads files."""
+    """Side of the tiles that the data set is cut into and kept in memory as: one or two an image, of 0.26 MB
+    at 256; 0 reads files."""
     cache: Path | None = None
-    """Folder to keep tiles in instead of memory; all runs and processes with the same data share it. Needs
-    tile_px."""
+    """Folder to keep tiles in instead of memory; all runs and processes with the same data share
+    it. Needs tile_px."""
     steps: int = 10_000
     """Optimiser steps."""
     batch_size: int = 16
@@ -132,8 +132,8 @@ class RunConfig:
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises."""
     schedule: Literal["cosine", "milestones"] = "cosine"
-    """After the rise: a cosine fall to zero, or a tenth from 0.6 of the steps on and a hundredth from 0.8
-    (OKDHP's recipe)."""
+    """After the rise: a cosine fall to zero, or a tenth from 0.6 of the steps on and a hundredth from
+    0.8 (OKDHP's recipe)."""
     clip: float = 1.0
     """Largest gradient norm."""
     seed: int = 0

@@ -1,6 +1,6 @@
-"""Training crops composed of object views: pasted on photographs, beside, behind and before each other, each
-under a light of its own, then seen by a random camera. Source: Dwibedi et al., Cut, Paste and Learn, ICCV
-2017.
+"""Training crops composed of object views: pasted on photographs, beside, behind and before each other,
+each under a light of its own, then seen by a random camera. Source: Dwibedi et al., Cut, Paste and
+Learn, ICCV 2017.
 
 A view that is moved, scaled and turned in the picture is the view of a camera that is turned and zoomed: the
 object's pose stays exact, and each output pixel's surface point is computed from the view's depth.
@@ -144,8 +144,8 @@ class ComposedDataset(Dataset):
         }
 
     def _about(self, index: int, rng) -> list[Pasted]:
-        """One object as a look at a region shows it, jittered, and others behind and before it; back to
-        front."""
+        """One object as a look at a region shows it, jittered, and others behind and before it;
+        back to front."""
         crops = self.crops
         model = self.models[index % len(self.models)]
         size = 1 / (1 + rng.uniform(-1, 1) * crops.scale_jitter)

@@ -1,5 +1,5 @@
-"""A BOP data set as an endless, seeded stream of training crops: sample i is the same on every machine and
-restart."""
+"""A BOP data set as an endless, seeded stream of training crops: sample i is the same on every
+machine and restart."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ class CropConfig:
     shift_jitter: float = 0.25
     """The region's centre moves by up to this share of the box."""
     search_share: float = 0.35
-    """Share of samples that show a wide, random part of an image instead, as the search without a track
-    does; with tiles, a wide tile. Of the heatmap family, which does not search: at most so many show no
-    object."""
+    """Share of samples that show a wide, random part of an image instead, as the search without a track does;
+    with tiles, a wide tile. Of the heatmap family, which does not search: at most so many show no object."""
     search_px: tuple[float, float] = (256.0, 704.0)
     """Side of that wide part in image pixels."""
     min_visibility: float = 0.15
@@ -110,8 +109,8 @@ class CropDataset(Dataset):
 
     images: BOP images, read when they are needed, or tiles of them that are in memory already
     (``data.tiles``). faults: what to do with an image that cannot be read: raise BopError, or show the next
-    one of the epoch that can be, so that a sample depends on the seed, its number and the data alone.
-    source: names the data set in messages.
+    one of the epoch that can be, so that a sample depends on the seed, its number and the data alone. source:
+    names the data set in messages.
     """
 
     def __init__(

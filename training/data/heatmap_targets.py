@@ -64,6 +64,6 @@ class PointTargets:
 
 
 def collate_points(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Stack everything: image (B, 3, H, W), points (B, K, 2), visible (B, K), class_index (B,), absent (B,
-    C)."""
+    """Stack everything: image (B, 3, H, W), points (B, K, 2), visible (B, K), class_index (B,),
+    absent (B, C)."""
     return {name: torch.stack([s[name] for s in samples]) for name in samples[0]}

@@ -107,8 +107,8 @@ class People:
     head_size: str | None = None
 
     def first(self, count: int) -> People:
-        """At least ``count`` of the persons, and whole pictures: who is not looked at there would count as
-        missed."""
+        """At least ``count`` of the persons, and whole pictures: who is not looked at there would
+        count as missed."""
         ids = dict.fromkeys(person.image_id for person in self.persons[:count])
         persons = tuple(person for person in self.persons if person.image_id in ids)
         return replace(self, persons=persons, images=tuple(i for i in self.images if i in ids))

@@ -1,5 +1,5 @@
-"""People as an endless, seeded stream of top-down training crops: sample i is the same on every machine and
-restart."""
+"""People as an endless, seeded stream of top-down training crops: sample i is the same on every
+machine and restart."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def placed(
 
 
 class PeopleDataset(Dataset):
-    """Crops of people with their joints; ``dataset[i]`` for any i >= 0, epoch after epoch, each shuffled
-    anew.
+    """Crops of people with their joints; ``dataset[i]`` for any i >= 0, epoch after epoch,
+    each shuffled anew.
 
     faults: what to do with a picture that cannot be read: raise BopError, or show the next person of the
     epoch, as ``data.crops.CropDataset`` does.

@@ -83,8 +83,8 @@ def _of_level(candidates: np.ndarray, quota: int, rng: np.random.Generator, cell
 
 
 def tied_keypoints(pose: np.ndarray, model: ObjectModel) -> tuple[np.ndarray, np.ndarray]:
-    """Return keypoints (MAX_TIED, K, 3) in the camera frame, metres, of the tied representatives, and
-    (MAX_TIED,) bool."""
+    """Return keypoints (MAX_TIED, K, 3) in the camera frame, metres, of the tied representatives,
+    and (MAX_TIED,) bool."""
     poses = representatives(pose, model)[:MAX_TIED]
     keypoints = np.zeros((MAX_TIED, *model.keypoints.shape), np.float32)
     keypoints[: len(poses)] = transform(poses, model.keypoints)

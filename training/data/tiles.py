@@ -24,8 +24,8 @@ WIDE_SHARE = 0.45  # wide tiles per image
 
 @dataclass(frozen=True)
 class TileInstance:
-    """One object in a tile. label: its value in the tile's label map. box_size: longer side of its box, tile
-    pixels."""
+    """One object in a tile. label: its value in the tile's label map. box_size: longer side of its
+    box, tile pixels."""
 
     object_id: int
     T_camera_object: np.ndarray

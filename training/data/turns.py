@@ -10,8 +10,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Turns:
-    """Numbers of the tiles that show an object (A,) and of the wide ones (W,), of which a ``share`` of the
-    samples are.
+    """Numbers of the tiles that show an object (A,) and of the wide ones (W,), of which a ``share`` of
+    the samples are.
 
     A + W samples are an epoch. Which of its samples are wide is drawn, how many is not: after n epochs it is
     n (A + W) share, rounded down. The tiles of each kind come in shuffled rounds of their own. Where one kind

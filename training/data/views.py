@@ -44,8 +44,8 @@ class View:
 class Views:
     """The views of a split of a data set; each process maps the files for itself.
 
-    Raises ValueError where the split has none, and where one is not a picture with alpha, depth and one
-    object.
+    Raises ValueError where the split has none, and where one is not a picture with alpha, depth
+    and one object.
     """
 
     def __init__(self, split: Path):
@@ -94,8 +94,8 @@ def _about(folder: Path) -> dict:
 
 
 def _fingerprint(images: list[BopImage]) -> str:
-    """A name for views: their number, and the cameras and poses of the first and last, which no other seed
-    has."""
+    """A name for views: their number, and the cameras and poses of the first and last, which no
+    other seed has."""
     ends = [
         (image.K.tolist(), [i.T_camera_object.tolist() for i in image.instances])
         for image in (images[0], images[-1])

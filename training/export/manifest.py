@@ -78,8 +78,8 @@ def how_taught(config: RunConfig) -> str:
 
 
 def describe_objects(config: RunConfig, object_runs: tuple[RunConfig, ...] = ()) -> str:
-    """Return, in words, what a run on objects has learnt from: its data, its start, and the runs for single
-    objects."""
+    """Return, in words, what a run on objects has learnt from: its data, its start, and the runs
+    for single objects."""
     parts = [
         describe_data(config.data / config.split, config.faults),
         *family_of(config).describe_data(config),
@@ -129,8 +129,8 @@ def training_spec(config: RunConfig, object_runs: tuple[RunConfig, ...], step: i
 
 
 def commit() -> str:
-    """Return the training code's commit, with '+changes' if the tree is not clean; 'unknown' outside a
-    checkout."""
+    """Return the training code's commit, with '+changes' if the tree is not clean; 'unknown'
+    outside a checkout."""
     try:
         here = Path(__file__).parents[1]
         head, status = (

@@ -71,8 +71,8 @@ def with_half_weights(path: Path) -> None:
 def check_parity(
     network: nn.Module, engine: OnnxNetwork, height: int, width: int, allowed: float = PARITY
 ) -> float:
-    """Return the largest deviation between torch and the exported network; raises ValueError past what is
-    allowed."""
+    """Return the largest deviation between torch and the exported network; raises ValueError past
+    what is allowed."""
     image = golden_input(1, height, width)
     with torch.no_grad():
         expected = [t.numpy() for t in network(torch.from_numpy(image))]

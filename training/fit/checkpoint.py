@@ -10,8 +10,8 @@ import torch
 
 
 def save(path: Path, state: dict) -> None:
-    """Write ``state`` (tensors, numbers, strings, nested dicts) to ``path``; a crash leaves the old file
-    whole."""
+    """Write ``state`` (tensors, numbers, strings, nested dicts) to ``path``; a crash leaves the
+    old file whole."""
     _remove_left_over(path)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:

@@ -1,7 +1,7 @@
 """One run in training: its network and optimizer, what it does with a batch, and what it keeps on disk.
 
-Several learners may train side by side on the same batches (``train.train_together``); each ends as it would
-alone.
+Several learners may train side by side on the same batches (``train.train_together``); each ends as
+it would alone.
 """
 
 from __future__ import annotations

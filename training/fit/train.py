@@ -98,8 +98,8 @@ def logs_written(learners: list[Learner]) -> Iterator[None]:
 
 
 def agreed(fabric: Fabric, pressed: bool, asking: bool) -> bool:
-    """Return whether any process was told to stop: all must end after the same step, or one would wait for
-    the others.
+    """Return whether any process was told to stop: all must end after the same step, or one would wait
+    for the others.
 
     They ask each other only when they log, since asking waits for the device.
     """

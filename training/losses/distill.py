@@ -185,8 +185,8 @@ def masses(votes: Votes, released: bool) -> torch.Tensor:
 @torch.no_grad()
 def certainty(points: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
     """Weights (I, K), mean 1 over the keypoints: 1 / (1 + s_k^2 / mean s^2) of the scatter s_k of the
-    teacher's votes (I, S, K, 2) with mass (I, S). UAKD's idea (arXiv 2503.13053), with the votes' scatter for
-    its ensemble's."""
+    teacher's votes (I, S, K, 2) with mass (I, S). UAKD's idea (arXiv 2503.13053), with the votes' scatter
+    for its ensemble's."""
     share = (mass / mass.sum(1, keepdim=True))[..., None, None]
     scatter = (share * (points - (share * points).sum(1, keepdim=True)) ** 2).sum((1, 3))
     weight = 1 / (1 + scatter / scatter.mean(1, keepdim=True).clamp(min=1e-12))

@@ -1,5 +1,5 @@
-"""What a dense student learns from a dense teacher: the distribution of its surface codes (ADLP), or each
-pixel's.
+"""What a dense student learns from a dense teacher: the distribution of its surface codes (ADLP),
+or each pixel's.
 
 Source: Guo et al., CVPR 2023, section on dense predictions. A local prediction is the vector of a pixel's bit
 probabilities, a point of [0, 1]^16; its mass is the mask's probability. They are pooled before the transport.

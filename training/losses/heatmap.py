@@ -30,14 +30,13 @@ def of_class(maps: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
 
 
 def over_visible(values: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Mean of values (..., B, K) over the visible keypoints (B, K), summed over what leads; 0 without
-    any."""
+    """Mean of values (..., B, K) over the visible keypoints (B, K), summed over what leads; 0 without any."""
     return (values * visible).sum() / at_least_one(shared_mean(visible.sum(), values))
 
 
 def map_loss(maps: torch.Tensor, target: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Mean squared error per pixel of maps (..., B, K, h, w), mean over visible keypoints, summed over what
-    leads."""
+    """Mean squared error per pixel of maps (..., B, K, h, w), mean over visible keypoints, summed
+    over what leads."""
     return over_visible((maps - target).square().mean((-1, -2)), visible)
 
 

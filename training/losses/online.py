@@ -126,9 +126,9 @@ def distance(
 def map_terms(
     teacher: torch.Tensor, student: torch.Tensor, visible: torch.Tensor, config: DistillConfig
 ) -> dict[str, torch.Tensor]:
-    """The named terms of a frozen teacher's maps (B, K, h, w) for a student's (..., B, K, h, w): their
-    squared difference (naive, which with weights of 1/2 is FPD), the pixel-wise KL (kl), or their transport
-    (adlp)."""
+    """The named terms of a frozen teacher's maps (B, K, h, w) for a student's (..., B, K, h, w):
+    their squared difference (naive, which with weights of 1/2 is FPD), the pixel-wise KL (kl), or
+    their transport (adlp)."""
     align = {"naive": "l2", "kl": "kl", "adlp": "transport"}[config.method]
     how = OnlineConfig(align=align, eps=config.eps, max_sweeps=config.max_sweeps)
     terms = distance(teacher, student, visible, how)

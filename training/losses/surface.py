@@ -1,5 +1,5 @@
-"""Task losses of the surface family: cross-entropy of the masks, distance and Laplace likelihood of the
-points."""
+"""Task losses of the surface family: cross-entropy of the masks, distance and Laplace likelihood
+of the points."""
 
 from __future__ import annotations
 

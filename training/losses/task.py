@@ -47,8 +47,8 @@ def focal_loss(
 def ray_residual(votes: torch.Tensor, keypoints: torch.Tensor, K_inverse: torch.Tensor) -> torch.Tensor:
     """Return V p - p (P, R, K, 3), metres: how far keypoint p lies from the viewing ray of its vote.
 
-    votes (P, K, 2) pixels; keypoints (P, R, K, 3) metres in the camera frame; K_inverse (P, 3, 3).
-    V = v v^T / v^T v with v = K^-1 [u v 1]. Source: WDRNet's regression in object space.
+    votes (P, K, 2) pixels; keypoints (P, R, K, 3) metres in the camera frame; K_inverse (P, 3, 3). V = v v^T
+    / v^T v with v = K^-1 [u v 1]. Source: WDRNet's regression in object space.
     """
     rays = torch.cat([votes, torch.ones_like(votes[..., :1])], -1) @ K_inverse.transpose(-1, -2)
     rays = F.normalize(rays, dim=-1).unsqueeze(1)

@@ -288,8 +288,8 @@ def sinkhorn_divergence(
     with masses b (B, T), and which are solved (B,) bool; the others are what ``max_sweeps`` gave.
 
     Mass 0 is padding; a cloud without any mass is at divergence 0. Gradients go to x and a only. By the
-    envelope theorem they need no derivative of the sweeps: with the plan P, x_s is pulled by sum_t P_st
-    (x_s - y_t), less the same towards its own cloud. Raises ValueError for masses that differ in a balanced
+    envelope theorem they need no derivative of the sweeps: with the plan P, x_s is pulled by sum_t P_st (x_s
+    - y_t), less the same towards its own cloud. Raises ValueError for masses that differ in a balanced
     problem, and for a y or b that wants a gradient.
     """
     if y.requires_grad or b.requires_grad:

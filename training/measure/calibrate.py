@@ -99,8 +99,8 @@ def with_vote_scale(bundle: Bundle, scales: dict[str, float]) -> Bundle:
 
 
 def fit_confidence(terms: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return the weights (TERMS,) of a logistic regression of ``right`` (N,) on ``terms`` (N, TERMS), ridge
-    1."""
+    """Return the weights (TERMS,) of a logistic regression of ``right`` (N,) on ``terms`` (N,
+    TERMS), ridge 1."""
     sign = np.where(right, 1.0, -1.0)
 
     def loss(weights: np.ndarray) -> float:
@@ -113,10 +113,10 @@ def alarm_threshold(scores: np.ndarray, images: int, allowed: float = ALARMS_PER
     """The lowest threshold with ``allowed`` false alarms an image, rounded up to a hundredth; LOWEST_SCORE
     where there are no more than that. scores: (N,) in [0, 1], of all false alarms in so many images.
 
-    The few highest scores are chance. So an exponential tail is fitted to the logits of TAIL times as many
-    as are allowed, at least LEAST_TAIL: of the n highest, which lie above m with the mean excess e,
-    n exp(-(z - m) / e) lie above z. Convention: 100 images, one alarm allowed, the 30 highest above m = -2
-    with e = 0.5: one lies above z = -2 + 0.5 ln(30) = -0.3, a score of 0.43.
+    The few highest scores are chance. So an exponential tail is fitted to the logits of TAIL times as many as
+    are allowed, at least LEAST_TAIL: of the n highest, which lie above m with the mean excess e, n exp(-(z -
+    m) / e) lie above z. Convention: 100 images, one alarm allowed, the 30 highest above m = -2 with e = 0.5:
+    one lies above z = -2 + 0.5 ln(30) = -0.3, a score of 0.43.
     """
     if len(scores) <= max(1.0, allowed * images):
         return LOWEST_SCORE

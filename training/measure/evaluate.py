@@ -1,5 +1,5 @@
-"""What is measured is what flies: an exported bundle through the robot's estimator, on renders or real
-images."""
+"""What is measured is what flies: an exported bundle through the robot's estimator, on renders
+or real images."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def measure(
     on_fault: OnFault = "refuse",
     given_boxes: bool = False,
 ) -> tuple[list[Group], int, list[float]]:
-    """Run the estimator over ``limit`` images (0: all) of a split; returns groups, images, seconds per
-    image.
+    """Run the estimator over ``limit`` images (0: all) of a split; returns groups, images, seconds per image.
 
     on_fault: raise BopError for an image that cannot be read, or measure the others, and print how many were
     skipped. given_boxes: look in the true boxes instead of the whole frame.

@@ -27,8 +27,8 @@ class Residual(nn.Module):
 
 
 class DarkNet53(nn.Module):
-    """Source: YOLOv3; 52 convolutions in stages of 1, 2, 8, 8, 4 residual blocks. Features 256@/8, 512@/16,
-    1024@/32."""
+    """Source: YOLOv3; 52 convolutions in stages of 1, 2, 8, 8, 4 residual blocks. Features
+    256@/8, 512@/16, 1024@/32."""
 
     widths = (256, 512, 1024)
     strides = (8, 16, 32)

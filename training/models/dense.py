@@ -1,7 +1,7 @@
 """Networks of the dense family: every other pixel says whether it sees an object, and which point.
 
-Source: Su et al., ZebraPose, CVPR 2022; the students' slim decoder and the lite encoders' top-down one are
-ours.
+Source: Su et al., ZebraPose, CVPR 2022; the students' slim decoder and the lite encoders' top-down
+one are ours.
 """
 
 from __future__ import annotations

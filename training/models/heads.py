@@ -38,8 +38,8 @@ class Pyramid(nn.Module):
 
 
 def tower(width: int, depth: int, groups: int) -> nn.Sequential:
-    """``depth`` x (3x3 convolution, GroupNorm, ReLU). GroupNorm, since batch statistics of shared levels
-    disagree."""
+    """``depth`` x (3x3 convolution, GroupNorm, ReLU). GroupNorm, since batch statistics of
+    shared levels disagree."""
     layers: list[nn.Module] = []
     for _ in range(depth):
         layers += [nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(groups, width), nn.ReLU(inplace=True)]
@@ -47,8 +47,8 @@ def tower(width: int, depth: int, groups: int) -> nn.Sequential:
 
 
 class KeypointHead(nn.Module):
-    """Two towers shared by all levels: class logits, and offsets from a cell's centre in units of its
-    anchor; with ``scale`` how sure these are, too."""
+    """Two towers shared by all levels: class logits, and offsets from a cell's centre in units of its anchor;
+    with ``scale`` how sure these are, too."""
 
     def __init__(
         self,

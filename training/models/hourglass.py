@@ -26,8 +26,8 @@ def score(width: int, maps: int) -> nn.Conv2d:
 
 
 class Bottleneck(nn.Module):
-    """Pre-activated 1x1 to half the outputs, 3x3, 1x1; added to the input, which a 1x1 fits where widths
-    differ."""
+    """Pre-activated 1x1 to half the outputs, 3x3, 1x1; added to the input, which a 1x1 fits
+    where widths differ."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()

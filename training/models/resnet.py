@@ -1,5 +1,5 @@
-"""ResNet-34 with dilated last stages (output stride 8), for dense prediction. Source: He et al., CVPR
-2016; dilation: Chen et al., DeepLab."""
+"""ResNet-34 with dilated last stages (output stride 8), for dense prediction. Source: He et al., CVPR 2016;
+dilation: Chen et al., DeepLab."""
 
 from __future__ import annotations
 

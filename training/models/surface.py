@@ -1,8 +1,8 @@
 """The surface family: every fourth pixel says which object it sees, which point of it, and how sure it is.
 
-Sources: surface coordinates as in Pix2Pose (Park et al., ICCV 2019) and GDR-Net (Wang et al., CVPR 2021); a
-Laplace scale per pixel as in Kendall & Gal, NeurIPS 2017; a top-down decoder as in FPN (Lin et al., CVPR
-2017).
+Sources: surface coordinates as in Pix2Pose (Park et al., ICCV 2019) and GDR-Net (Wang et al., CVPR
+2021); a Laplace scale per pixel as in Kendall & Gal, NeurIPS 2017; a top-down decoder as in FPN (Lin et
+al., CVPR 2017).
 """
 
 from __future__ import annotations

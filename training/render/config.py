@@ -71,8 +71,8 @@ class RenderConfig:
     appearance: Literal["own", "random"] = "random"
     """`own`: the mesh's colours or texture. `random`: new pictures on its surface in every image."""
     pictures: Path | None = None
-    """Folder of photographs for backgrounds and surfaces, searched recursively. None: procedural only.
-    Leave out those that show the object itself: they would teach that it is background."""
+    """Folder of photographs for backgrounds and surfaces, searched recursively. None: procedural only. Leave
+    out those that show the object itself: they would teach that it is background."""
     pictures_split: Literal["all", "train", "val"] = "all"
     """Which photographs: `val` is the held-out 15 % (by a hash of the file name), `train` the rest."""
     distractors: Path | None = None

@@ -36,11 +36,11 @@ def render_dataset(
     this one). With a shard (i, n), every n-th scene from i on, to <out>/<split>.shard-i-of-n/
     (training.shards merges them).
 
-    Complete scenes of an earlier, interrupted run with the same configuration and seed are kept.
-    Raises KeyboardInterrupt after the image during which Ctrl-C was pressed. Raises ValueError where
-    <out>/<split> was rendered with another configuration, mesh or seed (named) or holds scenes that
-    `count` images do not have, and where <out>/models is of other objects; ChildProcessError, naming the
-    image, where a process was killed or aborted.
+    Complete scenes of an earlier, interrupted run with the same configuration and seed are kept. Raises
+    KeyboardInterrupt after the image during which Ctrl-C was pressed. Raises ValueError where <out>/<split>
+    was rendered with another configuration, mesh or seed (named) or holds scenes that `count` images do not
+    have, and where <out>/models is of other objects; ChildProcessError, naming the image, where a process was
+    killed or aborted.
     """
     folder = Path(out) / split
     if shard[1] > 1:

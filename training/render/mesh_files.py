@@ -30,8 +30,8 @@ class Target:
 
 
 def load_targets(config: RenderConfig) -> list[Target]:
-    """The objects to be learned: the file or the models folder that the configuration names, or the
-    procedural cube.
+    """The objects to be learned: the file or the models folder that the configuration names, or
+    the procedural cube.
 
     Raises ValueError for a folder that models_info.json or its files' names do not explain.
     """
@@ -90,8 +90,8 @@ def _symmetries_of(path: Path, object_id: int) -> dict[str, list]:
 def load_mesh(path: Path, unit: str) -> Mesh:
     """Mesh file -> Mesh in metres, with its own UV texture or vertex colours where it has them.
 
-    Raises ValueError for an unreadable or empty file and where the diameter is outside 5 mm..5 m (wrong
-    unit).
+    Raises ValueError for an unreadable or empty file and where the diameter is outside 5 mm..5
+    m (wrong unit).
     """
     import trimesh
 

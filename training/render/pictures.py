@@ -207,8 +207,8 @@ def _recoloured(rng: Rng, image: np.ndarray) -> np.ndarray:
 
 
 def block_puzzle(rng: Rng, sources: list[np.ndarray], blocks: int) -> np.ndarray:
-    """A face of blocks x blocks parts of the source pictures (each (S, S, 3)), with thin dark seams between
-    them."""
+    """A face of blocks x blocks parts of the source pictures (each (S, S, 3)), with thin dark
+    seams between them."""
     size = len(sources[0])
     image = np.empty((size, size, 3), np.uint8)
     edges = np.linspace(0, size, blocks + 1).astype(int)

@@ -73,8 +73,8 @@ def _target_pose(stock: Stock, rng: Rng, object_id: int, on_table: bool) -> np.n
 def _camera_pose(
     config: RenderConfig, rng: Rng, K: np.ndarray, depth: float, centre: np.ndarray, on_table: bool
 ) -> np.ndarray:
-    """T_camera_world with `centre` at the given depth somewhere in the picture and the camera above the
-    table."""
+    """T_camera_world with `centre` at the given depth somewhere in the picture and the camera
+    above the table."""
     for _ in range(50):
         pixel = rng.uniform([0.06, 0.06], [0.94, 0.94]) * [config.width, config.height]
         in_camera = depth * np.linalg.solve(K, [*pixel, 1.0])

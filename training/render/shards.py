@@ -41,8 +41,8 @@ class Shard:
 
 
 def shards_of(split: Path) -> list[Shard]:
-    """Return all shards of a split; raise ValueError, naming what is missing, unless all of one division are
-    there."""
+    """Return all shards of a split; raise ValueError, naming what is missing, unless all of one
+    division are there."""
     found = list(split.parent.glob(f"{split.name}.shard-*-of-*"))
     counts = {int(path.name.rsplit("-", 1)[1]) for path in found}
     if len(counts) != 1:
@@ -66,8 +66,8 @@ def _refuse_other(split: Path, recipe: dict, scenes: set[str]) -> None:
 def merge(split: Path) -> str:
     """Move the scenes of all shards into the split's folder, which then is what one run would have written.
 
-    A merge that was killed goes on. Raises ValueError naming what is missing or does not fit; returns a line
-    to print.
+    A merge that was killed goes on. Raises ValueError naming what is missing or does not fit; returns a
+    line to print.
     """
     folders = [shard.of(split) for shard in shards_of(split)]
     requests = [read_object(folder / "shard.json") for folder in folders]

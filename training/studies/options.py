@@ -121,8 +121,8 @@ class Online(Study):
     """
 
     side_by_side: int = 5
-    """Runs that train at a time, on the same batches; each ends as it would alone. They need memory for as
-    many."""
+    """Runs that train at a time, on the same batches; each ends as it would alone. They need memory
+    for as many."""
     locator: Path | None = None
     """Run of the keypoint family, exported to RUN/bundle, that finds the objects; without one the true boxes
     are given, and the rows say so."""
