@@ -1,6 +1,5 @@
-"""Training crops composed of object views: pasted on photographs, beside, behind and before each other,
-each under a light of its own, then seen by a random camera. Source: Dwibedi et al., Cut, Paste and
-Learn, ICCV 2017.
+"""Training crops composed of object views: pasted on photographs, beside, behind and before each other, each
+under different lights, then seen by a random camera. Source: Dwibedi et al., Cut, Paste and Learn, ICCV 2017.
 
 A view that is moved, scaled and turned in the picture is the view of a camera that is turned and zoomed: the
 object's pose stays exact, and each output pixel's surface point is computed from the view's depth.
@@ -184,8 +183,8 @@ class ComposedDataset(Dataset):
         return rng.uniform(-0.1, 1.1, 2) * self.crops.size
 
     def _pasted(self, view: View, size: float, middle: np.ndarray, rng) -> Pasted:
-        """The view with the object's box ``size`` times as large as in a look at it, centred at
-        ``middle``."""
+        """Return the view with the object's box ``size`` times as large as in a look at it,
+        centred at ``middle``."""
         center, side = self._box(view)
         scale = size * self.crops.size / (self.crops.margin * side)
         turn = np.radians(rng.uniform(-1, 1) * self.crops.roll_deg)
@@ -274,7 +273,7 @@ class ComposedDataset(Dataset):
         }
 
     def _points(self, layer: Pasted, model: ObjectModel, where: np.ndarray) -> np.ndarray:
-        """The surface points (P, 3), in radii, that the output pixels ``where`` (h, w) see."""
+        """Return the surface points (P, 3), in radii, that the output pixels ``where`` (h, w) see."""
         depth, at = self._depth(layer)
         K, T = layer.view.K, layer.view.T_camera_object
         rays = np.c_[at[where], np.ones(where.sum())] @ np.linalg.inv(K).T
@@ -282,7 +281,8 @@ class ComposedDataset(Dataset):
 
 
 def halved(matrix: np.ndarray) -> np.ndarray:
-    """The same affine map (2, 3) of a picture that was shrunk to half: its pixel p lies at 2 p + 0.5."""
+    """Return the same affine map (2, 3) of a picture that was shrunk to half: its pixel p lies at 2 p +
+    0.5."""
     return np.c_[2 * matrix[:, :2], matrix[:, 2] + 0.5 * matrix[:, :2].sum(1)]
 
 

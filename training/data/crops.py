@@ -39,7 +39,7 @@ class CropConfig:
     search_px: tuple[float, float] = (256.0, 704.0)
     """Side of that wide part in image pixels."""
     min_visibility: float = 0.15
-    """Objects seen less than this are ignored: neither background nor asked to vote."""
+    """Objects seen less than this are ignored: they are neither background nor do they vote."""
     cells: Literal["all", "draw"] = "all"
     """Keypoint family, cells in an object's mask that vote. all: every one, of level l with the weight n_l /
     |cells of level l in the mask|, n_l the papers' quota (``core.cells.cells_per_level``) and at most that

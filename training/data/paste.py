@@ -50,8 +50,8 @@ class Paster:
         self.photographs = load_photographs(config.pictures, "train")
 
     def __call__(self, tile: Tile, rng: np.random.Generator) -> Tile:
-        """The tile's objects before a mosaic of photographs, and pieces of others before them, whose pixels
-        are no object's any more."""
+        """Return the tile's objects before a mosaic of photographs, and pieces of others before them, whose
+        pixels are no object's any more."""
         if rng.random() >= self.share:
             return tile
         height, width = tile.labels.shape
@@ -110,8 +110,8 @@ def blend(pixels: np.ndarray, before: np.ndarray, coverage: np.ndarray) -> None:
 
 
 def relit(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The picture (H, W, 3) uint8 as if what the mask shows were under a light of its own: exposure, gamma
-    and a cast of colour.
+    """Return the picture (H, W, 3) uint8 as if what the mask shows were under a light of its own: exposure,
+    gamma and a cast of colour.
 
     A renderer's lamps leave dark things darker than a camera's exposure would.
     """

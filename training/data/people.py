@@ -84,7 +84,7 @@ class Person:
             raise ValueError(f"extent: wanted a positive width and height, found {self.extent}")
 
     def crop(self, width: int, height: int) -> Crop:
-        """The smallest region of this aspect about the person, as width x height input."""
+        """Return the smallest region of this aspect about the person, as width x height input."""
         scale = float(min(width / self.extent[0], height / self.extent[1]))
         left, top = self.center + 0.5 - np.array((width, height)) / (2 * scale)
         return Crop(left, top, scale, width, height)
@@ -115,7 +115,7 @@ class People:
 
 
 def picture_of(entry: Any, name: str, where: str, images: Path) -> Path:
-    """The file that the field names, in the folder ``images``; BopError where there is none."""
+    """Return the file that the field names, in the folder ``images``; BopError where there is none."""
     path = Path(images) / str(field(entry, name, where))
     if not path.is_file():
         raise BopError(f"{where}: {name}: wanted the picture {path}, found none", "picture")

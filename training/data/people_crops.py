@@ -55,7 +55,7 @@ def input_size(size: int, aspect: float) -> tuple[int, int]:
 def placed(
     person: Person, width: int, height: int, zoom: float = 1.0, angle: float = 0.0, mirrored: bool = False
 ) -> np.ndarray:
-    """The (3, 3) map of a picture's pixels to those of a crop of the person.
+    """Return the (3, 3) map of a picture's pixels to those of a crop of the person.
 
     It is turned and zoomed about the crop's centre and mirrored last. Convention: a positive angle (radians)
     turns the picture clockwise, from u towards v.

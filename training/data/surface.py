@@ -1,5 +1,4 @@
-"""An object's surface codes, made once and kept beside its mesh, and the codes that pixels of an image
-see."""
+"""An object's surface codes, computed once and stored beside its mesh, and the codes that pixels see."""
 
 from __future__ import annotations
 
@@ -121,5 +120,5 @@ class CodeReader:
 
 
 def code_reader(folder: Path, models: list[ObjectModel]) -> CodeReader:
-    """The reader of a data set's objects, whose meshes lie in ``folder``."""
+    """Return the reader of a data set's objects, whose meshes lie in ``folder``."""
     return CodeReader(models, {model.id: load_surface(folder, model.id) for model in models})

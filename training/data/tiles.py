@@ -54,7 +54,7 @@ class Tile:
     where: str = ""
 
     def cut(self, crop: Crop, wide: bool) -> Tile:
-        """The tile that ``crop`` shows of this one; instances that are not seen in it are left out."""
+        """Return the tile that ``crop`` shows of this one; instances that are not seen in it are left out."""
         labels = nearest(self.labels, crop)
         seen = tuple(
             TileInstance(i.object_id, i.T_camera_object, i.visib_fract, i.label, i.box_size * crop.scale)
@@ -131,7 +131,7 @@ def make_tiles(
     reader: CodeReader | None = None,
 ) -> Iterator[Tile]:
     """Cut a data set into tiles of ``size`` px: one around every object, and wide ones of a share of the
-    images. ``faults`` is told of images that cannot be read."""
+    images. Images that cannot be read are added to ``faults``."""
     by_id, rng, faults = {m.id: m for m in models}, np.random.default_rng((seed, 2)), faults or Faults()
     for image in tqdm(images, desc="tiles", unit="img"):
         try:
@@ -188,8 +188,8 @@ def rolled(tile: Tile, angle: float, models: Mapping[int, ObjectModel]) -> Tile:
 
 
 def model_box(pose: np.ndarray, model: ObjectModel, K: np.ndarray) -> np.ndarray:
-    """The projected model box (x0, y0, x1, y1): what the track predicts at run time, hidden parts
-    included."""
+    """Return the projected model box (x0, y0, x1, y1): what the track predicts at run time,
+    hidden parts included."""
     points = transform(pose, model.corners()) @ np.transpose(K)
     pixels = points[:, :2] / np.maximum(points[:, 2:], 1e-6)
     return np.concatenate([pixels.min(0), pixels.max(0)])

@@ -58,7 +58,7 @@ class Views:
         self.of_object = {int(i): np.flatnonzero(self.object_id == i) for i in np.unique(self.object_id)}
 
     def __reduce__(self):
-        return Views, (self.split,)  # a spawned worker is told where they are, not sent a copy
+        return Views, (self.split,)  # a spawned worker gets the path, not a copy
 
     def __len__(self) -> int:
         return len(self.rgba)
@@ -71,7 +71,7 @@ class Views:
 
 
 def packed(split: Path) -> Path:
-    """The folder of the split's arrays; they are made if they are not there or not of the split's views."""
+    """Return the folder of the split's arrays; make them if they are missing or of other views."""
     folder, images = split / PACKED, BopDataset(split, Faults()).images
     if not images:
         raise ValueError(f"{split}: wanted object views (render --view object), found no images")
@@ -124,8 +124,8 @@ def _pack(images: list[BopImage], folder: Path, fingerprint: str) -> None:
 
 
 def spread(rgba: np.ndarray) -> np.ndarray:
-    """The view (S, S, 4) with the object's colours carried on outside it: what lies between two pixels of its
-    rim is then no mixture with black."""
+    """Return the view (S, S, 4) with the object's colours carried on outside it: what lies between two pixels
+    of its rim is then no mixture with black."""
     color, alpha = rgba[..., :3].astype(np.float32), rgba[..., 3:].astype(np.float32)
     weight = cv2.GaussianBlur(alpha, (0, 0), 2.0)[..., None]
     around = cv2.GaussianBlur(color * alpha, (0, 0), 2.0) / np.maximum(weight, 1e-3)

@@ -1,6 +1,6 @@
 """From a mesh to a bundle in one command: render views, train, render held-out frames, export, evaluate.
 
-Each part is a command of its own too and goes on where it stopped; so does the whole.
+Each part is also a separate command and goes on where it stopped; so does the whole.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Plan:
 
 
 def make(command: Make) -> str:
-    """Do all of it; returns a line to print. Raises ValueError for what a user can mend, and
+    """Do everything and return a line to print. Raises ValueError for what a user can mend, and
     ``train.Stopped`` on Ctrl-C while it trains."""
     from ..fit.train import train
     from .run import export_run
@@ -69,20 +69,20 @@ def make(command: Make) -> str:
     train(run)
     render_dataset(command.render, data, "val", plan.frames, seed=3, workers=1)
     names = command.names or ({1: command.out.name} if objects == 1 else {})
-    said = export_run(run.folder, command.out, names, 480, plan.frames)
+    exported = export_run(run.folder, command.out, names, 480, plan.frames)
     render_dataset(command.render, data, "test", PAGE_FRAMES, seed=4, workers=1)
     page = command.folder / "evaluation"
     where = ["--bop", str(data / "test"), "--bundle", str(command.out), "--out", str(page)]
     if evaluate([*where, "--no-vsd"]):
         raise ValueError(f"{command.out}: could not be evaluated, see above; it is written all the same")
     return (
-        f"{said}\nfigures and pictures: {page / 'report.html'}\n"
+        f"{exported}\nfigures and pictures: {page / 'report.html'}\n"
         f"next: ros2 launch pose_kd_ros pose.launch.py bundle:={command.out.resolve()}"
     )
 
 
 def plan_of(command: Make, objects: int) -> Plan:
-    """The plan that the work folder holds, else a new one, kept there."""
+    """Return the plan in the work folder; without one, make it and write it there."""
     path = command.folder / PLAN
     if path.exists():
         return Plan(**json.loads(path.read_text(encoding="utf-8")))
@@ -111,7 +111,7 @@ def in_words(plan: Plan, command: Make) -> str:
 
 
 def run_of(command: Make, plan: Plan | None, objects: int) -> RunConfig:
-    """The training run of a plan."""
+    """Return the training run of a plan."""
     run = surface_run("run", command.folder / "data", objects, plan.steps if plan else 1)
     return replace(
         run,
@@ -125,7 +125,7 @@ def run_of(command: Make, plan: Plan | None, objects: int) -> RunConfig:
 
 
 def fastest(objects: int) -> tuple[Literal["32-true", "bf16-mixed"], float]:
-    """The precision in which a step takes less time on this machine, and crops a second in it."""
+    """Return the precision in which a step takes less time on this machine, and crops a second in it."""
     run = surface_run("run", Path("."), objects, 1)
     rates = {precision: crops_per_second(run, precision) for precision in ("32-true", "bf16-mixed")}
     best = max(rates, key=rates.get)
@@ -133,7 +133,7 @@ def fastest(objects: int) -> tuple[Literal["32-true", "bf16-mixed"], float]:
 
 
 def crops_per_second(run: RunConfig, precision: str, steps: int = 3, batch: int = 16) -> float:
-    """Of plain steps on noise; what composing the crops takes comes on top where the machine is busy."""
+    """Measure plain steps on noise; the time to compose crops is not included."""
     torch.set_num_threads(run.threads)
     network = make_network(run.network).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(parameters(network, run), lr=1e-6)

@@ -1,4 +1,4 @@
-"""What a run takes to train: wall time, the time of its own steps, memory."""
+"""Cost of a training run: wall time, time of its steps, memory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ class Cost:
 
     before: float = 0.0
     began: float = field(default_factory=time.perf_counter)
-    samples: list = field(
-        default_factory=list
-    )  # milliseconds, or pairs of CUDA events that may not have come yet
-    peak: float = 0.0  # MB
-    waited: float = 0.0  # seconds for batches, since this call began
+    samples: list = field(default_factory=list)
+    """Milliseconds, or pairs of CUDA events that may not have happened yet."""
+    peak: float = 0.0
+    """MB."""
+    waited: float = 0.0
+    """Seconds that the loop waited for batches since this call began."""
 
     @contextmanager
     def sample(
@@ -47,7 +48,7 @@ class Cost:
         self.peak = max(self.peak, (more + held(modules, optimizers)) / 1e6)
 
     def counting_waits(self, batches: Iterable) -> Iterator:
-        """The batches; the time that the loop waits for each is counted."""
+        """Yield the batches and count the time that the loop waits for each."""
         batches = iter(batches)
         while True:
             start = time.perf_counter()
@@ -73,7 +74,7 @@ class Cost:
 
 
 def held(modules: Iterable[nn.Module], optimizers: Iterable[torch.optim.Optimizer]) -> int:
-    """Bytes of weights, gradients, statistics and the optimizers' state."""
+    """Return the bytes of weights, gradients, statistics and the optimizers' state."""
     tensors = [t for m in modules for t in (*m.parameters(), *m.buffers())]
     tensors += [p.grad for m in modules for p in m.parameters() if p.grad is not None]
     states = [s for o in optimizers for state in o.state.values() for s in state.values()]

@@ -23,8 +23,8 @@ class _Sum(torch.autograd.Function):
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation by the statistics of all processes' crops, on any device (torch's own wants a GPU);
-    state as nn.BatchNorm2d."""
+    """Batch normalisation by the statistics of all processes' crops, on any device (torch's SyncBatchNorm
+    needs a GPU); state as nn.BatchNorm2d."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or processes() == 1:
@@ -46,7 +46,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_statistics(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network with BatchNorm over all processes' crops; untouched with one process."""
+    """Return the network with BatchNorm over all processes' crops; untouched with one process."""
     if processes() == 1:
         return network
     if device.type == "cuda":

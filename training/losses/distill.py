@@ -67,8 +67,8 @@ class DistillConfig:
             )
 
     def share(self, progress: float) -> float:
-        """What the weights of the teacher's terms are multiplied by after a share ``progress`` of the steps:
-        0 in the lead, then rising to 1. Convention: lead 0.2, ramp 0.2: 0.5 at progress 0.3."""
+        """Return the factor of the weights of the teacher's terms after a share ``progress`` of the steps: 0
+        in the lead, then rising to 1. Convention: lead 0.2, ramp 0.2: 0.5 at progress 0.3."""
         since = progress - self.lead
         return float(since >= 0) if since >= self.ramp or since < 0 else since / self.ramp
 
@@ -196,7 +196,7 @@ def certainty(points: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
 def score_loss(
     student_logits: torch.Tensor, teacher_logits: torch.Tensor, positives: torch.Tensor | int
 ) -> torch.Tensor:
-    """The teacher's scores as soft targets for all cells that both have, over (positives + images).
+    """Return the teacher's scores as soft targets for all cells that both have, over (positives + images).
 
     logits (B, N, C). Cross-entropy weighted by the squared difference (quality focal loss, Li et al. 2020),
     so that the thousands of cells that both know to be empty weigh nothing.

@@ -88,7 +88,7 @@ def mask_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 def code_terms(
     student, teacher, batch: dict[str, torch.Tensor], config: DistillConfig
 ) -> dict[str, torch.Tensor]:
-    """The method's named terms; student, teacher: logits of masks and codes for the same images."""
+    """Return the method's named terms; student, teacher: logits of masks and codes for the same images."""
     (mask, codes), (teacher_mask, teacher_codes) = student[:2], teacher[:2]
     if config.method == "naive":
         terms = {"kd_code": naive_code_loss(codes, teacher_codes, batch)}

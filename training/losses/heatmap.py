@@ -24,7 +24,8 @@ def gaussian_maps(points: torch.Tensor, shape: tuple[int, int], stride: int) -> 
 
 
 def of_class(maps: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
-    """The maps (..., B, K, h, w) of each crop's object, of all classes' (..., B, C, K, h, w)."""
+    """Return the maps (..., B, K, h, w) of each crop's object, from those of all classes (..., B, C,
+    K, h, w)."""
     image = torch.arange(len(class_index), device=maps.device)
     return maps[..., image, class_index, :, :, :].float()
 

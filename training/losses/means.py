@@ -15,8 +15,8 @@ def processes() -> int:
 
 
 def shared_mean(count: torch.Tensor | int, like: torch.Tensor) -> torch.Tensor | int:
-    """The mean over the processes of a count; as it is with one process. Every process must call it as often
-    as the others. like: a tensor on the device that sends."""
+    """Return the mean over the processes of a count; as it is with one process. Every process must call it as
+    often as the others. like: a tensor on the device that sends."""
     if processes() == 1:
         return count
     total = torch.as_tensor(count, dtype=torch.float32).to(like.device).clone().detach()

@@ -59,7 +59,7 @@ class OnlineConfig:
             raise ValueError(f"online.released: wanted temperature 1, found {self.temperature}")
 
     def share(self, step: int, steps: int) -> float:
-        """What the weight is multiplied by at a step. Convention: of 150 epochs and a ramp of 0.6, epoch 45
+        """Return the factor of the weight at a step. Convention: of 150 epochs and a ramp of 0.6, epoch 45
         has exp(-1.25) = 0.29, and from epoch 90 on it is 1."""
         end = self.ramp * steps
         step -= step % self.ramp_every
@@ -107,8 +107,8 @@ def cloud(maps: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.T
 def distance(
     teacher: torch.Tensor, student: torch.Tensor, visible: torch.Tensor, config: OnlineConfig
 ) -> dict[str, torch.Tensor]:
-    """The term ``online``, summed over what leads, of a teacher's maps (..., B, K, h, w), detached here
-    unless the released form is wanted; visible (B, K)."""
+    """Return the term ``online``, summed over what leads, of a teacher's maps (..., B, K, h, w), detached
+    here unless the released form is wanted; visible (B, K)."""
     if config.released:
         # there: KL summed over keypoints, mean over pixels, beside half of the squared error, mean over both
         keypoints, pixels = student.shape[-3], student.shape[-1] * student.shape[-2]
@@ -126,8 +126,8 @@ def distance(
 def map_terms(
     teacher: torch.Tensor, student: torch.Tensor, visible: torch.Tensor, config: DistillConfig
 ) -> dict[str, torch.Tensor]:
-    """The named terms of a frozen teacher's maps (B, K, h, w) for a student's (..., B, K, h, w):
-    their squared difference (naive, which with weights of 1/2 is FPD), the pixel-wise KL (kl), or
+    """Return the named terms of a frozen teacher's maps (B, K, h, w) for a student's (..., B, K, h,
+    w): their squared difference (naive, which with weights of 1/2 is FPD), the pixel-wise KL (kl), or
     their transport (adlp)."""
     align = {"naive": "l2", "kl": "kl", "adlp": "transport"}[config.method]
     how = OnlineConfig(align=align, eps=config.eps, max_sweeps=config.max_sweeps)
@@ -142,7 +142,7 @@ def online_terms(
     visible: torch.Tensor,
     config: OnlineConfig,
 ) -> dict[str, torch.Tensor]:
-    """The named terms of what teaches each other.
+    """Return the named terms of what teaches each other.
 
     final (T, B, K, h, w): the branches' last maps. supervised (M, B, K, h, w): all maps that are taught, the
     intermediate ones too. ensemble (B, K, h, w).

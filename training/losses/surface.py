@@ -56,6 +56,6 @@ def nearest_distance(
 
 
 def surface_losses(surface: Surface, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The named terms ``mask``, ``point`` and ``likelihood``."""
+    """Return the named terms ``mask``, ``point`` and ``likelihood``."""
     point, likelihood = point_losses(surface, batch)
     return {"mask": mask_loss(surface.mask, batch), "point": point, "likelihood": likelihood}

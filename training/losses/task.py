@@ -58,8 +58,8 @@ def ray_residual(votes: torch.Tensor, keypoints: torch.Tensor, K_inverse: torch.
 def relative_residual(
     votes: torch.Tensor, instance: torch.Tensor, batch: dict[str, torch.Tensor]
 ) -> torch.Tensor:
-    """The ray residual over the diameter (P, R, K, 3), for each representative; votes (P, K, 2) pixels, each
-    for the instance (P,) named."""
+    """Return the ray residual over the diameter (P, R, K, 3), for each representative; votes (P, K, 2)
+    pixels, each for the instance (P,) named."""
     residual = ray_residual(votes.float(), batch["keypoints"][instance], batch["K_inverse"][instance])
     return residual / batch["diameter"][instance].view(-1, 1, 1, 1)
 
@@ -79,7 +79,7 @@ def representative_losses(
 
 @torch.no_grad()
 def best_representative(loss: torch.Tensor, instance: torch.Tensor, tied: torch.Tensor) -> torch.Tensor:
-    """The tied representative (I,) of each instance that all its votes together are nearest to.
+    """Return the tied representative (I,) of each instance that all its votes together are nearest to.
 
     loss (P, R) as ``representative_losses``; tied (I, R) bool.
     """
@@ -93,8 +93,8 @@ def vote_terms(
     choice: torch.Tensor | None = None,
     log_scale: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
-    """The terms ``vote`` and, of votes that say how sure they are, ``likelihood``: weighted means over the
-    taught cells' votes (P, K, 2), pixels, against one representative of each instance.
+    """Return the terms ``vote`` and, of votes that say how sure they are, ``likelihood``: weighted means over
+    the taught cells' votes (P, K, 2), pixels, against one representative of each instance.
 
     choice: that representative (I,), or where it is -1 or not given the tied one that they are nearest to.
     log_scale (P,): of diameters.
@@ -128,7 +128,7 @@ def surprise(residual: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
 def meant(
     loss: torch.Tensor, batch: dict[str, torch.Tensor], choice: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The representative (P,) that each vote is for, from what all cost the votes (P, R): that of its
+    """Return the representative (P,) that each vote is for, from what all cost the votes (P, R): that of its
     instance in ``choice`` (I,), or where this is -1 or not given the nearest."""
     instance = batch["vote_instance"]
     nearest = best_representative(loss, instance, batch["tied"])

@@ -87,13 +87,13 @@ class Sinkhorn:
         return cls(log_plan.add_(log_a[:, None] + log_b), f, g, log_a, log_b, eps, rho)
 
     def colder(self, eps: float) -> None:
-        """The same potentials at another eps."""
+        """Return the same potentials at another eps."""
         prior = self.log_a[:, None] + self.log_b
         self.log_plan = prior.lerp_(self.log_plan, self.eps / eps)
         self.eps = eps
 
     def plan(self) -> torch.Tensor:
-        """The plan itself (S, T, B), 0 where there is next to nothing in it."""
+        """Return the plan itself (S, T, B), 0 where there is next to nothing in it."""
         return threshold(self.log_plan, FAINT, -torch.inf).exp_()
 
     def sweep(self, step: float = 1.0) -> torch.Tensor:
@@ -151,8 +151,8 @@ class Sinkhorn:
         return (rows - mass).abs_().sum(0) / mass.sum(0)
 
     def _scaling(self, potential: torch.Tensor, gap: torch.Tensor, step: float = 1.0) -> torch.Tensor:
-        """The logarithm of the scaling that closes a gap (of logarithms of mass) as far as rho lets it, times
-        ``step``; the potential takes it up."""
+        """Return the logarithm of the scaling that closes a gap (of logarithms of mass) as far as rho lets
+        it, times ``step``; the potential takes it up."""
         if self.rho is not None:
             gap = (self.rho * gap - potential) / (self.rho + self.eps)
         gap = gap * step
@@ -271,7 +271,7 @@ def paid(potential: torch.Tensor, rho: float | None) -> torch.Tensor:
 
 
 def kept(potential: torch.Tensor, rho: float | None) -> torch.Tensor:
-    """The share of a unit of mass with this potential that the plan moves."""
+    """Return the share of a unit of mass with this potential that the plan moves."""
     return torch.ones_like(potential) if rho is None else torch.exp(-potential / rho)
 
 

@@ -78,8 +78,8 @@ def choose(bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse"
 
 
 def vote_scales(groups: list[Group]) -> dict[str, float]:
-    """By object id, what the votes' size is of the true one: the median true depth over the estimated of all
-    poses that are near. Objects of which there are fewer than LEAST_FOUND are not named.
+    """Return, by object id, the size of the votes over the true size: the median true depth over the
+    estimated of all poses that are near. Objects of which there are fewer than LEAST_FOUND are not named.
 
     Near, not found: what is found at half a diameter leaves out the poses that are farthest off in depth. On
     renders of the shipped cube that gives 0.986 where the size is 0.957, and half of the gain.
@@ -93,7 +93,7 @@ def vote_scales(groups: list[Group]) -> dict[str, float]:
 
 
 def with_vote_scale(bundle: Bundle, scales: dict[str, float]) -> Bundle:
-    """The bundle with these ``vote_scale`` in place of its own, not written."""
+    """Return the bundle with another ``vote_scale``, without writing it."""
     manifest = bundle.manifest
     return replace(bundle, manifest=replace(manifest, decode=replace(manifest.decode, vote_scale=scales)))
 
@@ -110,8 +110,9 @@ def fit_confidence(terms: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def alarm_threshold(scores: np.ndarray, images: int, allowed: float = ALARMS_PER_IMAGE) -> float:
-    """The lowest threshold with ``allowed`` false alarms an image, rounded up to a hundredth; LOWEST_SCORE
-    where there are no more than that. scores: (N,) in [0, 1], of all false alarms in so many images.
+    """Return the lowest threshold with ``allowed`` false alarms an image, rounded up to a
+    hundredth; LOWEST_SCORE where there are no more than that. scores: (N,) in [0, 1], of all false
+    alarms in so many images.
 
     The few highest scores are chance. So an exponential tail is fitted to the logits of TAIL times as many as
     are allowed, at least LEAST_TAIL: of the n highest, which lie above m with the mean excess e, n exp(-(z -
@@ -128,7 +129,7 @@ def alarm_threshold(scores: np.ndarray, images: int, allowed: float = ALARMS_PER
 
 
 def covariance_scale(groups: list[Group]) -> float:
-    """What covariances must be multiplied by for half of the found instances' errors to lie in the half
+    """Return the factor of covariances with which half of the found instances' errors lie in the half
     ellipsoid; 1 where fewer than LEAST_FOUND were found."""
     distances = surprises_of_found(groups)
     if len(distances) < LEAST_FOUND:
@@ -137,13 +138,13 @@ def covariance_scale(groups: list[Group]) -> float:
 
 
 def coverage(groups: list[Group], share: float, scale: float) -> float:
-    """The share of the found instances' errors inside the ellipsoid of this share; NaN of nothing."""
+    """Return the share of the found instances' errors inside the ellipsoid of this share; NaN of nothing."""
     distances = surprises_of_found(groups)
     return float((distances < scale * mahalanobis_radius(share)).mean()) if len(distances) else float("nan")
 
 
 def surprises_of_found(groups: list[Group]) -> np.ndarray:
-    """The found instances' squared Mahalanobis distances (N,)."""
+    """Return the found instances' squared Mahalanobis distances (N,)."""
     found = [best(g, g.surprise, FOUND) for g in groups]
     distances = np.concatenate([np.zeros(0), *found])
     return distances[np.isfinite(distances)]

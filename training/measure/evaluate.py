@@ -45,13 +45,14 @@ def measure(
 
 
 def every_pose(groups: list[Group]) -> dict[str, float]:
-    """The recalls without a threshold of the score, as papers report them: names end in ``_every_pose``."""
+    """Return the recalls without a threshold of the score, as papers report them: names end in
+    ``_every_pose``."""
     values = figures(groups, 1, [])
     return {f"{name}_every_pose": values[name] for name in ("mssd", "mspd", "mssd_01d", "found")}
 
 
 def rounded(values: dict[str, float]) -> dict[str, float]:
-    """Six digits say all a measurement can; what is not a number (a median of nothing) is left out."""
+    """Round to six digits; leave out what is not a number, such as a median of nothing."""
     return {name: float(f"{value:.6g}") for name, value in values.items() if np.isfinite(value)}
 
 
@@ -63,8 +64,8 @@ def evaluate_command(
     on_fault: OnFault = "refuse",
     given_boxes: bool = False,
 ) -> None:
-    """Measure, print, and write the figures. Raises ValueError for a bundle that does not search and that
-    nothing tells where to look."""
+    """Measure, print, and write the figures. Raises ValueError for a bundle that does not search,
+    without given boxes."""
     opened = open_bundle(bundle)
     if opened.manifest.people:
         raise ValueError(f"{bundle}: wanted objects, found people; see python -m training evaluate-people")

@@ -29,7 +29,7 @@ MapsOf = Callable[[np.ndarray], np.ndarray]
 
 
 def maps_of_bundle(bundle: Bundle) -> MapsOf:
-    """The maps of the robot's own engine, one image at a time as the robot runs it."""
+    """Return the maps of the robot's own engine, one image at a time as the robot runs it."""
     network = load_network(bundle)
 
     def maps_of(images: np.ndarray) -> np.ndarray:
@@ -40,8 +40,8 @@ def maps_of_bundle(bundle: Bundle) -> MapsOf:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a network says of a person: points (K, 2) pixels of the full image, NaN where there is none;
-    scores (K,); area of the region that it saw, pixels squared."""
+    """Predictions for a person: points (K, 2) pixels of the full image, NaN where there is none; scores (K,);
+    area of the region that it saw, pixels squared."""
 
     person: Person
     points: np.ndarray
@@ -79,7 +79,7 @@ def evaluate_people(
 def predictions(
     maps_of: MapsOf, people: People, size: int, aspect: float, flip_test: bool, batch: int, faults: Faults
 ) -> Iterator[Found]:
-    """What the network says of each person whose picture can be read."""
+    """Yield predictions for each person whose picture can be read."""
     (width, height), waiting = input_size(size, aspect), []
     mirrored = people.skeleton.mirrored() if flip_test else None
     for _, persons in groupby(people.persons, key=lambda person: person.image):
@@ -190,7 +190,7 @@ def evaluate_people_command(
 
 
 def tqdm_each(maps_of: MapsOf, total: int) -> MapsOf:
-    """The same, with a bar."""
+    """Add a progress bar."""
     bar = tqdm(total=total, unit="img")
 
     def counted(images: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ def pckh(
 
 
 def person_score(box_score: float, scores: np.ndarray) -> float:
-    """The box's score times the mean of the joints' (K,) above 0.2; 0 where none is."""
+    """Return the box's score times the mean of the joints' (K,) above 0.2; 0 where none is."""
     sure = scores[scores > SURE]
     return float(box_score * sure.mean()) if len(sure) else 0.0
 
@@ -64,7 +64,8 @@ def similarity(points: np.ndarray, others: np.ndarray, area: float, areas: np.nd
 def suppressed(
     points: np.ndarray, scores: np.ndarray, areas: np.ndarray, threshold: float = 0.9
 ) -> np.ndarray:
-    """Which people of an image stay, best first: nobody who is more like a better one than ``threshold``.
+    """Return which people of an image stay, best first: nobody who is more like a better one than
+    ``threshold``.
 
     points (N, 17, 2) pixels, scores (N,), areas (N,) pixels squared -> indices.
     """

@@ -183,7 +183,7 @@ class HeatmapNetwork(nn.Module):
     def _shared(
         self, images: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | list[torch.Tensor], list[torch.Tensor]]:
-        """The unit's input, the branches' input, and the maps on the way there."""
+        """Return the unit's input, the branches' input, and the maps on the way there."""
         (height, width), stride = images.shape[2:], self.config.input_stride
         if height % stride or width % stride:
             raise ValueError(

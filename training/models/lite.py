@@ -118,7 +118,7 @@ class Lite(nn.Module):
 
 
 def rounded(width: float) -> int:
-    """The nearest multiple of 8, at most a tenth below ``width``.
+    """Return the nearest multiple of 8, at most a tenth below ``width``.
 
     Convention: 26.4 -> 24, 44 -> 48.
     """
@@ -134,8 +134,8 @@ def load_imagenet(encoder: Lite, name: str) -> None:
 
 
 def matched(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The encoder's part of the package's weights under our names: both list layers in the network's
-    order."""
+    """Return the encoder's part of the package's weights under our names: both list layers in
+    the network's order."""
     values = [v for k, v in given.items() if k.startswith(("_conv_stem", "_bn0", "_blocks"))]
     if [v.shape for v in values] != [v.shape for v in own.values()]:
         raise ValueError(
@@ -150,7 +150,7 @@ def package(name: str) -> str:
 
 
 def weights_file(name: str) -> Path:
-    """The state dict in the package of ``name``'s weights."""
+    """Return the state dict in the package of ``name``'s weights."""
     spec = importlib.util.find_spec(package(name).replace("-", "_"))
     found = (
         [p for place in spec.submodule_search_locations for p in Path(place).glob("models/*.pth")]

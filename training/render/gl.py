@@ -205,7 +205,7 @@ class Renderer(OwnsContext):
     def _alone(
         self, target: moderngl.Framebuffer, clip: np.ndarray, body: Body
     ) -> tuple[np.ndarray, tuple[int, int]]:
-        """The window of the buffer that holds the body, bool, and the window's place in it."""
+        """Return the window of the buffer that holds the body, bool, and the window's place in it."""
         window = window_about(self.corners[body.mesh], clip @ body.T_world_body, target.size)
         x, y, width, height = window
         if not width or not height:

@@ -1,4 +1,4 @@
-"""Ctrl-C as a question that long work asks between two parts of itself, so that nothing is left half done."""
+"""Ctrl-C as a flag that long work checks between two parts, so that nothing is left half done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def ctrl_c_between_steps() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether Ctrl-C was pressed. Outside the main thread it is never told.
+    """Yield a function that says whether Ctrl-C was pressed. Outside the main thread it always returns False.
 
     A KeyboardInterrupt may strike anywhere, in a finaliser too, which swallows it: the work would go on.
     """

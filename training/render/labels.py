@@ -98,7 +98,7 @@ def _instance(scene: Scene, body: Body, alone: Alone, visible: np.ndarray) -> In
 
 
 def uncovered(renderer: Renderer, scene: Scene, least: float) -> tuple[Scene, list[InstanceLabel], Labels]:
-    """The scene, less occluders and then less all clutter, where a target's part in the picture is
+    """Return the scene, less occluders and then less all clutter, where a target's part in the picture is
     hidden too far."""
     without = (scene.bodies, tuple(b for b in scene.bodies if not b.occluder), scene.targets)
     alone = targets_alone(renderer, scene)

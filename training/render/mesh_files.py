@@ -30,7 +30,7 @@ class Target:
 
 
 def load_targets(config: RenderConfig) -> list[Target]:
-    """The objects to be learned: the file or the models folder that the configuration names, or
+    """Return the objects to be learned: the file or the models folder that the configuration names, or
     the procedural cube.
 
     Raises ValueError for a folder that models_info.json or its files' names do not explain.
@@ -58,8 +58,8 @@ def _load_folder(folder: Path, unit: str) -> list[Target]:
 
 
 def numbered_meshes(folder: Path) -> dict[int, Path]:
-    """The mesh files in a folder and its sub-folders by object id: the number that the file's name, or else
-    its folder's, begins with.
+    """Return the mesh files in a folder and its sub-folders by object id: the number that the file's name, or
+    else its folder's, begins with.
 
     Convention: 003_cracker_box/textured.obj and 3_box.ply are object 3. Raises ValueError for a mesh without
     a number, and for two with one.
@@ -140,7 +140,8 @@ def _own_colours(loaded: object) -> np.ndarray:
 
 
 def symmetry_fields(config: RenderConfig, mesh: Mesh) -> dict[str, list]:
-    """The symmetry fields of models_info.json (mm): the cube's 24 rotations, or those of `config.symmetries`.
+    """Return the symmetry fields of models_info.json (mm): the cube's 24 rotations, or those of
+    `config.symmetries`.
 
     Raises ValueError where that file is wrong or does not know the object's id.
     """

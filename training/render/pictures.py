@@ -15,7 +15,8 @@ Rng = np.random.Generator
 
 
 def is_held_out(name: str) -> bool:
-    """Whether the photograph of this file name belongs to the held-out 15 % (by MD5, so it never changes)."""
+    """Return whether the photograph of this file name belongs to the held-out 15 % (by MD5, so
+    it never changes)."""
     return int(hashlib.md5(name.encode()).hexdigest(), 16) % 1000 < 1000 * _HELD_OUT_SHARE
 
 
@@ -28,7 +29,7 @@ def load_photographs(folder: Path | None, split: str) -> list[np.ndarray]:
 
 
 def photograph_paths(folder: Path | None, split: str) -> list[Path]:
-    """The files that load_photographs reads, sorted; ValueError where there are none."""
+    """Return the files that load_photographs reads, sorted; ValueError where there are none."""
     if folder is None:
         return []
     paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in _SUFFIXES)

@@ -118,7 +118,8 @@ def _others(stock: Stock, rng: Rng, object_id: int, most: int) -> list[int]:
 
 
 def _apart(stock: Stock, a: int, pose: np.ndarray, b: int, there: np.ndarray, on_table: bool) -> bool:
-    """Whether two objects are too far from each other to stand in each other (spheres of 0.8 diameters)."""
+    """Return whether two objects are too far from each other to stand in each other (spheres
+    of 0.8 diameters)."""
     gap = (pose[:3, 3] - there[:3, 3])[: 2 if on_table else 3]
     return np.linalg.norm(gap) > 0.4 * (stock.diameter(a) + stock.diameter(b))
 
@@ -182,8 +183,8 @@ def _light(rng: Rng, centre: np.ndarray, depth: float, colour: np.ndarray) -> Li
 
 
 def _table(stock: Stock, rng: Rng, depth: float, diameter: float) -> Body:
-    """The table top: endless, or a desk with edges in sight; mostly plain, else wood, print or a
-    photograph."""
+    """Return the table top: endless, or a desk with edges in sight; mostly plain, else wood, print
+    or a photograph."""
     size = rng.uniform(4, 12) if rng.random() < 0.5 else max(5 * diameter, depth * rng.uniform(0.8, 2.5))
     offset = rng.uniform(-0.35, 0.35, 2) * (size - 3 * diameter) if size < 4 else np.zeros(2)
     if rng.random() < 0.55:

@@ -14,7 +14,7 @@ from training.render.shapes import Mesh
 
 
 def target_name(object_id: int) -> str:
-    """The name of an object to be learned among a stock's meshes."""
+    """Return the name of an object to be learned among a stock's meshes."""
     return f"target:{object_id}"
 
 

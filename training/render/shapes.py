@@ -118,7 +118,7 @@ def _scaled(mesh: Mesh, factor: float) -> Mesh:
 
 
 def cube_rotations() -> np.ndarray:
-    """The 24 rotations that map a cube to itself, (24, 3, 3), identity first."""
+    """Return the 24 rotations that map a cube to itself, (24, 3, 3), identity first."""
     found = []
     for order in itertools.permutations(range(3)):
         for signs in itertools.product((1.0, -1.0), repeat=3):
@@ -210,7 +210,7 @@ def blob(seed: int) -> Mesh:
 
 
 def primitives() -> dict[str, Mesh]:
-    """The clutter a scene is furnished with, by name; all about one metre in size, to be scaled."""
+    """Return the clutter a scene is furnished with, by name; all about one metre in size, to be scaled."""
     shapes = {
         "box": box(),
         "plane": plane(),

@@ -138,8 +138,8 @@ def framing(points: np.ndarray, size_px: int, fill: float) -> np.ndarray:
 
 
 def is_closed(mesh: Mesh) -> bool:
-    """Whether every part of the surface is closed and its triangles are wound to face outwards, so that from
-    outside only triangles that face the camera are seen."""
+    """Return whether every part of the surface is closed and its triangles are wound to face outwards, so
+    that from outside only triangles that face the camera are seen."""
     corners, index = np.unique(mesh.positions, axis=0, return_inverse=True)
     faces = index.reshape(-1, 3)
     faces = faces[(faces != np.roll(faces, 1, axis=1)).all(1)]
@@ -183,7 +183,7 @@ class ViewRenderer(OwnsContext):
         return self.ctx.program(shaders.MESH_VERTEX, shaders.variant(shaders.MESH_FRAGMENT, *names))
 
     def _vertices(self, mesh: Mesh) -> tuple[moderngl.VertexArray, moderngl.VertexArray]:
-        """The mesh for the programs without and with pictures."""
+        """Return the mesh for the programs without and with pictures."""
         corners = self.ctx.buffer(mesh.interleaved().tobytes())
         bare = ("3f 3f 12x 3f", "in_position", "in_normal", "in_colour")
         full = ("3f 3f 2f 1f 3f", "in_position", "in_normal", "in_uv", "in_layer", "in_colour")
