@@ -35,33 +35,33 @@ FRONT_SIZE, SEARCH_SIZE = (0.55, 1.6), (0.25, 1.1)  # of an object, in sizes of 
 
 @dataclass(frozen=True)
 class ComposeConfig:
-    """What lies around the objects of a composed crop."""
+    """What surrounds the objects of a composed crop."""
 
     pictures: Path | None = None
-    """Folder of photographs to paste on, none of those that show an object; None: procedural pictures."""
+    """Folder of photographs to paste on, which must not show the objects. None: procedural pictures."""
 
     most_behind: int = 3
-    """Other objects behind the one that a crop is about, at most."""
+    """Largest number of other objects behind the one that a crop is about."""
 
     most_before: int = 1
-    """Other objects before it, at most."""
+    """Largest number of other objects in front of it."""
 
     most_objects: int = 5
-    """Objects of a crop that stands for the search, at most."""
+    """Largest number of objects in a crop that stands for the search."""
 
     most_pieces: int = 4
-    """Pieces of photographs behind the objects, at most."""
+    """Largest number of pieces of photographs behind the objects."""
     most_covering: int = 2
-    """Pieces of photographs before the objects, at most."""
+    """Largest number of pieces of photographs in front of the objects."""
     covered: float = 0.7
-    """Share of crops with anything before their objects."""
+    """Share of crops with anything in front of their objects."""
     grey: float = 0.15
     """Share of crops without colour."""
     effects: float = 0.5
-    """Strength of the camera's blur, motion and compression; crops are small, and teach by details."""
+    """Strength of the camera's blur, motion and compression; small crops depend on details."""
 
     val_split: str = "views_val"
-    """Split of views, composed with held-out photographs, whose losses are watched; "" for none."""
+    """Split of views to watch losses on, composed with held-out photographs; "" for none."""
 
 
 @dataclass(frozen=True)

@@ -28,25 +28,25 @@ class CropConfig:
     size: int = 256
     """Side of the square network input, pixels."""
     margin: float = 1.5
-    """Side of the region about an object, in units of its box: what the node cuts around a track."""
+    """Side of the region around an object, in units of its box, as the node cuts it around a track."""
     scale_jitter: float = 0.35
-    """The region's side is multiplied by up to 1 +- this."""
+    """The side of the region is multiplied by a factor of up to 1 +- this."""
     shift_jitter: float = 0.25
-    """The region's centre moves by up to this share of the box."""
+    """The centre of the region moves by up to this share of the box."""
     search_share: float = 0.35
-    """Share of samples that show a wide, random part of an image instead, as the search without a track does;
-    with tiles, a wide tile. Of the heatmap family, which does not search: at most so many show no object."""
+    """Share of samples that show a wide, random part of an image or a wide tile, as the search does. Heatmap
+    family, which does not search: the largest share of samples without an object."""
     search_px: tuple[float, float] = (256.0, 704.0)
-    """Side of that wide part in image pixels."""
+    """Side of the wide part, image pixels."""
     min_visibility: float = 0.15
-    """Objects seen less than this are ignored: they are neither background nor do they vote."""
+    """Objects with a smaller visible share are ignored: they are neither background nor do they vote."""
     cells: Literal["all", "draw"] = "all"
-    """Keypoint family, cells in an object's mask that vote. all: every one, of level l with the weight n_l /
-    |cells of level l in the mask|, n_l the papers' quota (``core.cells.cells_per_level``) and at most that
-    many. draw: n_l random ones and no others, as in the papers, of which this is the mean."""
+    """Keypoint family: the cells in an object's mask that vote. draw: n_l random cells of level l, the
+    papers' quota (``core.cells.cells_per_level``). all: every cell, with the weight n_l / |cells of level l
+    in the mask|, at most 1, which is the mean over all draws."""
     roll_deg: float = 0.0
-    """The camera is turned about its optical axis by up to +- this: other poses from the same render, exact
-    ones. Not of the dense family."""
+    """Turn the camera about its optical axis by up to +- this, which gives more exact poses from a render.
+    Not for the dense family."""
     paste: PasteConfig = field(default_factory=PasteConfig)
 
     def __post_init__(self):
@@ -55,7 +55,7 @@ class CropConfig:
 
 
 def around_object(box: np.ndarray, config: CropConfig, rng: np.random.Generator) -> Crop:
-    """A jittered square about a box (x0, y0, x1, y1)."""
+    """Return a jittered square around a box (x0, y0, x1, y1)."""
     side = max(box[2:] - box[:2])
     center = (box[:2] + box[2:]) / 2 + rng.uniform(-1, 1, 2) * config.shift_jitter * side
     side *= config.margin * (1 + rng.uniform(-1, 1) * config.scale_jitter)

@@ -29,21 +29,21 @@ class PasteConfig:
     """Whether crops are pasted on photographs."""
 
     share: float = 0.0
-    """Share of samples that are."""
+    """Share of samples that are pasted."""
 
     pictures: Path | None = None
-    """Folder of photographs; none of those that a validation split is rendered with."""
+    """Folder of photographs, without those that a validation split is rendered with."""
 
     def __post_init__(self):
         if not 0 <= self.share <= 1 or (self.share > 0) != (self.pictures is not None):
             raise ValueError(
-                "paste: wanted a share from 0 to 1 and, if it is not 0, pictures; "
+                "paste: wanted a share from 0 to 1 and, if it is not 0, pictures, "
                 f"found {self.share} and {self.pictures}"
             )
 
 
 class Paster:
-    """Tiles with all but their objects replaced; state: the photographs, read once."""
+    """Replace all but the objects of tiles. The photographs are read once."""
 
     def __init__(self, config: PasteConfig):
         self.share = config.share

@@ -23,7 +23,7 @@ CLAMP = 1e-3  # released form: masses are scores clamped to [CLAMP, 1 - CLAMP]
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Whom the student learns from, and how."""
+    """The teacher of a student, and the method."""
 
     method: Literal["none", "naive", "fkd", "adlp", "adlp+fkd", "kl"] = "none"
     """none: renders alone. naive: the teacher's output, cell by cell. fkd: its features. adlp: the
@@ -40,9 +40,9 @@ class DistillConfig:
     code_eps: float = 0.1
     """adlp, dense: the same for surface codes, where a wrong bit is at cost 1/2."""
     rho: float | None = None
-    """adlp: what it costs to leave a unit of mass behind; None: all must be moved. mass score needs one."""
+    """adlp: cost of a unit of mass that is not moved. None: all must be moved. mass score needs a number."""
     max_sweeps: int = 40
-    """adlp: most sweeps of the solver; the share of unsolved problems is logged as kd_unsolved."""
+    """adlp: largest number of sweeps of the solver; kd_unsolved logs the share of unsolved problems."""
     teacher_score: float = 0.1
     """adlp: cells of the teacher below this score do not vote."""
     uncertainty: bool = False
@@ -50,7 +50,8 @@ class DistillConfig:
     lead: float = 0.0
     """Share of the student's steps in which it does not learn from the teacher yet."""
     ramp: float = 0.0
-    """Share of the student's steps, after the lead, in which the weights of what is taught rise from 0."""
+    """Share of the student's steps, after the lead, in which the weights of the teacher's terms rise from
+    0."""
 
     def __post_init__(self):
         if not (0 <= self.lead and 0 <= self.ramp and self.lead + self.ramp <= 1):

@@ -22,25 +22,25 @@ STRONGEST = 32  # places of each map that are transported: at temperature 0.1 th
 
 @dataclass(frozen=True)
 class OnlineConfig:
-    """Who teaches the branches of a network with several, and how."""
+    """What teaches the branches of a network, and how."""
 
     teacher: Literal["none", "ensemble", "peers"] = "none"
-    """ensemble: what the network's aggregation makes of all branches. peers: each learns from each other one
+    """ensemble: the network's aggregation of all branches. peers: each branch learns from each other one
     (deep mutual learning)."""
     align: Literal["kl", "l2", "transport"] = "kl"
     """kl: pixel-wise, between the maps' spatial softmaxes. l2: squared difference. transport: optimal
-    transport of the softmaxes; of the keypoint family, whose votes are aligned, the only one."""
+    transport of the softmaxes, or of votes, which have no other alignment."""
     temperature: float = 0.1
-    """Of the softmax of kl and transport between maps: at 0.1 94 % of a unit peak's mass lie under it, at 1
-    only 5 %."""
+    """Temperature of the softmax for kl and transport between maps: at 0.1 a unit peak holds 94 % of the
+    mass, at 1 only 5 %."""
     ramp: float = 0.6
     """Share of the steps in which the weight rises to its full value, as exp(-5 (1 - share)^2)."""
     ramp_every: int = 1
-    """The weight rises every so many steps: 1 for each, an epoch's steps for each epoch."""
+    """Steps between rises of the weight: 1 for every step, an epoch's steps for every epoch."""
     eps: float = 1e-4
     """transport: blur in squared crop sizes."""
     max_sweeps: int = 40
-    """transport: most sweeps of the solver."""
+    """transport: largest number of sweeps of the solver."""
     released: bool = False
     """kl as in the released code: temperature 1, the ensemble not detached, and a mean over pixels where ours
     is a sum: of 16 keypoints at 64x64 worth 1/128 of ours beside the squared error."""
