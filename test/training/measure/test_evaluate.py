@@ -15,13 +15,14 @@ from pose_kd_ros.pipeline.confidence import confidence
 from pose_kd_ros.pipeline.estimator import Estimates, ObjectPose
 from training.data.objects import load_objects
 from training.measure.calibrate import (
+    LOWEST_SCORE,
     alarm_threshold,
     covariance_scale,
     coverage,
     fit_confidence,
     vote_scales,
 )
-from training.measure.evaluate import LOWEST_SCORE, measure
+from training.measure.evaluate import measure
 
 
 def test_fitted_scores_are_frequencies():
