@@ -32,8 +32,8 @@ class Group:
 
 
 RENDERED = ("test/training/render",)
-TORCH = Group("torch", 430, ("test/training",), RENDERED)
-GRAPHICS = Group("graphics", 98, RENDERED)
+TORCH = Group("torch", 424, ("test/training",), RENDERED)
+GRAPHICS = Group("graphics", 95, RENDERED)
 NODES = Group("nodes", 238, ("test/nodes", "test/standalone"))
 REST = Group("rest", 630, ("test",), ("test/training", "test/nodes", "test/standalone"))
 # One after the other; the lanes of a stage side by side. Nodes wait for each other: nothing else runs then.
