@@ -27,7 +27,7 @@ setup(
     name=NAME,
     version="0.1.0",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={f"{NAME}.evaluation": ["templates/*.html"]},
+    package_data={f"{NAME}.evaluation.reports": ["templates/*.html"]},
     data_files=data_files(),
     install_requires=["setuptools"],
     zip_safe=False,

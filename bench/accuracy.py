@@ -23,10 +23,10 @@ from bench.rows import common
 from pose_kd_ros.bundle.store import open_bundle
 from pose_kd_ros.core.camera import Camera
 from pose_kd_ros.core.metrics import mssd, pose_error
-from pose_kd_ros.core.track import Tracker
-from pose_kd_ros.evaluation.bop import BopDataset
+from pose_kd_ros.core.track import MEASURED, Tracker
+from pose_kd_ros.datasets.bop import BopDataset
 from pose_kd_ros.pipeline.families import make_estimator
-from pose_kd_ros.pipeline.follow import Follower
+from pose_kd_ros.pipeline.follow import ObjectFollower
 from pose_kd_ros.pipeline.network import load_network
 
 RECORDING_K = np.array([[547.7367575, 0, 338.7036994], [0, 542.0744058, 234.5083345], [0, 0, 1]])
@@ -70,13 +70,13 @@ def on_recording(estimator, frames, tracked: bool) -> dict:
     """The 218 frames, each by itself or followed as the node does; truth is ``cube_tracking``'s, not the
     recording's."""
     truth, model = follow(frames, RECORDING_K), estimator.order[0]
-    follower = Follower(estimator, Tracker(estimator.objects))
+    follower = ObjectFollower(estimator, Tracker(estimator.objects))
     rows, edges, first = [], [], None
     for index, (grey, true) in enumerate(zip(frames, truth)):
         image, camera = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), camera_of(RECORDING_K, grey)
         if tracked:
             poses = [
-                t for t in follower.process(index / 25, image, camera).tracks if t.state in ("new", "tracked")
+                t for t in follower.process(index / 25, image, camera).tracks if t.state in MEASURED
             ]
         else:
             poses = estimator.estimate(image, camera).poses
@@ -219,7 +219,7 @@ def main() -> None:
         ),
     )
     if options.renders:
-        from pose_kd_ros.evaluation.bop_run import figures
+        from pose_kd_ros.evaluation.metrics import figures
         from training.measure.evaluate import measure
 
         add(

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.rows import common
-from pose_kd_ros.evaluation.loading import find_bundle
+from pose_kd_ros.bundle.find import find_bundle
 
 
 def run(recording: Path, bundle: str, out: Path) -> float:

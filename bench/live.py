@@ -20,9 +20,9 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 
-from pose_kd_ros.evaluation.bags import open_bag
-from pose_kd_ros.nodes.conversions import array_to_image
-from pose_kd_ros.pipeline.messages import to_seconds
+from pose_kd_ros.core.sensor_messages import to_seconds
+from pose_kd_ros.nodes.encode_messages import array_to_image
+from pose_kd_ros.recordings.bags import open_bag
 
 FOCAL = 600.0
 LISTEN = QoSProfile(depth=100)

@@ -15,16 +15,17 @@ from pathlib import Path
 from bench.rows import common
 from pose_kd_ros.bundle.manifest import Manifest
 from pose_kd_ros.bundle.store import open_bundle
-from pose_kd_ros.evaluation.bop_run import Group, cut, figures
+from pose_kd_ros.evaluation.matching import ObjectMatches, cut
+from pose_kd_ros.evaluation.metrics import figures
 from pose_kd_ros.pipeline.families import open_estimator
+from pose_kd_ros.provenance import write_whole
 from training.measure.evaluate import add_recalls, every_pose, measure
-from training.render.files import write_whole
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "results" / "networks.json"
 SAME = ("name", "dataset", "split", "steps", "boxes")
 
 
-def mean_recall(groups: list[Group]) -> float:
+def mean_recall(groups: list[ObjectMatches]) -> float:
     """Mean of MSSD's and MSPD's average recalls."""
     values = figures(groups, 1, [])
     return (values["mssd"] + values["mspd"]) / 2

@@ -3,25 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import platform
-import subprocess
-from pathlib import Path
 
-
-def commit() -> str:
-    """The commit that is checked out, 12 digits."""
-    return subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=10,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
-
-
-def hardware() -> str:
-    return f"{platform.machine()} CPU, 2 cores"
+from pose_kd_ros.provenance import commit, processor
 
 
 def common(
@@ -48,5 +31,5 @@ def common(
         "status": "measured",
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
-        "hardware": hardware(),
+        "hardware": processor(),
     }

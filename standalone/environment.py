@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pose_kd_ros.provenance import write_whole
 from standalone.layout import DISTROS, ROOT, Layout
 from standalone.prerequisites import Missing, check_prerequisites
 from standalone.wheels import mend_exports
@@ -64,17 +65,14 @@ def set_up(distro: str, with_test: bool = False) -> Layout:
         for index, step in enumerate(todo):
             if with_test or not step.only_with_test:
                 run_step(layout, step, todo[index:])
-        write_whole(layout.env_file, layout.environment_script())
+        write_if_changed(layout.env_file, layout.environment_script())
     return layout
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_if_changed(path: Path, text: str) -> None:
     """Writes a file unless it says so already; who reads it meanwhile gets the old text or the new one."""
-    if path.is_file() and path.read_text() == text:
-        return
-    draft = path.with_suffix(".draft")
-    draft.write_text(text)
-    draft.replace(path)
+    if not path.is_file() or path.read_text() != text:
+        write_whole(path, text)
 
 
 def run_step(layout: Layout, step: Step, from_here: list[Step]) -> None:

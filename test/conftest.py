@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent / room) for room in ("evaluation", "nodes")]  # what tests share
+sys.path[:0] = [str(Path(__file__).parent / room) for room in ("support", "nodes")]  # what tests share
 
 # Before any rclpy: tests talk to nobody but themselves. Above 101 a domain's ports can meet the system's own.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"

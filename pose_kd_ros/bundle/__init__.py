@@ -1,2 +1,2 @@
-"""The bundle: a folder that holds one exported network and all that is needed to use it. Training writes, all
-else reads."""
+"""The bundle: a folder that holds one exported network and all that is needed to use it.
+Training writes, all else reads."""

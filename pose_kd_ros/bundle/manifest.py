@@ -46,19 +46,19 @@ class InputSpec:
 
     def __post_init__(self):
         if self.channels not in ("rgb", "bgr"):
-            raise BundleError(f"input.channels: found {self.channels!r}, wanted 'rgb' or 'bgr'")
+            raise BundleError(f"input.channels: wanted 'rgb' or 'bgr', found {self.channels!r}")
         if self.stride <= 0:
-            raise BundleError(f"input.stride: found {self.stride}, wanted more than 0")
+            raise BundleError(f"input.stride: wanted more than 0, found {self.stride}")
         for name in ("size", "search_size"):
             if getattr(self, name) <= 0 or getattr(self, name) % self.stride:
                 raise BundleError(
-                    f"input.{name}: found {getattr(self, name)}, wanted a multiple of {self.stride}"
+                    f"input.{name}: wanted a multiple of {self.stride}, found {getattr(self, name)}"
                 )
         width = self.size * self.aspect
         if width <= 0 or self.width % self.stride or abs(width - self.width) > 1e-6 * self.size:
             raise BundleError(
-                f"input.aspect: found {self.aspect:g}, which makes a width of {width:g}, "
-                f"wanted a multiple of {self.stride}"
+                f"input.aspect: wanted a width that is a multiple of {self.stride}, "
+                f"found {self.aspect:g}, which makes {width:g}"
             )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise BundleError(
@@ -148,8 +148,8 @@ class PeopleSpec:
     def __post_init__(self):
         count = len(self.keypoints)
         if not count or len(set(self.keypoints)) != count:
-            found = f"found {self.keypoints}"
-            raise BundleError(f"people.keypoints: wanted at least one name, no two equal, {found}")
+            wanted = "at least one name, no two equal"
+            raise BundleError(f"people.keypoints: wanted {wanted}, found {self.keypoints}")
         for name in ("links", "flip"):
             for pair in getattr(self, name):
                 if len(set(pair)) != 2 or len(pair) != 2 or not 0 <= min(pair) <= max(pair) < count:
@@ -165,7 +165,7 @@ class PeopleSpec:
 class DecodeSpec:
     """What held-out renders decided. cell_score: a cell, pixel or keypoint counts above it.
 
-    pose_score: a pose is kept above it. calibration: weights of the score's terms (``pipeline.confidence``),
+    pose_score: a pose is kept above it. calibration: weights of the score's terms (``pipeline.score``),
     or empty. covariance_scale: what refinement's covariance is multiplied by, so that half of the errors lie
     in its half ellipsoid. vote_scale: by object id, the size of the votes for it over the true one, by which
     they are divided; 1 of objects that are not named. Convention: votes for object 5 that lie 0.94 of the
@@ -244,18 +244,16 @@ class Manifest:
 
     def __post_init__(self):
         if self.schema != SCHEMA:
-            raise BundleError(
-                f"schema: found {self.schema}, this package reads {SCHEMA}; export the bundle again"
-            )
+            raise BundleError(f"schema: wanted {SCHEMA}, found {self.schema}; export the bundle again")
         if self.family not in FAMILIES:
-            raise BundleError(f"family: found {self.family!r}, this package runs {FAMILIES}")
+            raise BundleError(f"family: wanted one of {FAMILIES}, found {self.family!r}")
         self._check_content()
         if self.locator is not None:
             check_may_have_locator(self.family, self.people is not None)
         for stride in self.network.strides:
             if self.input.stride % stride:
                 raise BundleError(
-                    f"network.strides: {stride} does not divide input.stride, which is {self.input.stride}"
+                    f"network.strides: wanted divisors of input.stride, {self.input.stride}, found {stride}"
                 )
         surfaces = [surface_file(o.id) for o in self.objects] if self.family == "dense" else []
         for name in (self.network.file, *self.network.object_files.values(), self.golden.file, *surfaces):
@@ -267,7 +265,7 @@ class Manifest:
         if unknown := sorted(set(self.decode.vote_scale) - set(map(str, ids))):
             raise BundleError(f"decode.vote_scale: wanted ids of {ids}, found {unknown}")
         if self.network.object_files and self.family != "surface":
-            raise BundleError(f"network.object_files: wanted none in the {self.family} family")
+            raise BundleError(f"network.object_files: wanted none in the {self.family} family, found some")
         if unknown := sorted(set(self.network.object_files) - set(map(str, ids))):
             raise BundleError(f"network.object_files: wanted ids of {ids}, found {unknown}")
         if self.people is None and (not ids or len(set(ids)) != len(ids)):
@@ -277,8 +275,8 @@ class Manifest:
         if self.people is not None and self.family != "heatmap":
             raise BundleError(f"people: wanted a bundle of the heatmap family, found {self.family!r}")
         if self.family != "keypoint" and len(self.network.strides) != 1:
-            found = f"of the {self.family} family, found {self.network.strides}"
-            raise BundleError(f"network.strides: wanted one {found}")
+            found = f"{self.network.strides}"
+            raise BundleError(f"network.strides: wanted one of the {self.family} family, found {found}")
 
 
 def check_may_have_locator(family: str, people: bool) -> None:

@@ -57,8 +57,8 @@ class Bundle:
 
 
 def golden_input(seed: int, height: int, width: int) -> np.ndarray:
-    """Return a procedural input (1, 3, height, width) float32: seeded noise over gradients, the same
-    everywhere."""
+    """Return a procedural input (1, 3, height, width) float32: seeded noise over
+    gradients, the same everywhere."""
     state = np.random.RandomState(seed)  # its stream is frozen across NumPy versions, a Generator's is not
     v, u = np.mgrid[0:height, 0:width]
     waves = np.stack([np.sin(u / 7.0), np.cos(v / 11.0), np.sin((u + v) / 17.0)])
@@ -71,8 +71,8 @@ def sha256(path: Path) -> str:
 
 
 def open_bundle(folder) -> Bundle:
-    """Open and verify a bundle folder, with its locator; raises BundleError that names the file and the
-    reason."""
+    """Open and verify a bundle folder, with its locator; raises BundleError that
+    names the file and the reason."""
     folder = Path(folder)
     manifest = _read_manifest(folder)
     for name, wanted in manifest.files.items():
@@ -95,8 +95,8 @@ def _read_manifest(folder: Path) -> Manifest:
 
 
 def _open_locator(folder: Path, manifest: Manifest) -> Bundle:
-    """Open the locator that the manifest names. Its own manifest is judged first, so that no locator's
-    locator is opened."""
+    """Open the locator that the manifest names. Its own manifest is judged first, so that
+    no locator's locator is opened."""
     place = folder / LOCATOR
     path = place / MANIFEST
     if place.is_symlink() or not path.is_file():
@@ -126,15 +126,13 @@ def _verify(folder: Path, name: str, wanted: str) -> None:
         )
 
 
-def write_bundle(
-    folder, manifest: Manifest, files: dict[str, Path], locator: Bundle | None = None
-) -> Bundle:
+def write_bundle(folder, manifest: Manifest, files: dict[str, Path], locator: Bundle | None = None) -> Bundle:
     """Write ``files`` (name in the bundle -> source path), the locator, if there is one, and the manifest,
     with their hashes, as ``folder``.
 
     Everything goes to a temporary folder beside it that is renamed at the end: a full disk or a kill leaves
-    the old bundle, if there was one, as it was (a kill in the moment between two renames: as
-    ``.<name>.old`` beside it). Returns the bundle as opened from disk.
+    the old bundle, if there was one, as it was (a kill in the moment between two renames: as ``.<name>.old``
+    beside it). Returns the bundle as opened from disk.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -164,8 +162,8 @@ def _copy_bundle(bundle: Bundle, folder: Path) -> str:
 
 
 def _swap(new: Path, folder: Path) -> None:
-    """Put ``new`` in ``folder``'s place; a folder cannot be renamed over a full one, so the old one steps
-    aside."""
+    """Put ``new`` in ``folder``'s place; a folder cannot be renamed over a full
+    one, so the old one steps aside."""
     aside = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(aside, ignore_errors=True)
     if folder.exists():

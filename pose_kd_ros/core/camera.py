@@ -44,9 +44,9 @@ class Camera:
         lengths = DISTORTION_LENGTHS.get(self.model)
         if lengths is None:
             known = ", ".join(DISTORTION_LENGTHS)
-            raise ValueError(f"camera: unknown distortion model {self.model!r}, wanted one of {known}")
+            raise ValueError(f"camera: distortion model: wanted one of {known}, found {self.model!r}")
         if len(self.D) and len(self.D) not in lengths:
-            raise ValueError(f"camera: D has {len(self.D)} values, {self.model} wants {lengths} or none")
+            raise ValueError(f"camera: D: wanted {lengths} values or none, found {len(self.D)}")
         if not np.isfinite(self.D).all():
             raise ValueError(f"camera: D is not finite: {self.D}")
         if self.width <= 0 or self.height <= 0:
@@ -57,7 +57,7 @@ class Camera:
             raise ValueError(f"camera: K is not finite: {self.K.tolist()}")
         if self.K[0, 0] <= 0 or self.K[1, 1] <= 0:
             found = f"fx = {self.K[0, 0]:g}, fy = {self.K[1, 1]:g}"
-            raise ValueError(f"camera: not calibrated ({found}, wanted > 0)")
+            raise ValueError(f"camera: not calibrated: wanted fx, fy > 0, found {found}")
         if np.abs(self.K[[0, 1, 2, 2], [1, 0, 0, 1]]).max() > 1e-9 or self.K[2, 2] != 1:
             raise ValueError(f"camera: wanted fx, 0, cx; 0, fy, cy; 0, 0, 1 as K, found {self.K.tolist()}")
 
@@ -147,11 +147,11 @@ class Crop:
         """
         x0, y0, x1, y1 = (float(v) for v in box_xyxy)
         if not (np.isfinite([x0, y0, x1, y1]).all() and x1 > x0 and y1 > y0):
-            raise ValueError(f"crop: box wants x0 < x1 and y0 < y1, found {(x0, y0, x1, y1)}")
+            raise ValueError(f"crop: box: wanted x0 < x1 and y0 < y1, found {(x0, y0, x1, y1)}")
         width = round(size * aspect)
         if size % stride or width % stride:
             found = f"{width}x{size}" if width != size else f"{size}"
-            raise ValueError(f"crop: input size {found} is not a multiple of the stride {stride}")
+            raise ValueError(f"crop: input size: wanted a multiple of the stride {stride}, found {found}")
         ratio = width / size
         high = max((x1 - x0) / ratio, y1 - y0) * margin
         left, top = (x0 + x1 - high * ratio) / 2 + 0.5, (y0 + y1 - high) / 2 + 0.5

@@ -61,9 +61,10 @@ class ObjectModel:
         self._set_array("keypoints", (None, 3))
         self._set_array("symmetries", (None, 4, 4))
         if not (np.isfinite(self.diameter) and 0.001 < self.diameter < 100):
-            raise ValueError(f"object {self.name!r}: diameter {self.diameter} m, wanted 1 mm to 100 m")
+            raise ValueError(f"object {self.name!r}: diameter: wanted 1 mm to 100 m, found {self.diameter} m")
         if len(self.keypoints) < 4:
-            raise ValueError(f"object {self.name!r}: {len(self.keypoints)} keypoints, PnP wants at least 4")
+            found = len(self.keypoints)
+            raise ValueError(f"object {self.name!r}: keypoints: wanted at least 4, found {found}")
         if not np.allclose(self.symmetries[0], np.eye(4)):
             raise ValueError(f"object {self.name!r}: the first symmetry must be the identity")
         for index, symmetry in enumerate(self.symmetries):
@@ -73,10 +74,11 @@ class ObjectModel:
         try:
             array = np.array(getattr(self, name), float)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"object {self.name!r}: {name} wants numbers of one shape ({error})") from error
+            where = f"object {self.name!r}: {name}"
+            raise ValueError(f"{where}: wanted numbers of one shape, found {error}") from error
         fits = array.ndim == len(shape) and all(w in (None, f) for w, f in zip(shape, array.shape))
         if not fits or not np.isfinite(array).all():
-            raise ValueError(f"object {self.name!r}: {name} wants finite {shape}, found {array.shape}")
+            raise ValueError(f"object {self.name!r}: {name}: wanted finite {shape}, found {array.shape}")
         array.setflags(write=False)
         object.__setattr__(self, name, array)
 

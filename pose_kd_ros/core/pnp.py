@@ -13,7 +13,7 @@ from .p3p import solve_p3p
 from .pose import cross
 from .predictions import Correspondences, distinct, finite_rows
 
-FARTHEST = 200.0  # extents of the object: beyond it a pose cannot be told from its neighbours
+FARTHEST = 200.0  # extents of the object: beyond it a pose cannot be distinguished from its neighbours
 SCORED = 128  # votes that hypotheses are scored against; more cost time and change nothing
 
 

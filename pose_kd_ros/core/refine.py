@@ -40,11 +40,11 @@ def refine_pose(pose, correspondences: Correspondences, K, threshold_px: float =
                 iterations: int = 5) -> RefinedPose | None:
     """Minimise the robust reprojection error from ``T_camera_object`` (4, 4); None if votes do not hold it.
 
-    K: (3, 3). threshold_px: votes farther away are left out, chosen anew in each step. Gauss-Newton on votes
-    reweighted by Geman and McClure's loss, whose width is three times the noise (see ``noise``), its steps
-    lengthened by Aitken's rule (see ``_relaxation``). Of a dense map's many pixels a few lead the way, and
-    two last steps are all's. Votes with covariances are whitened (``Correspondences.whitening``), and each is
-    an observation of its own.
+    K: (3, 3). threshold_px: each step leaves out the votes farther away. Each step is Gauss-Newton on votes
+    reweighted by Geman and McClure's loss, whose width is three times the noise (see ``noise``); Aitken's
+    rule lengthens the steps (see ``_relaxation``). With the many pixels of a dense map, iterate on a
+    subsample first, then run two steps on all points. Votes with covariances are whitened
+    (``Correspondences.whitening``), and each is one observation.
     """
     image, points, K = (np.asarray(a, float) for a in (correspondences.image, correspondences.object, K))
     finite = finite_rows(image, points, correspondences.weight)

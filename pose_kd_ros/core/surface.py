@@ -42,7 +42,7 @@ class SurfaceCodes:
 
     def located(self, codes: np.ndarray, sure_bits: np.ndarray) -> np.ndarray:
         """Return (M, 3) metres: the centre of all points whose codes begin with the first ``sure_bits`` (M,)
-        bits of ``codes`` (M,). With all BITS sure, the very point."""
+        bits of ``codes`` (M,). With all BITS sure, that point itself."""
         return self._centers[(1 << sure_bits) - 1 + (codes >> (BITS - sure_bits))]
 
 

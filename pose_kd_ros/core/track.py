@@ -17,12 +17,13 @@ from .pose import between, make_pose
 from .refine import with_origin_moved
 
 GATE = 16.3  # squared Mahalanobis distance that 99.9 % of three-dimensional errors stay below
-SLACK = 0.1  # diameters: what no covariance knows of, such as an error that all votes share
-SPEED = 2.0  # diameters per second, by which an object may belie its predicted place
-TURN = 2.0  # radians per second, likewise
+SLACK = 0.1  # diameters: errors outside the covariance, such as one that all votes share
+SPEED = 2.0  # diameters per second, by which an object may be off its predicted place
+TURN = 2.0  # radians per second, by which it may rotate from its predicted rotation
 MEMORY = 0.2  # seconds: an unseen object is expected to slow down in this time
-LONGEST = 1.0  # seconds: after a longer gap nobody knows more, and the gate stays as wide as it is
+LONGEST = 1.0  # seconds: in a longer gap the gate does not become wider
 GATED = 1e6
+MEASURED = ("new", "tracked")  # states of tracks that were seen in the frame, which the node publishes
 ARRAYS = ("pose", "covariance", "velocity")  # of a Track
 
 

@@ -4,7 +4,7 @@
     evaluate --bop FOLDER --bundle B   a BOP data set
     evaluate score ...                 any results file in BOP's format
     evaluate compare BUNDLE ...        bundles beside each other
-    evaluate report OUT                the page of an evaluation, anew
+    evaluate report OUT                write the page of an evaluation again
 
 `evaluate BAG --help`, `evaluate --bop FOLDER --help`, `evaluate score --help` and so on tell the options of
 each. With ROS it is `ros2 run pose_kd_ros evaluate`, without `python -m pose_kd_ros.evaluation`.
@@ -18,9 +18,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from .exit_codes import STOPPED
+from .console import STOPPED
 
-VERBS = {"score": "score", "compare": "compare", "report": "report"}
+VERBS = {"score": "score", "compare": "reports.compare", "report": "reports.page"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def route(arguments: list[str]) -> tuple[str, list[str]]:
     if arguments[0] in VERBS:
         return VERBS[arguments[0]], arguments[1:]
     is_bop = any(text == "--bop" or text.startswith("--bop=") for text in arguments)
-    return "bop_eval" if is_bop else "bag_run", arguments
+    return "run_bop" if is_bop else "run_bag", arguments
 
 
 if __name__ == "__main__":

@@ -1,42 +1,42 @@
 """The figures of a recording, from the lines of frames.jsonl alone: with truth, without, and over time.
 
 Fractions in 0..1, SI units, but for names that end in ``_ms`` or ``_px``; NaN where there was nothing to
-measure. Those that an evaluation on a BOP data set has too come from ``bop_run``.
+measure. Those that an evaluation on a BOP data set has too come from ``metrics``.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ..core.metrics import auc_posecnn, mahalanobis_radius, recall, squared_mahalanobis
 from ..core.object_model import ObjectModel
 from ..core.pose import make_pose, rotation_angle, to_rotation_vector
-from . import bop_run
-from .bop_run import FOUND, VISIBLE
-from .frames import groups, measured, pose_of
+from . import metrics
+from .frame import VISIBLE, Frame
+from .frames import Objects, Points, matches_of
+from .matching import FOUND
+from .metrics import WITHIN
 
 SHARES = (0.5, 0.9, 0.95)  # of errors that the ellipsoids of the covariance are to hold
-WITHIN = ((0.02, 2), (0.05, 5))  # metres, degrees
 NAN = float("nan")
-Objects = Mapping[int, ObjectModel]
 
 
-def all_figures(records: Sequence[dict], objects: Objects, points: Mapping[int, np.ndarray]) -> dict:
+def all_figures(frames: Sequence[Frame], objects: Objects, points: Points) -> dict:
     """The figures of a run; those with truth only where a frame of it is judged."""
-    judged = [record for record in records if record["judged"]]
+    judged = [frame for frame in frames if frame.judged]
     with_truth = truth_figures(judged, objects, points) if judged else {}
-    return {**with_truth, **blind_figures(records), **track_figures(records, objects)}
+    return {**with_truth, **blind_figures(frames), **track_figures(frames, objects)}
 
 
-def object_figures(records: Sequence[dict], objects: Objects, points: Mapping[int, np.ndarray]) -> dict:
+def object_figures(frames: Sequence[Frame], objects: Objects, points: Points) -> dict:
     """{id: {class_name, figures ...}}, without those of time, which no object has for itself."""
     result = {}
     for key, model in objects.items():
-        values = all_figures([only(record, key) for record in records], {key: model}, points)
+        values = all_figures([frame.only(key) for frame in frames], {key: model}, points)
         own = {
             name: value for name, value in values.items() if not name.endswith("_ms") and "ms_" not in name
         }
@@ -44,62 +44,42 @@ def object_figures(records: Sequence[dict], objects: Objects, points: Mapping[in
     return result
 
 
-def only(record: dict, object_id: int) -> dict:
-    """The same frame as if it held but one object's estimates and truth."""
-    places = {
-        name: [i for i, one in enumerate(record[name]) if one["object_id"] == object_id]
-        for name in ("estimates", "truth")
-    }
-    lists = {name: [record[name][i] for i in kept] for name, kept in places.items()}
-    errors = [
-        error
-        | {
-            "truth": places["truth"].index(error["truth"]),
-            "estimate": None if error["estimate"] is None else places["estimates"].index(error["estimate"]),
-        }
-        for error in record["errors"]
-        if error["object_id"] == object_id
-    ]
-    return {**record, **lists, "errors": errors}
-
-
-def truth_figures(records: Sequence[dict], objects: Objects, points: Mapping[int, np.ndarray]) -> dict:
+def truth_figures(frames: Sequence[Frame], objects: Objects, points: Points) -> dict:
     """What can be said against true poses, over the instances that are in view.
 
-    vsd: where there is depth and a mesh, see ``bag_vsd``; ar: where there is in all.
+    vsd: where there is depth and a mesh, see ``frame_vsd``; ar: where there is in all.
 
     auc_add, auc_adds: PoseCNN's, to 0.1 m. within_...: both errors below. coverage_<p>: share of found
     instances whose error lies inside the ellipsoid of the covariance that is to hold p per cent of them.
     """
-    compared = [group for record in records for group in groups(record, objects, points)]
-    seconds = [record["latency_ms"] / 1e3 for record in records]
-    errors = [error for record in records for error in asked(record)]
+    compared = [matches for frame in frames for matches in matches_of(frame, objects, points)]
+    seconds = [frame.latency_ms / 1e3 for frame in frames]
+    errors = [error for frame in frames for error in frame.visible_errors]
 
     def column(name: str, in_metres: bool = False) -> np.ndarray:
-        sizes = [objects[error["object_id"]].diameter if in_metres else 1.0 for error in errors]
-        values = [np.inf if error[name] is None else error[name] for error in errors]
+        sizes = [objects[error.object_id].diameter if in_metres else 1.0 for error in errors]
+        values = [_or_infinity(getattr(error, name)) for error in errors]
         return np.array(values, float) * sizes
 
     shift, turn = column("translation_m"), column("rotation_rad")
-    distances = mahalanobis(records, objects)
-    with_depth = bop_run.vsd_recall([group for group in compared if group.vsd is not None])
+    distances = mahalanobis(frames, objects)
+    with_depth = metrics.vsd_recall([matches for matches in compared if matches.vsd is not None])
     return {
-        **bop_run.figures(compared, len(records), seconds),
+        **metrics.figures(compared, len(frames), seconds),
         **({} if with_depth is None else {"vsd": with_depth}),
-        **bop_run.add_recalls(compared),
+        **metrics.add_recalls(compared),
         "auc_add": auc_posecnn(column("add_d", True)),
         "auc_adds": auc_posecnn(column("adds_d", True)),
         **{
             f"within_{round(100 * m)}cm_{d}deg": mean((shift < m) & (turn < np.radians(d))) for m, d in WITHIN
         },
         **{f"coverage_{round(100 * p)}": mean(distances < mahalanobis_radius(p)) for p in SHARES},
-        "id_switches": id_switches(records),
+        "id_switches": id_switches(frames),
     }
 
 
-def asked(record: dict) -> list[dict]:
-    """The errors of the instances that count."""
-    return [e for e in record["errors"] if record["truth"][e["truth"]]["visib_fract"] >= VISIBLE]
+def _or_infinity(value: float | None) -> float:
+    return np.inf if value is None else value
 
 
 def mean(values: np.ndarray) -> float:
@@ -107,18 +87,16 @@ def mean(values: np.ndarray) -> float:
     return float(np.mean(values)) if len(values) else NAN
 
 
-def mahalanobis(records: Sequence[dict], objects: Objects) -> np.ndarray:
+def mahalanobis(frames: Sequence[Frame], objects: Objects) -> np.ndarray:
     """Squared Mahalanobis distances (N,) of the found instances' errors; chi-squared with 6 degrees of
     freedom if covariances are what they say."""
     result = []
-    for record in records:
-        for error in asked(record):
-            if error["estimate"] is None or error["mssd_d"] >= FOUND:
-                continue
-            estimate = record["estimates"][error["estimate"]]
-            pair = pose_of(estimate), np.reshape(estimate["covariance"], (6, 6))
-            true, model = pose_of(record["truth"][error["truth"]]), objects[error["object_id"]]
-            result.append(squared_mahalanobis(*pair, true, model.symmetries))
+    for frame in frames:
+        for error, estimate, true in frame.found(FOUND):
+            if true.visib_fract >= VISIBLE:
+                pair = estimate.T_camera_object, estimate.covariance
+                symmetries = objects[error.object_id].symmetries
+                result.append(squared_mahalanobis(*pair, true.T_camera_object, symmetries))
     return np.array(result, float)
 
 
@@ -128,44 +106,45 @@ def nearest_representative(estimate: np.ndarray, true: np.ndarray, model: Object
     return candidates[int(np.argmin(rotation_angle(candidates[:, :3, :3], estimate[:3, :3])))]
 
 
-def id_switches(records: Sequence[dict]) -> int:
+def id_switches(frames: Sequence[Frame]) -> int:
     """How often a true instance is found by another track than the last time it was found.
 
-    Instances are told apart by their order in the truth, object by object.
+    Instances are identified by their order in the truth, object by object.
     """
     last: dict[tuple[int, int], int] = {}
     switches = 0
-    for record in records:
+    for frame in frames:
         ranks: dict[int, int] = defaultdict(int)
-        for error in record["errors"]:
-            key = error["object_id"], ranks[error["object_id"]]
-            ranks[error["object_id"]] += 1
-            if error["estimate"] is not None and error["mssd_d"] < FOUND:
-                track = record["estimates"][error["estimate"]]["track_id"]
+        for error in frame.errors:
+            key = error.object_id, ranks[error.object_id]
+            ranks[error.object_id] += 1
+            if error.estimate is not None and error.mssd_d < FOUND:
+                track = frame.estimates[error.estimate].track_id
                 switches += last.get(key, track) != track
                 last[key] = track
     return switches
 
 
-def blind_figures(records: Sequence[dict]) -> dict:
+def blind_figures(frames: Sequence[Frame]) -> dict:
     """What can be said without truth.
 
-    found_rate: share of frames with a measured pose. consistency_px: median distance of a box's corners
-    from where the track expected them. edge_px, edge_agreement: of the outline, where a mesh was given.
+    found_rate: share of frames with a measured pose. consistency_px: median distance of a box's corners from
+    where the track expected them. edge_px, edge_agreement: of the outline, where a mesh was given.
     """
-    found = [[record["estimates"][i] for i in measured(record)] for record in records]
-    every = [estimate for frame in found for estimate in frame]
-    gaps = [one["consistency_px"] for one in every if one["consistency_px"] is not None]
+    found = [frame.measured_estimates for frame in frames]
+    every = [estimate for estimates in found for estimate in estimates]
+    gaps = [one.consistency_px for one in every if one.consistency_px is not None]
+    outlined = [one for one in every if one.edge_agreement is not None]
     edges = {}
-    if any("edge_px" in one for one in every):
-        near = [one["edge_px"] for one in every if one["edge_px"] is not None]
-        shares = np.array([one["edge_agreement"] for one in every])
+    if outlined:
+        near = [one.edge_px for one in outlined if one.edge_px is not None]
+        shares = np.array([one.edge_agreement for one in outlined])
         edges = {"edge_px": quantile(near, 50), "edge_agreement": mean(shares)}
-    latencies = [record["latency_ms"] for record in records]
+    latencies = [frame.latency_ms for frame in frames]
     return {
-        "images": len(records),
-        "found_rate": mean(np.array([bool(frame) for frame in found])),
-        "poses_per_image": len(every) / max(len(records), 1),
+        "images": len(frames),
+        "found_rate": mean(np.array([bool(estimates) for estimates in found])),
+        "poses_per_image": len(every) / max(len(frames), 1),
         "consistency_px": quantile(gaps, 50),
         "consistency_p95_px": quantile(gaps, 95),
         **edges,
@@ -179,12 +158,12 @@ def quantile(values: Sequence[float], per_cent: float) -> float:
     return float(np.percentile(values, per_cent)) if len(values) else NAN
 
 
-def track_figures(records: Sequence[dict], objects: Objects) -> dict:
-    """tracks: ids that were given. tracks_lost: given up while the recording ran. jitter_...: see
-    ``jitter``; of the errors where there is truth, so that motion does not count."""
-    states = {(one["track_id"], one["state"]) for record in records for one in record["estimates"]}
+def track_figures(frames: Sequence[Frame], objects: Objects) -> dict:
+    """tracks: ids that were given. tracks_lost: given up while the recording ran. jitter_...: see ``jitter``;
+    of the errors where there is truth, so that motion does not count."""
+    states = {(one.track_id, one.state) for frame in frames for one in frame.estimates}
     shifts, turns = [np.zeros(0)], [np.zeros(0)]
-    for poses in triples(records, objects):
+    for poses in triples(frames, objects):
         shift, turn = jitter(poses)
         shifts.append(shift)
         turns.append(turn)
@@ -201,32 +180,29 @@ def root_mean_square(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(values**2))) if len(values) else NAN
 
 
-def triples(records: Sequence[dict], objects: Objects) -> Iterator[np.ndarray]:
+def triples(frames: Sequence[Frame], objects: Objects) -> Iterator[np.ndarray]:
     """Yield the poses (3, 4, 4) of each track in each three successive frames that all measured it.
 
     Of a run with truth the poses relative to it, and only those of found instances.
     """
-    has_truth = any(record["judged"] for record in records)
-    frames = [_relative(record, objects) if has_truth else _absolute(record) for record in records]
-    for three in zip(frames, frames[1:], frames[2:]):
+    has_truth = any(frame.judged for frame in frames)
+    poses = [_relative(frame, objects) if has_truth else _absolute(frame) for frame in frames]
+    for three in zip(poses, poses[1:], poses[2:]):
         for track in sorted(three[0].keys() & three[1].keys() & three[2].keys()):
-            yield np.array([frame[track] for frame in three])
+            yield np.array([one[track] for one in three])
 
 
-def _absolute(record: dict) -> dict[int, np.ndarray]:
-    estimates = (record["estimates"][i] for i in measured(record))
-    return {one["track_id"]: pose_of(one) for one in estimates}
+def _absolute(frame: Frame) -> dict[int, np.ndarray]:
+    return {one.track_id: one.T_camera_object for one in frame.measured_estimates}
 
 
-def _relative(record: dict, objects: Objects) -> dict[int, np.ndarray]:
+def _relative(frame: Frame, objects: Objects) -> dict[int, np.ndarray]:
     poses = {}
-    for error in record["errors"]:
-        if error["estimate"] is not None and error["mssd_d"] < FOUND:
-            estimate = record["estimates"][error["estimate"]]
-            pose, true = pose_of(estimate), pose_of(record["truth"][error["truth"]])
-            true = nearest_representative(pose, true, objects[error["object_id"]])
-            turn, shift = true[:3, :3].T @ pose[:3, :3], pose[:3, 3] - true[:3, 3]
-            poses[estimate["track_id"]] = make_pose(turn, shift)
+    for error, estimate, instance in frame.found(FOUND):
+        pose = estimate.T_camera_object
+        true = nearest_representative(pose, instance.T_camera_object, objects[error.object_id])
+        turn, shift = true[:3, :3].T @ pose[:3, :3], pose[:3, 3] - true[:3, 3]
+        poses[estimate.track_id] = make_pose(turn, shift)
     return poses
 
 
@@ -234,7 +210,8 @@ def jitter(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scatter (1,) in metres and (1,) in radians of three successive poses (3, 4, 4) about even motion.
 
     The length of the second difference over the root of 6: of independent noise its root mean square is the
-    noise's, and even motion adds nothing. Convention: 0, 3 and 0 mm along one axis give 6 / 2.449 = 2.449 mm.
+    noise's, and even motion adds nothing.
+    Convention: 0, 3 and 0 mm along one axis give 6 / 2.449 = 2.449 mm.
     """
     places, turns = poses[:, :3, 3], poses[:, :3, :3]
     steps = [to_rotation_vector(first.T @ second) for first, second in itertools.pairwise(turns)]
@@ -243,16 +220,16 @@ def jitter(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return shift, turn
 
 
-def curves(records: Sequence[dict], objects: Objects) -> dict[str, dict]:
+def curves(frames: Sequence[Frame], objects: Objects) -> dict[str, dict]:
     """Recall over thresholds, and how the covariance's ellipsoids hold what they say; {} without truth."""
-    judged = [record for record in records if record["judged"]]
-    errors = [(error, record["width"]) for record in judged for error in asked(record)]
+    judged = [frame for frame in frames if frame.judged]
+    errors = [(error, frame.width) for frame in judged for error in frame.visible_errors]
     if not errors:
         return {}
 
     def curve(name: str, limit: float, label: str, in_vga: bool = False) -> dict:
         x = np.linspace(0, limit, 51)
-        values = [np.inf if e[name] is None else e[name] * (640 / w if in_vga else 1) for e, w in errors]
+        values = [_or_infinity(getattr(e, name)) * (640 / w if in_vga else 1) for e, w in errors]
         return {"x": x.tolist(), "y": [recall(values, limit) for limit in x], "x_label": label}
 
     found = mahalanobis(judged, objects)

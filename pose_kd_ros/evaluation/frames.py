@@ -1,15 +1,8 @@
-"""One line of frames.jsonl an image: what was estimated, what is true, and how far the two are apart.
-
-Everything but ``latency_ms`` and ``stages_ms`` is the same each time on one machine. Beyond the keys that all
-evaluations share, a line says ``judged`` (whether anything is known of its true poses) and, of an estimate,
-``consistency_px`` (how far the corners of its box moved in the image from where its track expected them) and,
-with a mesh, ``edge_px`` and ``edge_agreement``, see ``edges``. With depth images it says ``vsd``: errors
-(E, G, T) between measured estimates and true poses by object id, see ``vsd``; or ``depth_fault``: why not.
-"""
+"""Frames are made here, of recordings and of data sets, and their estimates are matched with the truth."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,157 +12,185 @@ from ..core.camera import Camera
 from ..core.metrics import add, add_s, match
 from ..core.object_model import ObjectModel
 from ..core.pose import transform
-from ..core.track import Track
+from ..core.track import MEASURED, Track
+from ..datasets.bop import BopImage, BopInstance
 from ..pipeline.follow import Followed
 from ..pipeline.region import projected_box
 from ..pipeline.solve import ObjectPose
-from .bag_images import BagFrame
-from .bop import BopImage, BopInstance
-from .bop_run import NEAR, Group, compare
-from .edges import Silhouette
+from ..recordings.images import BagFrame
+from .frame import Estimate, Frame, PoseError, TrueInstance
+from .looks import Look
+from .matching import NEAR, ObjectMatches, match_image
+from .shapes import Silhouette
 from .truth import TruePose
 from .vsd import TAUS
 
-MEASURED = ("new", "tracked")  # states of tracks that were seen in the frame, which the node publishes
-TIMES = ("latency_ms", "stages_ms")  # what differs from run to run
+Objects = Mapping[int, ObjectModel]
+Points = Mapping[int, np.ndarray]  # (V, 3) metres of each object, over which errors are measured
 
 
-def to_record(
-    frame: BagFrame,
+def frame_of_recording(
+    image: BagFrame,
     followed: Followed,
     expected: Sequence[Track],
     true: Sequence[TruePose] | None,
-    objects: Mapping[int, ObjectModel],
-    points: Mapping[int, np.ndarray],
+    objects: Objects,
+    points: Points,
     silhouettes: Mapping[int, Silhouette],
     latency_ms: float,
-) -> dict:
-    """Return a line. expected: the tracks as predicted before. true: None where nothing is known.
+) -> Frame:
+    """Return the frame of a recorded image.
 
-    points: (V, 3) metres of each object, over which errors are measured.
+    expected: the tracks as predicted before. true: None where nothing is known of its true poses.
     """
-    camera = frame.camera
     before = {track.id: track.pose for track in expected}
-    estimates = [
-        _estimate(track, before.get(track.id), objects[track.object_id], frame, silhouettes)
-        for track in followed.tracks
-    ]
-    record = {
-        "frame": frame.frame,
-        "stamp_ns": frame.stamp_ns,
-        "camera": frame.frame_id,
-        "width": camera.width,
-        "height": camera.height,
-        "K": camera.K.reshape(-1).tolist(),
-        "latency_ms": latency_ms,
-        "stages_ms": followed.stages_ms,
-        "estimates": estimates,
-        "judged": true is not None,
-        "truth": [_true(pose, objects, camera) for pose in true or () if pose.object_id in objects],
-    }
-    return record | {"errors": errors(record, objects, points)}
-
-
-def _estimate(track: Track, expected, model: ObjectModel, frame: BagFrame, silhouettes) -> dict:
-    box = projected_box(track.pose, model, frame.camera)
-    entry = {
-        "object_id": track.object_id,
-        "class_name": model.name,
-        "track_id": track.id,
-        "state": track.state,
-        "score": float(track.score),
-        "T_camera_object": track.pose.reshape(-1).tolist(),
-        "covariance": track.covariance.reshape(-1).tolist(),
-        "box": None if box is None else box.tolist(),
-        "sigma_px": None if track.measured is None else float(track.measured.sigma_px),
-        "consistency_px": None,
-    }
-    if track.state not in MEASURED:
-        return entry
-    if expected is not None:
-        gap = [frame.camera.project(transform(pose, model.corners())) for pose in (track.pose, expected)]
-        distance = float(np.linalg.norm(gap[0] - gap[1], axis=1).mean())
-        entry["consistency_px"] = distance if np.isfinite(distance) else None
-    if track.object_id in silhouettes:
-        edge = silhouettes[track.object_id].agreement(frame.image, track.pose, frame.camera)
-        entry["edge_px"], entry["edge_agreement"] = edge
-    return entry
-
-
-def _true(pose: TruePose, objects: Mapping[int, ObjectModel], camera: Camera) -> dict:
-    """An instance out of view counts as not visible at all; how much is hidden nobody says."""
-    seen = projected_box(pose.T_camera_object, objects[pose.object_id], camera) is not None
-    values = np.asarray(pose.T_camera_object, float).reshape(-1).tolist()
-    return {"object_id": pose.object_id, "T_camera_object": values, "visib_fract": float(seen)}
-
-
-def measured(record: dict) -> list[int]:
-    """Indices of the estimates that were measured in a frame."""
-    return [i for i, one in enumerate(record["estimates"]) if one["state"] in MEASURED]
-
-
-def pose_of(entry: dict) -> np.ndarray:
-    """The (4, 4) pose of an estimate or a truth."""
-    return np.array(entry["T_camera_object"], float).reshape(4, 4)
-
-
-def poses_of(record: dict) -> list[ObjectPose]:
-    """The measured estimates as the comparison knows them; their covariances and boxes are left out."""
-    return [
-        ObjectPose(one["object_id"], pose_of(one), np.eye(6), one["score"], np.zeros(4), 0, 0.0, 0.0)
-        for one in (record["estimates"][i] for i in measured(record))
-    ]
-
-
-def groups(record: dict, objects: Mapping[int, ObjectModel], points: Mapping[int, np.ndarray]) -> list[Group]:
-    """The measured estimates and the truth of a frame, object by object, as ``bop_run`` compares them."""
-    K = np.array(record["K"], float).reshape(3, 3)
-    true = tuple(
-        BopInstance(one["object_id"], pose_of(one), None, None, one["visib_fract"], None)
-        for one in record["truth"]
+    frame = Frame(
+        image.frame,
+        image.stamp_ns,
+        image.frame_id,
+        image.camera.width,
+        image.camera.height,
+        image.camera.K,
+        latency_ms,
+        followed.stages_ms,
+        tuple(
+            _estimate_of_track(track, before.get(track.id), objects[track.object_id], image, silhouettes)
+            for track in followed.tracks
+        ),
+        true is not None,
+        tuple(_true(pose, objects, image.camera) for pose in true or () if pose.object_id in objects),
     )
-    image = BopImage(0, record["frame"], Path(), K, None, 1.0, true)
-    found = compare(image, record["width"], poses_of(record), objects, points)
-    seen = record.get("vsd", {})
+    return replace(frame, errors=pose_errors(frame, objects, points))
+
+
+def frame_of_image(number: int, look: Look, objects: Objects, points: Points) -> Frame:
+    """Return the frame of an image of a data set. Instances of objects that the
+    bundle does not know are left out."""
+    image, camera = look.image, look.camera
+    frame = Frame(
+        number,
+        0,
+        f"{image.scene_id:06d}/{image.image_id:06d}",
+        camera.width,
+        camera.height,
+        camera.K,
+        1e3 * look.seconds,
+        look.found.stages_ms,
+        tuple(_estimate_of_pose(pose, objects[pose.object_id]) for pose in look.found.poses),
+        image.has_truth,
+        tuple(
+            TrueInstance(one.object_id, one.T_camera_object, one.visib_fract)
+            for one in image.instances
+            if one.object_id in objects
+        ),
+    )
+    return replace(frame, errors=pose_errors(frame, objects, points))
+
+
+def _estimate_of_pose(pose: ObjectPose, model: ObjectModel) -> Estimate:
+    return Estimate(
+        pose.object_id,
+        model.name,
+        None,
+        "new",
+        float(pose.score),
+        pose.pose,
+        pose.covariance,
+        pose.box,
+        float(pose.sigma_px),
+        None,
+    )
+
+
+def _estimate_of_track(track: Track, expected, model: ObjectModel, image: BagFrame, silhouettes) -> Estimate:
+    estimate = Estimate(
+        track.object_id,
+        model.name,
+        track.id,
+        track.state,
+        float(track.score),
+        track.pose,
+        track.covariance,
+        projected_box(track.pose, model, image.camera),
+        None if track.measured is None else float(track.measured.sigma_px),
+        None,
+    )
+    if track.state not in MEASURED:
+        return estimate
+    if expected is not None:
+        gap = [image.camera.project(transform(pose, model.corners())) for pose in (track.pose, expected)]
+        distance = float(np.linalg.norm(gap[0] - gap[1], axis=1).mean())
+        estimate = replace(estimate, consistency_px=distance if np.isfinite(distance) else None)
+    if track.object_id in silhouettes:
+        edge = silhouettes[track.object_id].agreement(image.image, track.pose, image.camera)
+        estimate = replace(estimate, edge_px=edge[0], edge_agreement=edge[1])
+    return estimate
+
+
+def _true(pose: TruePose, objects: Objects, camera: Camera) -> TrueInstance:
+    """An instance out of view is not visible at all. Occlusion is unknown: recordings carry no visibility."""
+    seen = projected_box(pose.T_camera_object, objects[pose.object_id], camera) is not None
+    return TrueInstance(pose.object_id, np.asarray(pose.T_camera_object, float), float(seen))
+
+
+def measured_poses(frame: Frame) -> list[ObjectPose]:
+    """Return the measured estimates for matching; their covariances and boxes are left out."""
+    return [
+        ObjectPose(one.object_id, one.T_camera_object, np.eye(6), one.score, np.zeros(4), 0, 0.0, 0.0)
+        for one in frame.measured_estimates
+    ]
+
+
+def matches_of(frame: Frame, objects: Objects, points: Points) -> list[ObjectMatches]:
+    """Match the frame's measured estimates and its truth, object by object."""
+    true = tuple(
+        BopInstance(one.object_id, one.T_camera_object, None, None, one.visib_fract, None)
+        for one in frame.truth
+    )
+    image = BopImage(0, frame.number, Path(), frame.K, None, 1.0, true)
+    found = match_image(image, frame.width, measured_poses(frame), objects, points)
+    seen = frame.vsd or {}
     return [_with_vsd(one, seen[str(one.object_id)]) if str(one.object_id) in seen else one for one in found]
 
 
-def _with_vsd(group: Group, errors: list) -> Group:
-    """The group with errors (E, G, T), whose shape a list without estimates does not tell."""
-    return replace(group, vsd=np.array(errors, float).reshape(*group.mssd.shape, len(TAUS)))
+def _with_vsd(matches: ObjectMatches, errors: list) -> ObjectMatches:
+    """Add errors (E, G, T), whose shape a list without estimates does not tell."""
+    return replace(matches, vsd=np.array(errors, float).reshape(*matches.mssd.shape, len(TAUS)))
 
 
-def errors(record: dict, objects: Mapping[int, ObjectModel], points: Mapping[int, np.ndarray]) -> list[dict]:
-    """How far the matched estimate of each true instance is off, in the order of ``truth``; null without one.
+def pose_errors(frame: Frame, objects: Objects, points: Points) -> tuple[PoseError, ...]:
+    """Return how far the matched estimate of each true instance is off, in the order of ``truth``.
 
-    Matched best score first to the nearest instance within two diameters (MSSD). ``mspd_px``: pixels of the
-    image as it is, not of one 640 wide.
+    The best score comes first and takes the nearest instance within two diameters (MSSD).
     """
-    result: list[dict] = []
-    for group in groups(record, objects, points):
-        model = objects[group.object_id]
-        own = [i for i in measured(record) if record["estimates"][i]["object_id"] == group.object_id]
-        places = [i for i, one in enumerate(record["truth"]) if one["object_id"] == group.object_id]
-        matches = match(group.mssd, group.scores, NEAR).tolist()
-        for column, place in enumerate(places):
-            row = matches.index(column) if column in matches else None
-            entry = {
-                "object_id": group.object_id,
-                "truth": place,
-                "estimate": None if row is None else own[row],
-            }
-            values = dict.fromkeys(
-                ("mssd_d", "mspd_px", "add_d", "adds_d", "translation_m", "rotation_rad"), None
-            )
-            if row is not None:
-                pair = pose_of(record["estimates"][own[row]]), pose_of(record["truth"][place])
-                values = {
-                    "mssd_d": float(group.mssd[row, column]),
-                    "mspd_px": float(group.mspd[row, column]) * record["width"] / 640,
-                    "add_d": float(add(*pair, points[model.id])) / model.diameter,
-                    "adds_d": float(add_s(*pair, points[model.id])) / model.diameter,
-                    "translation_m": float(group.shift[row, column]),
-                    "rotation_rad": float(group.turn[row, column]),
-                }
-            result.append(entry | values)
-    return sorted(result, key=lambda one: one["truth"])
+    errors = [
+        error
+        for matches in matches_of(frame, objects, points)
+        for error in _errors_of_object(frame, matches, objects[matches.object_id], points)
+    ]
+    return tuple(sorted(errors, key=lambda one: one.truth))
+
+
+def _errors_of_object(
+    frame: Frame, matches: ObjectMatches, model: ObjectModel, points: Points
+) -> Iterable[PoseError]:
+    estimates = [i for i in frame.measured if frame.estimates[i].object_id == model.id]
+    places = [i for i, one in enumerate(frame.truth) if one.object_id == model.id]
+    matched = match(matches.mssd, matches.scores, NEAR).tolist()
+    for column, place in enumerate(places):
+        if column not in matched:
+            yield PoseError(model.id, place, None)
+            continue
+        row = matched.index(column)
+        pair = frame.estimates[estimates[row]].T_camera_object, frame.truth[place].T_camera_object
+        yield PoseError(
+            model.id,
+            place,
+            estimates[row],
+            mssd_d=float(matches.mssd[row, column]),
+            mspd_px=float(matches.mspd[row, column]) * frame.width / 640,
+            add_d=float(add(*pair, points[model.id])) / model.diameter,
+            adds_d=float(add_s(*pair, points[model.id])) / model.diameter,
+            translation_m=float(matches.shift[row, column]),
+            rotation_rad=float(matches.turn[row, column]),
+        )

@@ -2,62 +2,41 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import cv2
 
 from ..bundle.manifest import BundleError
-from ..bundle.store import MANIFEST, Bundle, open_bundle, sha256
+from ..bundle.store import MANIFEST, Bundle, sha256
 from ..core.track import Tracker
 from ..pipeline.estimator import Estimator
 from ..pipeline.families import open_estimator
-from ..pipeline.follow import Follower
+from ..pipeline.follow import ObjectFollower
 from ..pipeline.people import PeopleEstimator
-from ..pipeline.regional import RegionalEstimator
 from .progress import size_of
 
 
-def load_follower(name: str, scale: float = 1.0) -> Follower:
-    """Return the pipeline of a bundle that looks for objects by itself, or where its locator tells it to; as
-    ``load_estimator``."""
+def load_follower(name: str, scale: float = 1.0) -> ObjectFollower:
+    """Return the pipeline of a bundle that looks for objects by itself, or where its locator
+    tells it to; as ``load_estimator``."""
     estimator = load_estimator(name, scale)
     if estimator.bundle.manifest.looks_where_told:
         raise BundleError(
-            f"bundle {name}: of the {estimator.bundle.manifest.family} family, which looks where it is told: "
-            "export it with --locator"
+            f"bundle {name}: wanted one that searches, found one of the {estimator.bundle.manifest.family} "
+            "family, which looks where it is told: export it with --locator"
         )
-    return Follower(estimator, Tracker(estimator.objects))
+    return ObjectFollower(estimator, Tracker(estimator.objects))
 
 
-def load_estimator(name: str, scale: float = 1.0) -> Estimator | RegionalEstimator:
+def load_estimator(name: str, scale: float = 1.0) -> Estimator:
     """Return the estimator of a bundle, given by folder or name. scale: the real objects' size over its own.
 
     OpenCV runs on one thread; the network on as many as the node's, which share out its outputs and not their
     sums, so that each bit is the same. Raises BundleError.
     """
     cv2.setNumThreads(1)
-    estimator = open_estimator(open_bundle(find_bundle(name)))
+    estimator = open_estimator(name)
     if isinstance(estimator, PeopleEstimator):
-        raise BundleError(f"bundle {name}: shows people; wanted one of objects, whose poses can be compared")
+        raise BundleError(f"bundle {name}: wanted one of objects, found one for people, who have no poses")
     return estimator.scaled(dict.fromkeys(estimator.objects, scale))
-
-
-def find_bundle(name: str) -> Path:
-    """Return a bundle's folder, given as such or by the name of an installed one. Raises BundleError."""
-    if Path(name).is_dir():
-        return Path(name)
-    shares = [
-        Path(prefix, "share/pose_kd_ros") for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(":")
-    ]
-    places = [folder / "bundles" for folder in (Path(__file__).resolve().parents[2], *shares)]
-    for place in places:
-        if Path(name).name == name and (place / name / MANIFEST).is_file():
-            return place / name
-    known = sorted({path.parent.name for place in places for path in place.glob(f"*/{MANIFEST}")})
-    raise BundleError(
-        f"bundle {name!r}: neither a folder nor one of the installed {', '.join(known) or 'none'}"
-    )
 
 
 def bundle_facts(bundle: Bundle) -> dict:

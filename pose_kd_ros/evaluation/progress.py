@@ -9,19 +9,21 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from .bags import BagError
-from .summary import SUMMARY, code, write_whole
+from ..provenance import code, write_whole
+from ..recordings.bags import BagError
+from .frame import Frame
+from .outcome import FRAMES, SUMMARY, read_frames
 
-FRAMES, STATE = "frames.jsonl", "state.json"
+STATE = "state.json"
 SAVE_S = 0.5  # the state is saved this often, and at the end: a run that is killed repeats no more
 
 
 class Progress:
     """An evaluation's folder while it is filled, to be used in ``with``.
 
-    last: number of the last image that is in it, -1 for none. follower: the pipeline's state after it, None
-    for none. Lines whose state was not saved when a run was killed are cut off: the state says up to where
-    they are good.
+    last: number of the last image that is in it, -1 for none. follower: the pipeline's state after
+    it, None for none. Lines whose state was not saved when a run was killed are cut off: the state
+    says up to where they are good.
     """
 
     def __init__(self, out: Path, identity: Mapping, fresh: bool = False):
@@ -38,7 +40,7 @@ class Progress:
         self._state, self._saved_at = None, time.monotonic()
         if not fresh and self._size > (self._path.stat().st_size if self._path.exists() else 0):
             raise BagError(
-                f"{self._path}: shorter than the {self._size} bytes that {STATE} speaks of: use --fresh"
+                f"{self._path}: wanted the {self._size} bytes that {STATE} names, found fewer: use --fresh"
             )
         with open(self._path, "ab") as file:
             file.truncate(self._size)
@@ -62,13 +64,13 @@ class Progress:
                 )
         return saved
 
-    def add(self, record: dict, follower: dict) -> None:
+    def add(self, frame: Frame, follower: dict) -> None:
         """Append an image's line; the pipeline's state after it is saved with it, or soon."""
-        line = (json.dumps(record) + "\n").encode()
+        line = (json.dumps(frame.to_json()) + "\n").encode()
         with open(self._path, "ab") as file:
             file.write(line)
         self._size += len(line)
-        self.last, self.follower = record["frame"], follower
+        self.last, self.follower = frame.number, follower
         about = {"identity": self.identity, "last": self.last, "bytes": self._size}
         self._state = about | {"follower": follower}
         if time.monotonic() - self._saved_at >= SAVE_S:
@@ -87,10 +89,9 @@ class Progress:
         if error is None and self.last == self._first >= 0:
             print(f"{self.out}: nothing was left to do; --fresh evaluates again", file=sys.stderr)
 
-    def records(self) -> list[dict]:
-        """All lines."""
-        with open(self._path, encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+    def frames(self) -> tuple[Frame, ...]:
+        """All frames that are in it."""
+        return read_frames(self._path)
 
 
 def size_of(path: Path) -> int:

@@ -18,18 +18,19 @@ import numpy as np
 from tqdm import tqdm
 
 from ..core.object_model import ObjectModel
-from ..pipeline.confidence import TERMS
+from ..datasets.bop import BopDataset, BopImage, BopInstance, BopTarget, load_targets
+from ..datasets.bop.folder import TARGETS, find_split, load_objects, mesh_path, surface_points
+from ..datasets.bop.results import BopResult, read_results
+from ..datasets.faults import DatasetError
+from ..datasets.meshes import load_mesh
+from ..datasets.values import numbers, read_json
+from ..pipeline.score import TERMS
 from ..pipeline.solve import ObjectPose
-from .bop import BopDataset, BopError, BopImage, BopInstance, BopTarget, load_targets
-from .bop.values import numbers, read_json
-from .bop_folder import TARGETS, find_split, load_objects, mesh_path, surface_points
-from .bop_results import BopResult, read_results
-from .bop_run import VISIBLE, Group, compare, figures
-from .breakdown import by_object, localisation, localised
-from .exit_codes import OK, REFUSED
-from .ply import PlyError
-from .tables import text_table
-from .vsd import Caster, load_mesh
+from .console import OK, REFUSED, text_table
+from .frame import VISIBLE
+from .matching import ObjectMatches, match_image
+from .metrics import by_object, figures, localisation, localised
+from .vsd import Caster
 
 Key = tuple[int, int]  # scene, image
 
@@ -60,7 +61,7 @@ def score(
     """Figures of ``results`` on a data set.
 
     targets: without them those of ``targets_of``. truth: true poses instead of scene_gt.json's. with_vsd:
-    where there is depth. Raises BopError where targets, truth, results and models do not go together.
+    where there is depth. Raises DatasetError where targets, truth, results and models do not go together.
     """
     split = find_split(folder)
     objects, every = load_objects(split), {_key(i): i for i in BopDataset(split).images}
@@ -75,7 +76,7 @@ def score(
     for key, view in tqdm(views, total=len(asked_of), unit="img", disable=None):
         _check_targets(view.image, asked_of[key])
         poses = [as_pose(result) for result in found_of.get(key, ())]
-        compared = compare(view.image, view.width, poses, objects, points, caster)
+        compared = match_image(view.image, view.width, poses, objects, points, caster)
         groups += [_with_asked(group, view.image, asked_of[key]) for group in compared]
     seconds = [found_of[key][0].seconds for key in asked_of if key in found_of]
     images = len(asked_of)
@@ -88,8 +89,8 @@ def score(
 def targets_of(
     split: Path, images: Mapping[Key, BopImage], truth: Sequence[BopResult] | None
 ) -> list[BopTarget]:
-    """What is asked for where nobody says: all of ``truth``; without it the data set's own list of targets;
-    without that, all instances of which at least VISIBLE is seen."""
+    """Return the default targets: all of ``truth``; without it the data set's own list of targets; without
+    that, all instances of which at least VISIBLE is seen."""
     path = split.parent / TARGETS
     if truth is None and split.name.startswith("test") and path.is_file():
         return list(load_targets(path))
@@ -117,30 +118,30 @@ def as_pose(result: BopResult) -> ObjectPose:
     )
 
 
-def _figures(groups: list[Group], objects, images: int, seconds: list[float]) -> dict[str, float]:
+def _figures(groups: list[ObjectMatches], objects, images: int, seconds: list[float]) -> dict[str, float]:
     """False alarms and precision are of all estimates in the images, all else of those that count."""
-    best = [localisation(group) for group in groups if group.asked.any()]
+    best = [localisation(group) for group in groups if group.is_target.any()]
     every = figures(groups, images, [])
     values = figures(best, images, seconds) | localised(best, objects)
     return values | {name: every[name] for name in ("false_positives_per_image", "precision_05d")}
 
 
-def _with_asked(group: Group, image: BopImage, targets: Sequence[BopTarget]) -> Group:
+def _with_asked(group: ObjectMatches, image: BopImage, targets: Sequence[BopTarget]) -> ObjectMatches:
     """The group with its target's instances asked for: the most visible ones."""
     wanted = sum(t.count for t in targets if t.object_id == group.object_id)
     visible = [i.visib_fract for i in image.instances if i.object_id == group.object_id]
     asked = np.zeros(len(visible), bool)
     asked[np.argsort(-np.array(visible), kind="stable")[:wanted]] = True
-    return replace(group, asked=asked)
+    return replace(group, is_target=asked)
 
 
 def _check_targets(image: BopImage, targets: Sequence[BopTarget]) -> None:
     for target in targets:
         true = sum(i.object_id == target.object_id for i in image.instances)
         if target.count > true:
-            raise BopError(
-                f"targets: ask for {target.count} of object {target.object_id} in scene {image.scene_id}, "
-                f"image {image.image_id}, whose true poses are {true}"
+            raise DatasetError(
+                f"targets: object {target.object_id} in scene {image.scene_id}, image {image.image_id}: "
+                f"wanted {target.count}, found {true} true poses"
             )
 
 
@@ -149,14 +150,14 @@ def _views(split: Path, images, asked_of, truth: Sequence[BopResult] | None) -> 
     for key in asked_of:
         image = images.get(key)
         if image is None and true_of is None:
-            raise BopError(f"{split}: has no scene {key[0]}, image {key[1]}, which the targets ask for")
+            raise DatasetError(f"{split}: wanted scene {key[0]}, image {key[1]}, of the targets, found none")
         if true_of is None:
             yield key, View(image, image.load_rgb().shape[1])
         else:
-            yield key, _told(split, key, image, true_of.get(key, ()))
+            yield key, _view_with(split, key, image, true_of.get(key, ()))
 
 
-def _told(split: Path, key: Key, image: BopImage | None, truth: Sequence[BopResult]) -> View:
+def _view_with(split: Path, key: Key, image: BopImage | None, truth: Sequence[BopResult]) -> View:
     """A view with the poses of ``truth``; the camera is camera.json's where the image is not there."""
     path = split.parent / "camera.json"
     instances = tuple(BopInstance(r.object_id, r.T_camera_object, None, None, 1.0, None) for r in truth)
@@ -182,7 +183,7 @@ def _key(entry) -> Key:
 def _check_known(objects: Mapping[int, ObjectModel], entries) -> None:
     unknown = sorted({entry.object_id for entry in entries} - set(objects))
     if unknown:
-        raise BopError(f"results or targets name objects {unknown}, the data set has {sorted(objects)}")
+        raise DatasetError(f"results or targets: wanted objects of {sorted(objects)}, found {unknown}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -201,7 +202,7 @@ def main(args: argparse.Namespace) -> int:
         targets = None if args.targets is None else load_targets(args.targets)
         truth = None if args.truth is None else read_results(args.truth)
         scored = score(args.bop, results, targets, truth, not args.no_vsd)
-    except (BopError, PlyError) as error:
+    except DatasetError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return REFUSED
     print(as_json(args.results, scored) if args.json else as_table(scored))

@@ -21,12 +21,13 @@ import numpy as np
 
 from ..core.object_model import ObjectModel
 from ..core.pose import check_pose, from_quaternion, make_pose
-from .bag_images import BagFrame
-from .bag_messages import decode, nanoseconds
-from .bags import Bag, BagError
-from .transforms import PoseSeries, Transforms, to_pose
+from ..core.sensor_messages import decode_pose
+from ..recordings.bags import Bag, BagError
+from ..recordings.cdr import decode, nanoseconds
+from ..recordings.images import BagFrame
+from ..recordings.transforms import PoseSeries, Transforms
 
-NEAR_NS = 1_000_000  # stamps that differ by less are the same picture's
+SAME_STAMP_NS = 1_000_000  # stamps that differ by less are the same picture's
 STAMPED = "geometry_msgs/msg/PoseStamped"
 ARRAY = "geometry_msgs/msg/PoseArray"
 DETECTIONS = "vision_msgs/msg/Detection3DArray"
@@ -55,7 +56,7 @@ class Names:
     objects: Mapping[int, ObjectModel]
 
     def id_of(self, name: str) -> int:
-        """Raises BagError for a name that is nobody's."""
+        """Return the object's id. Raises BagError for an unknown name."""
         classes = {model.name: key for key, model in self.objects.items()}
         known = {**{str(key): key for key in self.objects}, **classes, **self.given}
         if name in known:
@@ -63,12 +64,13 @@ class Names:
         if len(self.objects) == 1 and not self.given:
             return next(iter(self.objects))
         raise BagError(
-            f"truth: {name!r} is none of the objects {', '.join(known)}: say which with --object {name}=ID"
+            f"truth: wanted one of the objects {', '.join(known)}, found {name!r}: "
+            f"say which with --object {name}=ID"
         )
 
 
 def make_truth(source: str, bag: Bag, names: Names) -> Truth:
-    """Return what tells the true poses of a picture. source: ``tf:CHILD[,CHILD...]``, a topic or a file.
+    """Return what gives the true poses of an image. source: ``tf:CHILD[,CHILD...]``, a topic or a file.
 
     Raises BagError: there is no such source, or it is not as it should be.
     """
@@ -87,9 +89,7 @@ def _make_truth(source: str, bag: Bag, names: Names) -> Truth:
         return from_topic(source, bag, names)
     if Path(source).is_file():
         return from_csv(Path(source))
-    raise BagError(
-        f"truth: {source!r} is neither tf:CHILD, nor a file, nor a topic of {', '.join(bag.topics)}"
-    )
+    raise BagError(f"truth: wanted tf:CHILD, a file, or a topic of {', '.join(bag.topics)}, found {source!r}")
 
 
 def from_tf(children: list[str], transforms: Transforms, names: Names) -> Truth:
@@ -98,7 +98,7 @@ def from_tf(children: list[str], transforms: Transforms, names: Names) -> Truth:
     missing = {child.lstrip("/") for child in children} - set(transforms.children)
     if missing:
         known = ", ".join(transforms.children) or "none"
-        raise BagError(f"truth: TF has no frame {', '.join(sorted(missing))}; it has {known}")
+        raise BagError(f"truth: wanted frames of TF, {known}, found {', '.join(sorted(missing))}")
 
     def at(frame: BagFrame) -> list[TruePose] | None:
         poses = {child: transforms.lookup(frame.frame_id, child, frame.stamp_ns) for child in children}
@@ -112,7 +112,7 @@ def from_topic(topic: str, bag: Bag, names: Names) -> Truth:
     kind = bag.topics[topic].type
     readers = {STAMPED: _stamped, ARRAY: _array, DETECTIONS: _detections}
     if kind not in readers:
-        raise BagError(f"truth: {topic} is {kind}; wanted {', '.join(readers)}")
+        raise BagError(f"truth: {topic}: wanted {', '.join(readers)}, found {kind}")
     entries: dict[int, tuple[str, list[TruePose]]] = {}
     for raw in bag.readable([topic]):
         message = decode(raw)
@@ -134,12 +134,12 @@ def from_topic(topic: str, bag: Bag, names: Names) -> Truth:
 
 
 def _stamped(message, topic: str, names: Names) -> list[TruePose]:
-    return [TruePose(names.id_of(topic), to_pose(message.pose.position, message.pose.orientation))]
+    return [TruePose(names.id_of(topic), decode_pose(message.pose.position, message.pose.orientation))]
 
 
 def _array(message, topic: str, names: Names) -> list[TruePose]:
     key = names.id_of(topic)
-    return [TruePose(key, to_pose(pose.position, pose.orientation)) for pose in message.poses]
+    return [TruePose(key, decode_pose(pose.position, pose.orientation)) for pose in message.poses]
 
 
 def _detections(message, topic: str, names: Names) -> list[TruePose]:
@@ -147,7 +147,7 @@ def _detections(message, topic: str, names: Names) -> list[TruePose]:
     return [
         TruePose(
             names.id_of(result.hypothesis.class_id),
-            to_pose(result.pose.pose.position, result.pose.pose.orientation),
+            decode_pose(result.pose.pose.position, result.pose.pose.orientation),
         )
         for result in best
     ]
@@ -156,7 +156,7 @@ def _detections(message, topic: str, names: Names) -> list[TruePose]:
 def _interpolated(entries, topic: str):
     frames = sorted({frame_id for frame_id, _ in entries.values()})
     if len(frames) != 1:
-        raise BagError(f"truth: {topic} is in the frames {', '.join(frames) or 'none'}; wanted one")
+        raise BagError(f"truth: {topic}: wanted poses in one frame, found {', '.join(frames) or 'none'}")
     poses = {stamp: true[0].T_camera_object for stamp, (_, true) in entries.items()}
     key, series = next(iter(entries.values()))[1][0].object_id, PoseSeries.of(poses)
 
@@ -172,7 +172,7 @@ def _nearest(entries):
 
     def find(stamp_ns: int):
         gaps = np.abs(stamps - stamp_ns)
-        if not len(gaps) or gaps.min() >= NEAR_NS:
+        if not len(gaps) or gaps.min() >= SAME_STAMP_NS:
             return "", None
         return entries[int(stamps[gaps.argmin()])]
 

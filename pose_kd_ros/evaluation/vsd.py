@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from ..core.camera import Camera, project_pinhole
 from ..core.object_model import ObjectModel
 from ..core.pose import transform
-from .bop import BopError, BopImage
-from .bop.values import METRES
+from ..datasets.bop import BopImage
+from ..datasets.meshes import import_open3d
 
 TAUS = np.arange(1, 11) / 20  # of the diameter
 THRESHOLDS = np.arange(1, 11) / 20  # an error below is right
@@ -97,11 +96,11 @@ class Caster:
     """Meshes by object id, vertices (V, 3) metres and triangles (F, 3), to cast rays at."""
 
     def __init__(self, meshes: dict[int, tuple[np.ndarray, np.ndarray]]):
-        core = _open3d().core
+        core = import_open3d().core
         self._vertices = {i: np.asarray(vertices, float) for i, (vertices, _) in meshes.items()}
         self._scenes = {}
         for object_id, (vertices, triangles) in meshes.items():
-            scene = _open3d().t.geometry.RaycastingScene()
+            scene = import_open3d().t.geometry.RaycastingScene()
             scene.add_triangles(
                 core.Tensor(np.asarray(vertices, np.float32)), core.Tensor(np.asarray(triangles, np.uint32))
             )
@@ -114,7 +113,7 @@ class Caster:
         inward = np.linalg.inv(pose)
         looking = rays.directions[window] @ inward[:3, :3].T
         start = np.broadcast_to(inward[:3, 3], looking.shape)
-        cast = _open3d().core.Tensor(np.concatenate([start, looking], -1).astype(np.float32))
+        cast = import_open3d().core.Tensor(np.concatenate([start, looking], -1).astype(np.float32))
         hit = self._scenes[object_id].cast_rays(cast)["t_hit"].numpy()
         result[window] = np.where(np.isfinite(hit), hit, 0.0)
         return result
@@ -142,7 +141,7 @@ class Sensor:
 
     @classmethod
     def of(cls, image: BopImage) -> Sensor:
-        """The depth of an image; raises BopError where it has none, or it is damaged."""
+        """The depth of an image; raises DatasetError where it has none, or it is damaged."""
         depth = image.load_depth()
         rays = Rays(image.K, depth.shape[1], depth.shape[0])
         return cls(rays, rays.to_distance(depth))
@@ -155,25 +154,3 @@ def vsd_of_pairs(caster: Caster, model: ObjectModel, estimated, true, sensor: Se
     )
     errors = [[vsd(a, b, sensor.measured, model.diameter) for b in wanted] for a in found]
     return np.array(errors).reshape(len(found), len(wanted), len(TAUS))
-
-
-def load_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (V, 3), metres, and triangles (F, 3) of a mesh in millimetres; BopError where it has none."""
-    if not Path(path).is_file():
-        raise BopError(f"{path}: no such file")
-    mesh = _open3d().io.read_triangle_mesh(str(path))
-    vertices, triangles = np.asarray(mesh.vertices), np.asarray(mesh.triangles)
-    if not len(triangles):
-        raise BopError(f"{path}: wants triangles for VSD, found {len(vertices)} points without")
-    return vertices * METRES, triangles
-
-
-def _open3d():
-    try:
-        import open3d
-    except (ImportError, OSError) as error:
-        raise BopError(
-            f"open3d reads meshes and renders them for VSD, and cannot be imported ({error}): "
-            "pip install open3d-cpu; on BOP data sets --no-vsd leaves VSD out"
-        ) from error
-    return open3d

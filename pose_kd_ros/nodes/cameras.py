@@ -5,7 +5,7 @@ from __future__ import annotations
 from sensor_msgs.msg import CameraInfo
 
 from ..core.camera import Camera
-from ..pipeline.messages import UnusableMessage, info_to_camera
+from ..core.sensor_messages import UnusableMessage, info_to_camera
 
 
 class CameraLatch:

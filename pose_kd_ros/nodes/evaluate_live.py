@@ -2,10 +2,10 @@
 
     ros2 run pose_kd_ros evaluate_live BAG --bundle cube
 
-Starts a pose_node of its own, plays the recording to it at its pace, stamped with the present, and listens to
-what it publishes, as a robot would. ``evaluate`` measures how right the poses are, picture by picture; this
-measures what a machine makes of them in time: pictures that are dropped, and how old a pose is when it
-arrives.
+Starts another pose_node, plays the recording to it at its pace, stamped with the present, and
+listens to what it publishes, as a robot would. ``evaluate`` measures how right the poses are,
+picture by picture; this measures what a machine makes of them in time: pictures that are dropped,
+and how old a pose is when it arrives.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from rclpy.utilities import remove_ros_args
 from std_msgs.msg import String
 from vision_msgs.msg import Detection3DArray
 
-from ..evaluation.bag_images import COMPRESSED, BagImages
-from ..evaluation.bags import Bag, BagError, open_bag
-from ..evaluation.summary import environment, write_whole
-from ..pipeline.messages import to_seconds
+from ..core.sensor_messages import to_seconds
+from ..evaluation.console import OK, REFUSED, STOPPED
+from ..provenance import environment, write_whole
+from ..recordings.bags import Bag, BagError, open_bag
+from ..recordings.images import COMPRESSED, BagImages
 from .play import Player, PlayOptions, stop_on_signals
 
 POSE_NODE = "evaluated_pose_node"
 START_SECONDS, LAST_SECONDS = 60.0, 2.0  # to become active; for the answers to the last pictures
 LISTEN = QoSProfile(depth=1000)
-OK, REFUSED, STOPPED = 0, 2, 130
 
 
 class Died(RuntimeError):
@@ -48,7 +48,7 @@ class Died(RuntimeError):
 
 
 @dataclass
-class Heard:
+class Received:
     """What arrived. statuses: the node's own, one for each picture that it processed. ages_ms: of detections
     when they came, since their pictures' stamps. found: detections with an object among them."""
 
@@ -79,12 +79,12 @@ def percentiles(name: str, values_ms: Sequence[float]) -> dict[str, float]:
     return {f"{name}_p{share}_ms": float(np.percentile(values_ms, share)) for share in shares}
 
 
-class Ears(Node):
+class Listener(Node):
     """Listens to the node under test."""
 
     def __init__(self):
         super().__init__("evaluate_live")
-        self.heard, self.fault = Heard(), ""  # fault: why the node could not start, in its own words
+        self.received, self.fault = Received(), ""  # fault: why the node could not start, in its own words
         self.create_subscription(String, f"/{POSE_NODE}/status", self._on_status, LISTEN)
         self.create_subscription(Detection3DArray, f"/{POSE_NODE}/detections", self._on_detections, LISTEN)
 
@@ -96,15 +96,15 @@ class Ears(Node):
                 self.fault = status.message
 
     def _on_status(self, message: String) -> None:
-        self.heard.statuses.append(json.loads(message.data))
+        self.received.statuses.append(json.loads(message.data))
 
     def _on_detections(self, message: Detection3DArray) -> None:
-        self.heard.ages_ms.append(1e3 * (time.time() - to_seconds(message.header.stamp)))
-        self.heard.found += bool(message.detections)
+        self.received.ages_ms.append(1e3 * (time.time() - to_seconds(message.header.stamp)))
+        self.received.found += bool(message.detections)
 
 
 def start_node(bundle: str, topic: str, info: str, compressed: bool, more: Sequence[str]) -> subprocess.Popen:
-    """A pose node in a process of its own that looks at these topics. more: NAME:=VALUE parameters."""
+    """Start a pose node in another process that looks at these topics. more: NAME:=VALUE parameters."""
     image = topic[: -len("/compressed")] if compressed and topic.endswith("/compressed") else topic
     values = [f"bundle:={bundle}", f"image_transport:={'compressed' if compressed else 'raw'}", *more]
     remapped = [f"__node:={POSE_NODE}", f"image:={image}", f"camera_info:={info}"]
@@ -114,12 +114,14 @@ def start_node(bundle: str, topic: str, info: str, compressed: bool, more: Seque
     return subprocess.Popen([sys.executable, "-m", "pose_kd_ros.nodes.pose_node", "--ros-args", *words])
 
 
-def wait_until_active(ears: Ears, process: subprocess.Popen, topic: str, stop: threading.Event) -> None:
-    """Raises Died unless the node listens to ``topic`` in time."""
+def wait_until_active(
+    listener: Listener, process: subprocess.Popen, topic: str, stop: threading.Event
+) -> None:
+    """Wait until the node listens to ``topic``. Raises Died unless the node listens to ``topic`` in time."""
     deadline = time.monotonic() + START_SECONDS
-    while not ears.count_subscribers(topic):
-        if ears.fault or process.poll() is not None or time.monotonic() > deadline:
-            raise Died(f"the node did not become active: {ears.fault or 'its log says why'}")
+    while not listener.count_subscribers(topic):
+        if listener.fault or process.poll() is not None or time.monotonic() > deadline:
+            raise Died(f"the node did not become active: {listener.fault or 'its log says why'}")
         if stop.wait(0.05):
             return
 
@@ -133,7 +135,8 @@ def info_topic(bag: Bag, images: BagImages) -> str:
     for name, key in images.info_keys():
         if key == wanted:
             return name
-    raise BagError(f"{bag.path.name}: no CameraInfo of frame {wanted[0]!r} and {wanted[1]}x{wanted[2]}")
+    frame_id, width, height = wanted
+    raise BagError(f"{bag.path.name}: wanted a CameraInfo of {frame_id!r} and {width}x{height}, found none")
 
 
 def listen(executor: SingleThreadedExecutor, failed: list[BaseException]) -> None:
@@ -152,17 +155,17 @@ def evaluate(args: argparse.Namespace, stop: threading.Event) -> dict[str, float
         images = BagImages(bag, args.camera)
         topic, info = images.topic, info_topic(bag, images)
         compressed = bag.topics[topic].type == COMPRESSED
-        ears, failed = Ears(), []
+        listener, failed = Listener(), []
         executor = SingleThreadedExecutor()
-        executor.add_node(ears)
+        executor.add_node(listener)
         thread = threading.Thread(target=listen, args=(executor, failed), daemon=True)
         process = start_node(args.bundle, topic, info, compressed, args.p)
         try:
             thread.start()
-            wait_until_active(ears, process, topic, stop)
+            wait_until_active(listener, process, topic, stop)
             options = PlayOptions(rate=args.rate, restamp=True, wait=10.0, topics=(topic, info))
-            report = Player(ears, bag, options, stop).play()
-            settle(ears.heard, bag.topics[topic].count, stop)
+            report = Player(listener, bag, options, stop).play()
+            settle(listener.received, bag.topics[topic].count, stop)
             if process.poll() is not None:
                 raise Died(f"the node ended with exit code {process.returncode} while it was played to")
         finally:
@@ -170,18 +173,18 @@ def evaluate(args: argparse.Namespace, stop: threading.Event) -> dict[str, float
             executor.shutdown()
             thread.join(5.0)
             end(process)
-            ears.destroy_node()
+            listener.destroy_node()
         if failed:
             raise failed[0]
-        return ears.heard.figures(bag.topics[topic].count, 1e3 * report.late)
+        return listener.received.figures(bag.topics[topic].count, 1e3 * report.late)
 
 
-def settle(heard: Heard, count: int, stop: threading.Event) -> None:
+def settle(received: Received, count: int, stop: threading.Event) -> None:
     """Wait for what the node still works on, LAST_SECONDS at most after the last answer."""
     known, since = -1, time.monotonic()
-    while len(heard.statuses) < count and time.monotonic() - since < LAST_SECONDS and not stop.wait(0.05):
-        if len(heard.statuses) != known:
-            known, since = len(heard.statuses), time.monotonic()
+    while len(received.statuses) < count and time.monotonic() - since < LAST_SECONDS and not stop.wait(0.05):
+        if len(received.statuses) != known:
+            known, since = len(received.statuses), time.monotonic()
 
 
 def end(process: subprocess.Popen) -> None:

@@ -1,7 +1,7 @@
 """How the node is doing: counts, latencies and what is wrong, as /diagnostics and ~/status say it.
 
-Percentiles are over the last WINDOW frames. ``diagnostic_updater`` is not used: its Python half has a clock
-of its own and misjudges rates under simulated time.
+Percentiles are over the last WINDOW frames. ``diagnostic_updater`` is not used: its Python half uses another
+clock and misjudges rates under simulated time.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ QUIET_S = 3.0  # without a frame for so long, the watchdog speaks
 class Health:
     """Counts and timings; the callback thread and the worker both write to it.
 
-    frames_received = frames_processed + dropped + refused (+ one or two under way). lost: sent, but never
-    arrived here.
+    frames_received = frames_processed + dropped + refused (+ one or two under way).
+    lost: sent, but never arrived here.
     """
 
     def __init__(self):
@@ -129,7 +129,7 @@ def diagnostic_array(stamp, node_name: str, verdict: tuple[bytes, str], values: 
     return array
 
 
-def judge(active: bool, fault: str, problem: str, quiet: str) -> tuple[bytes, str]:
+def diagnose(active: bool, fault: str, problem: str, quiet: str) -> tuple[bytes, str]:
     """The level and message for /diagnostics, from the gravest finding down; empty texts mean no finding."""
     if fault:
         return DiagnosticStatus.ERROR, fault

@@ -13,10 +13,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
 from ..core.camera import Camera
-from ..pipeline.messages import UnusableMessage, compressed_to_rgb, to_seconds
+from ..core.sensor_messages import UnusableMessage, compressed_to_rgb, to_seconds
 from ..pipeline.region import Region
 from .cameras import CameraLatch
-from .conversions import image_to_rgb, to_regions
+from .decode_messages import decode_regions, image_to_rgb
 from .health import Health, describe, explain_silence
 from .latest import Latest
 from .parameters import Settings
@@ -107,7 +107,7 @@ class Inputs:
         message, self._regions = self._regions, None
         if message is None or abs(to_seconds(message.header.stamp) - stamp) > REGIONS_AGE_S:
             return []
-        return to_regions(message, ids)
+        return decode_regions(message, ids)
 
     def silence(self, seconds: float) -> str:
         """Say why no image may have come for so long."""

@@ -14,7 +14,7 @@ import numpy as np
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header, String
 
-from ..pipeline.messages import UnusableMessage
+from ..core.sensor_messages import UnusableMessage
 from ..pipeline.people import Person
 
 POINT = np.dtype([("u", "<f4"), ("v", "<f4"), ("score", "<f4"), ("person", "<u4"), ("keypoint", "<u4")])

@@ -34,11 +34,11 @@ class Latest:
 
 
 class Worker:
-    """A thread that calls ``work`` with every item it gets from ``latest``, until it is stopped or ``work``
-    raises.
+    """A thread that calls ``work`` with every item it gets from ``latest``, until it
+    is stopped or ``work`` raises.
 
-    error: the reason it died of, with the traceback; None while it lives or after a stop. Somebody must look
-    at it.
+    error: the reason it died of, with the traceback; None while it lives or after a
+    stop. The owner must look at it.
     """
 
     def __init__(self, latest: Latest, work: Callable[[Any], None]):

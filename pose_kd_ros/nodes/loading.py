@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from ..bundle.find import find_bundle
 from ..bundle.store import open_bundle
 from ..pipeline.estimator import Estimator
 from ..pipeline.families import open_estimator
 from ..pipeline.people import PeopleEstimator
-from ..pipeline.regional import RegionalEstimator
-from .parameters import PROVIDERS, Settings, UnusableParameter, bundle_folder
+from .parameters import PROVIDERS, Settings, UnusableParameter
 
 
-def load_estimator(settings: Settings) -> Estimator | RegionalEstimator | PeopleEstimator:
+def load_estimator(settings: Settings) -> Estimator | PeopleEstimator:
     """Return the estimator of ``bundle``, with that of its locator, if it has one, objects scaled.
 
-    Raises UnusableParameter or BundleError, also where a bundle looks where it is told and nothing would tell
-    it.
+    Raises UnusableParameter or BundleError, also for a bundle that needs
+    regions or a locator and has neither.
     """
-    bundle = open_bundle(bundle_folder(settings.bundle))
+    bundle = open_bundle(find_bundle(settings.bundle))
     name, family, people = bundle.manifest.name, bundle.manifest.family, bundle.manifest.people
     if people is not None and not settings.use_regions:
         raise UnusableParameter(

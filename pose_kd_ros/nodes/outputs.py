@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
+from rclpy.lifecycle import LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header, String
@@ -9,10 +12,10 @@ from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
+from ..core.track import MEASURED
 from ..pipeline.follow import Followed
 from ..pipeline.people import Observed, PeopleEstimator
-from .keypoints import to_cloud, to_skeleton
-from .messages import (
+from .encode_messages import (
     FrameNames,
     MarkerBoard,
     to_detections,
@@ -21,18 +24,44 @@ from .messages import (
     to_tf,
     track_rows,
 )
+from .keypoints import to_cloud, to_skeleton
 from .parameters import Settings
 
 RELIABLE = QoSProfile(depth=10)
 TF = QoSProfile(depth=100)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-MEASURED = ("new", "tracked")
 
 
-class Outputs:
-    """The publishers, made once when the node configures, and what they remember: frame names, shown markers.
+class Outputs(Protocol):
+    """The publishers of what a follower finds; they publish while the node is active."""
 
-    They publish while the node is active and drop what is given to them otherwise.
+    status: LifecyclePublisher
+
+    def announce(self, settings: Settings) -> None:
+        """Publish, latched, what a subscriber must know beforehand."""
+        ...
+
+    def publish(self, outcome: Any, header: Header, settings: Settings) -> None:
+        """Publish a frame's outcome under the image's header."""
+        ...
+
+    def summary(self, outcome: Any) -> dict:
+        """What ~/status says of a frame's outcome."""
+        ...
+
+    def clear(self) -> None:
+        """Take back what stays visible when frames end."""
+        ...
+
+    def destroy(self) -> None:
+        """Take the publishers down."""
+        ...
+
+
+class PoseOutputs:
+    """The publishers of poses, made once when the node configures.
+
+    They remember frame names and shown markers. They publish while the node is active and drop the rest.
     """
 
     def __init__(self, node, estimator):
@@ -52,11 +81,12 @@ class Outputs:
         self.label_info.publish(to_label_info(self._models, self._estimator.pose_score, header))
 
     def publish(self, followed: Followed, header: Header, settings: Settings) -> None:
-        """Publish a frame's tracks under the image's header: those measured in it, on wish the predicted ones
-        too.
+        """Publish a frame's tracks under the image's header: those measured in it.
 
-        Convention: a lost object is absent from detections, its markers are deleted and its frame is no
-        longer sent.
+        Include predicted tracks if ``publish_predicted`` is set.
+
+        Convention: a lost object is absent from detections, its markers are deleted
+        and its frame is no longer sent.
         """
         tracks, models = followed.tracks, self._models
         shown = [
@@ -87,7 +117,7 @@ class Outputs:
 
 
 class PeopleOutputs:
-    """The publishers of a bundle for people, in the place of ``Outputs``: keypoints, and no poses."""
+    """The publishers of a bundle for people, in the place of ``PoseOutputs``: keypoints, and no poses."""
 
     def __init__(self, node, estimator: PeopleEstimator):
         self._node, self._estimator = node, estimator
@@ -108,7 +138,7 @@ class PeopleOutputs:
         return {"people": len(observed.people)}
 
     def clear(self) -> None:
-        """Nothing of theirs stays."""
+        """Do nothing: keypoints are not shown beyond their frame."""
 
     def destroy(self) -> None:
         """Take the publishers down."""
@@ -116,6 +146,6 @@ class PeopleOutputs:
             self._node.destroy_lifecycle_publisher(publisher)
 
 
-def make_outputs(node, estimator) -> Outputs | PeopleOutputs:
+def make_outputs(node, estimator) -> Outputs:
     """Return the publishers for what an estimator finds."""
-    return (PeopleOutputs if isinstance(estimator, PeopleEstimator) else Outputs)(node, estimator)
+    return (PeopleOutputs if isinstance(estimator, PeopleEstimator) else PoseOutputs)(node, estimator)

@@ -22,11 +22,12 @@ from vision_msgs.msg import Detection3D, Detection3DArray
 
 from ..core.camera import Camera
 from ..core.object_model import box_corners
-from ..core.pose import from_quaternion, inverse, make_pose, transform
+from ..core.pose import inverse, transform
+from ..core.sensor_messages import UnusableMessage, decode_pose
 from ..pipeline.draw import draw_pose, draw_skeleton
-from ..pipeline.messages import UnusableMessage
 from .cameras import CameraLatch
-from .conversions import array_to_image, image_to_rgb
+from .decode_messages import image_to_rgb
+from .encode_messages import array_to_image
 from .entry import spin
 from .keypoints import from_cloud
 from .outputs import LATCHED
@@ -81,7 +82,7 @@ class OverlayNode(Node):
         found = self.get_parameter("reliability").value
         if found not in CHOICES["reliability"]:
             wanted = ", ".join(CHOICES["reliability"])
-            raise UnusableParameter(f"reliability: found {found!r}, wanted one of {wanted}")
+            raise UnusableParameter(f"reliability: wanted one of {wanted}, found {found!r}")
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy[found.upper()])
         self._matcher, self._cameras = StampMatcher(), CameraLatch()
         self._skeleton: dict = {"keypoints": [], "links": []}
@@ -135,7 +136,8 @@ class OverlayNode(Node):
 def draw_detection(image: np.ndarray, camera: Camera, detection: Detection3D) -> None:
     """Draw a Detection3D's box, axes, class, id and score into an RGB image (H, W, 3) uint8, in place."""
     result = detection.results[0]
-    pose, center = to_matrix(result.pose.pose), to_matrix(detection.bbox.center)
+    at, box = result.pose.pose, detection.bbox.center
+    pose, center = decode_pose(at.position, at.orientation), decode_pose(box.position, box.orientation)
     size = detection.bbox.size
     corners = transform(inverse(pose) @ center, box_corners((0, 0, 0), (size.x, size.y, size.z)))
     label = f"{result.hypothesis.class_id} {detection.id}  {result.hypothesis.score:.2f}"
@@ -153,12 +155,6 @@ def draw_people(image: np.ndarray, seen: np.ndarray, skeleton: dict) -> None:
         points = np.full((count, 2), np.nan)
         points[own["keypoint"]] = np.stack([own["u"], own["v"]], -1)
         draw_skeleton(image, points, skeleton["links"])
-
-
-def to_matrix(pose) -> np.ndarray:
-    """Return a geometry_msgs/Pose as a (4, 4) transform."""
-    q, p = pose.orientation, pose.position
-    return make_pose(from_quaternion([q.x, q.y, q.z, q.w]), [p.x, p.y, p.z])
 
 
 def _key(message) -> tuple[int, int]:

@@ -7,11 +7,9 @@ configures and cannot be changed while it is configured; all others can be chang
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 
-PACKAGE = "pose_kd_ros"
 FROZEN = (
     "bundle",
     "provider",
@@ -64,7 +62,7 @@ class Settings:
         for name, wanted in CHOICES.items():
             if getattr(self, name) not in wanted:
                 raise UnusableParameter(
-                    f"{name}: found {getattr(self, name)!r}, wanted one of {', '.join(wanted)}"
+                    f"{name}: wanted one of {', '.join(wanted)}, found {getattr(self, name)!r}"
                 )
 
 
@@ -119,13 +117,13 @@ def read(node) -> Settings:
     return Settings(**{field.name: node.get_parameter(field.name).value for field in fields(Settings)})
 
 
-def judge(changes, configured: bool) -> SetParametersResult:
+def validate_changes(changes, configured: bool) -> SetParametersResult:
     """Accept or refuse changed parameters (rclpy Parameters), with a reason that says what to do instead."""
     for change in changes:
         if change.name in CHOICES and change.value not in CHOICES[change.name]:
             wanted = ", ".join(CHOICES[change.name])
             return SetParametersResult(
-                successful=False, reason=f"{change.name}: found {change.value!r}, wanted {wanted}"
+                successful=False, reason=f"{change.name}: wanted {wanted}, found {change.value!r}"
             )
         if configured and change.name in FROZEN:
             return SetParametersResult(
@@ -134,37 +132,3 @@ def judge(changes, configured: bool) -> SetParametersResult:
                 "deactivate and clean it up, set the parameter, configure and activate",
             )
     return SetParametersResult(successful=True)
-
-
-def bundle_folder(name: str) -> Path:
-    """Return the folder of a bundle given as a path, or by the name of one below share/pose_kd_ros/bundles.
-
-    Raises UnusableParameter that lists the installed ones.
-    """
-    if not name:
-        installed = installed_bundles()
-        raise UnusableParameter(f"bundle: none was given; wanted a folder or one of {installed}")
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    shipped = _share() / "bundles" / name
-    if Path(name).name == name and shipped.is_dir():
-        return shipped
-    raise UnusableParameter(
-        f"bundle: {name!r} is neither a folder nor one of the installed {installed_bundles()}"
-    )
-
-
-def installed_bundles() -> list[str]:
-    """Return the names of the bundles that came with the package."""
-    return sorted(path.parent.name for path in (_share() / "bundles").glob("*/manifest.json"))
-
-
-def _share() -> Path:
-    """share/pose_kd_ros, or the source tree where the package is not installed."""
-    from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-
-    try:
-        return Path(get_package_share_directory(PACKAGE))
-    except PackageNotFoundError:
-        return Path(__file__).resolve().parents[2]

@@ -1,8 +1,7 @@
 """Bag player: publishes a recording at its own pace, as the serialized bytes that were recorded.
 
-ros2 run pose_kd_ros play recording --loop
-ros2 run pose_kd_ros play recording --rate 0.5 --clock 100
-ros2 run pose_kd_ros play recording --restamp     (header stamps become the time of playing)
+ros2 run pose_kd_ros play recording --loop ros2 run pose_kd_ros play recording --rate 0.5 --clock 100 ros2 run
+pose_kd_ros play recording --restamp     (header stamps become the time of playing)
 
 The pace is kept against one monotonic clock: lateness of a message never shifts those after it.
 """
@@ -26,7 +25,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
-from pose_kd_ros.evaluation.bags import Bag, BagError, RawMessage, Topic, open_bag, read_stamp, with_stamp
+from pose_kd_ros.recordings.bags import Bag, BagError, RawMessage, Topic, open_bag, read_stamp, with_stamp
 
 NANO = 1_000_000_000
 ACK_SECONDS = 1.0  # how long the last reliable messages get to arrive before the player leaves
@@ -48,9 +47,9 @@ class PlayOptions:
 
     def __post_init__(self):
         if not self.rate > 0:
-            raise ValueError(f"rate: wanted more than 0, got {self.rate}")
+            raise ValueError(f"rate: wanted more than 0, found {self.rate}")
         if self.clock_hz < 0 or self.wait < 0:
-            raise ValueError(f"clock and wait: wanted 0 or more, got {self.clock_hz} and {self.wait}")
+            raise ValueError(f"clock and wait: wanted 0 or more, found {self.clock_hz} and {self.wait}")
         if self.restamp and self.clock_hz:
             raise ValueError(
                 "restamp and clock exclude each other: stamps follow either this machine's time or the bag's"
@@ -67,7 +66,7 @@ class Report:
 
 
 class Timeline:
-    """Maps bag time to this machine's time for one pass.
+    """Map bag time to this machine's time for one pass.
 
     start: bag nanoseconds of the pass's first moment.
     """
@@ -79,15 +78,15 @@ class Timeline:
         self._shift: int | None = None
 
     def due(self, stamp: int) -> float:
-        """Returns the monotonic time, in seconds, at which a message recorded at `stamp` is due."""
+        """Return the monotonic time, in seconds, at which a message recorded at `stamp` is due."""
         return self.monotonic + (stamp - self.start) / NANO / self.rate
 
     def bag_time(self) -> int:
-        """Returns the bag time of this moment, in nanoseconds."""
+        """Return the bag time of this moment, in nanoseconds."""
         return self.start + int((time.monotonic() - self.monotonic) * self.rate * NANO)
 
     def restamped(self, message: RawMessage) -> bytes:
-        """Returns the message with its header moved to the present; equal stamps stay equal."""
+        """Return the message with its header moved to the present; equal stamps stay equal."""
         header = read_stamp(message.data)
         if self._shift is None:  # the first message is stamped with the moment it is due
             self._shift = self.wall + int((message.stamp - self.start) / self.rate) - int(header / self.rate)
@@ -95,7 +94,7 @@ class Timeline:
 
 
 class Player:
-    """Plays one open bag through a node's publishers until it ends or `stop` is set."""
+    """Play one open bag through a node's publishers until it ends or `stop` is set."""
 
     def __init__(self, node: Node, bag: Bag, options: PlayOptions, stop: threading.Event):
         self.node, self.bag, self.options, self.stop = node, bag, options, stop
@@ -117,7 +116,7 @@ class Player:
             self.stamped.add(topic.name)
 
     def play(self) -> Report:
-        """Plays to the end, or for ever with loop. Returns what was played."""
+        """Play to the end, or for ever with loop. Returns what was played."""
         self._wait_for_subscribers()
         while not self.stop.is_set() and self.publishers:
             self._pass()
@@ -135,7 +134,7 @@ class Player:
             if time.monotonic() >= deadline or self.stop.wait(0.02):
                 break
         if alone and self.options.wait:
-            self.node.get_logger().warning(f"nobody listens to {', '.join(alone)}; playing all the same")
+            self.node.get_logger().warning(f"no subscriber of {', '.join(alone)}; playing anyway")
 
     def _pass(self) -> None:
         timeline = Timeline(self.bag.start, self.options.rate)
@@ -147,7 +146,7 @@ class Player:
         self._sleep_until(timeline.due(self.bag.end), timeline)
 
     def _publish(self, message: RawMessage, timeline: Timeline) -> None:
-        if self.clock:  # so that nobody sees a message from the future
+        if self.clock:  # first, so that no message is from the future
             self._publish_clock(message.stamp)
         restamp = self.options.restamp and message.topic in self.stamped
         self.publishers[message.topic].publish(timeline.restamped(message) if restamp else message.data)
@@ -155,7 +154,7 @@ class Player:
         self.report.late = max(self.report.late, time.monotonic() - timeline.due(message.stamp))
 
     def _sleep_until(self, due: float, timeline: Timeline) -> bool:
-        """Sleeps, publishing /clock on the way. Returns False when the player was told to stop."""
+        """Sleep and publish /clock meanwhile. Return False if the player shall stop."""
         while (now := time.monotonic()) < due and not self.stop.is_set():
             if self.clock and now >= self._next_tick:
                 self._publish_clock(timeline.bag_time())
@@ -177,7 +176,7 @@ def message_class(name: str) -> type:
 
 
 def qos_profile(topic: Topic) -> QoSProfile:
-    """Returns the recorded QoS, or reliable, volatile, depth 10 where the bag says nothing usable."""
+    """Return the recorded QoS, or reliable, volatile, depth 10 where the bag says nothing usable."""
     recorded = dict(topic.qos)
     best_effort = recorded.get("reliability") == "best_effort"
     latched = recorded.get("durability") == "transient_local"
@@ -190,7 +189,7 @@ def qos_profile(topic: Topic) -> QoSProfile:
 
 
 def parse(arguments: list[str]) -> tuple[str, PlayOptions]:
-    """Returns the bag's path and the options of a command line without its ROS arguments."""
+    """Return the bag's path and the options of a command line without its ROS arguments."""
     parser = argparse.ArgumentParser(prog="play", description="Plays a rosbag2 recording (sqlite3 or MCAP).")
     parser.add_argument("bag", help="folder, .mcap or .db3 file")
     parser.add_argument("--rate", type=float, default=1.0, help="bag seconds per second (default: 1)")
@@ -212,7 +211,7 @@ def parse(arguments: list[str]) -> tuple[str, PlayOptions]:
 
 
 def stop_on_signals(stop: threading.Event) -> Callable[[], None]:
-    """Sets `stop` on Ctrl-C and SIGTERM. Returns what puts the previous handlers back."""
+    """Set `stop` on Ctrl-C and SIGTERM. Returns what puts the previous handlers back."""
     names = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(name, lambda *_: stop.set()) for name in names]
     return lambda: [signal.signal(name, handler) for name, handler in zip(names, before)] and None

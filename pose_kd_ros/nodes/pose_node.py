@@ -4,9 +4,9 @@
     camera_info:=/camera/camera_info
 
 A lifecycle node. It loads, checks and warms the network in configure and subscribes in activate; with
-``autostart`` (the default) it takes both steps by itself. The subscription's callback only puts the newest
-frame into a slot; a worker thread does the rest. If that dies, the node goes through its error transition to
-unconfigured and says why.
+``autostart`` (the default) it takes both steps by itself. The subscription's callback only puts the
+newest frame into a slot; a worker thread does the rest. If that dies, the node goes through its error
+transition to unconfigured and says why.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from std_srvs.srv import Trigger
 from ..pipeline.estimator import Estimator
 from ..pipeline.follow import JUMP_S
 from ..pipeline.people import PeopleEstimator
-from ..pipeline.regional import RegionalEstimator
 from . import health, parameters
 from .entry import spin
 from .loading import load_estimator
-from .outputs import Outputs, PeopleOutputs, make_outputs
+from .outputs import Outputs, make_outputs
 from .processing import Processing
 
 SUCCESS, FAILURE, ERROR = (
@@ -43,13 +42,13 @@ class PoseNode(LifecycleNode):
 
     def __init__(self, **kwargs):
         super().__init__("pose_node", **kwargs)
-        self._estimator: Estimator | RegionalEstimator | PeopleEstimator | None = None
-        self._outputs: Outputs | PeopleOutputs | None = None
+        self._estimator: Estimator | PeopleEstimator | None = None
+        self._outputs: Outputs | None = None
         self.processing: Processing | None = None
         self._fault = ""  # why the node is not in the state that was asked of it
         parameters.declare(self)
         self.add_on_set_parameters_callback(
-            lambda changes: parameters.judge(changes, self._estimator is not None)
+            lambda changes: parameters.validate_changes(changes, self._estimator is not None)
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -105,14 +104,13 @@ class PoseNode(LifecycleNode):
             self._state_machine.destroy_when_not_in_use()  # LifecycleNode leaves that to the collector
 
     def _attempt(self, name: str, action: Callable[[], None]) -> TransitionCallbackReturn:
-        """rclpy swallows what a transition raises, so the reason is told here and kept for /diagnostics."""
+        """rclpy swallows what a transition raises, so log the reason here and keep it for /diagnostics."""
         try:
             action()
         except Exception as error:
             self._fault = f"cannot {name}: {error}"
-            detail = (
-                "" if isinstance(error, ValueError) else "\n" + traceback.format_exc()
-            )  # refusals speak for themselves
+            # A refusal is a ValueError whose text says all.
+            detail = "" if isinstance(error, ValueError) else "\n" + traceback.format_exc()
             self.get_logger().error(self._fault + detail)
             return FAILURE
         if name in ("configure", "activate"):
@@ -169,7 +167,7 @@ class PoseNode(LifecycleNode):
             values.update(active.health.counts(active.latest.dropped), **active.health.percentiles())
             problem, seconds = active.stuck() or active.health.problem, active.health.quiet_s()
             quiet = active.silence(seconds) if seconds > health.QUIET_S else ""
-        verdict = health.judge(active is not None, self._fault, problem, quiet)
+        verdict = health.diagnose(active is not None, self._fault, problem, quiet)
         if quiet:
             self.get_logger().warning(quiet, throttle_duration_sec=10.0)
         stamp = self.get_clock().now().to_msg()

@@ -8,18 +8,17 @@ import time
 import scipy.optimize  # what the tracker and messages import when first needed: no frame
 import scipy.spatial.transform  # noqa: F401  waits for it
 
+from ..core.sensor_messages import UnusableMessage, to_seconds
 from ..core.track import Tracker
 from ..pipeline.estimator import Estimator
-from ..pipeline.follow import Follower
-from ..pipeline.messages import UnusableMessage, to_seconds
-from ..pipeline.people import Observer, PeopleEstimator
-from ..pipeline.regional import RegionalEstimator
+from ..pipeline.follow import Follower, ObjectFollower
+from ..pipeline.people import PeopleEstimator, PeopleFollower
 from ..pipeline.solve import Stopwatch
 from . import parameters
 from .health import Health, status_message
 from .inputs import Arrival, Inputs
 from .latest import Latest, Worker
-from .outputs import Outputs, PeopleOutputs
+from .outputs import Outputs
 from .parameters import Settings
 
 SAY_AGAIN_S = 5.0  # a standing problem is logged this often
@@ -36,8 +35,8 @@ class Processing:
     def __init__(
         self,
         node,
-        estimator: Estimator | RegionalEstimator | PeopleEstimator,
-        outputs: Outputs | PeopleOutputs,
+        estimator: Estimator | PeopleEstimator,
+        outputs: Outputs,
     ):
         self._node, self._outputs = node, outputs
         self._settings = parameters.read(node)
@@ -91,7 +90,7 @@ class Processing:
         self._outputs.clear()
 
     def _work(self, arrival: Arrival) -> None:
-        """One frame. An unusable message is counted and told; any other exception ends the worker."""
+        """Process one frame. Count and log an unusable message; any other exception ends the worker."""
         with self._busy:
             self._silent, self._since = False, time.monotonic()
             try:
@@ -125,7 +124,7 @@ class Processing:
         self._outputs.status.publish(status_message(arrival.stamp, counts, latency_ms, stages_ms, outcome))
 
     def _check_order(self, stamp: float) -> None:
-        """A stamp far back is a bag that loops: begin anew. One that does not advance is of no use."""
+        """Forget the tracks if the stamp is far back: a bag that loops. Refuse one that does not advance."""
         order = self._follower.order(stamp)
         if order == "jumped":
             self._forget("image stamps went back")
@@ -151,25 +150,23 @@ class Processing:
             self._node.get_logger().warning(f"frames are not used: {error}")
 
 
-def make_follower(
-    estimator: Estimator | RegionalEstimator | PeopleEstimator, settings: Settings
-) -> Follower | Observer:
+def make_follower(estimator: Estimator | PeopleEstimator, settings: Settings) -> Follower:
     """Return the pipeline, set up as the parameters say."""
     if isinstance(estimator, PeopleEstimator):
-        follower = Observer(estimator)
+        follower: Follower = PeopleFollower(estimator)
     else:
         tracker = Tracker(estimator.objects, ttl=settings.track_ttl)
-        follower = Follower(estimator, tracker, search=not settings.use_regions)
+        follower = ObjectFollower(estimator, tracker, search=not settings.use_regions)
     configure_follower(follower, settings)
     return follower
 
 
-def configure_follower(follower: Follower | Observer, settings: Settings) -> None:
+def configure_follower(follower: Follower, settings: Settings) -> None:
     """Set what may change between two frames."""
     estimator, decode = follower.estimator, follower.estimator.bundle.manifest.decode
     follower.max_instances = settings.max_instances
     estimator.cell_score = settings.cell_threshold if settings.cell_threshold >= 0 else decode.cell_score
-    if isinstance(follower, Follower):
+    if isinstance(follower, ObjectFollower):
         follower.search_period = settings.search_period
         estimator.pose_score = (
             settings.score_threshold if settings.score_threshold >= 0 else decode.pose_score

@@ -1,2 +1,2 @@
-"""Image in, poses out: preprocessing, network, decoding and PnP, as the node, the evaluation and training run
-them."""
+"""Image in, poses out: preprocessing, network, decoding and PnP, as the node, the
+evaluation and training run them."""

@@ -16,13 +16,14 @@ BANDWIDTH = 0.25  # of the voted box: cells whose voted centres are closer belon
 def decode_cells(
     outputs: dict[str, np.ndarray], strides, height: int, width: int, threshold: float
 ) -> LocalPredictions:
-    """Return the votes, in input pixels, of all cells whose class score exceeds ``threshold``, best MAX_CELLS
-    a class."""
+    """Return the votes, in input pixels, of all cells whose class score exceeds
+    ``threshold``, best MAX_CELLS a class."""
     centers, anchors = cell_grid(height, width, strides)
     scores, offsets = outputs["scores"][0], outputs["offsets"][0]
     if len(scores) != len(centers):
         raise ValueError(
-            f"network gave {len(scores)} cells for {width}x{height} px, strides {strides} make {len(centers)}"
+            f"network: wanted {len(centers)} cells for {width}x{height} px and strides {strides}, "
+            f"found {len(scores)}"
         )
     kept = []
     for index in range(scores.shape[1]):
@@ -50,8 +51,8 @@ def voted_boxes(points: np.ndarray) -> np.ndarray:
 def group_cells(votes: LocalPredictions, smallest: int = 1) -> list[np.ndarray]:
     """Return index arrays, one per instance, best score first: cells of a class that vote for one box centre.
 
-    Mean shift from the best cell left, bandwidth a quarter of the voted box; groups under ``smallest`` are
-    dropped.
+    Mean shift from the best cell left, bandwidth a quarter of the voted box; groups
+    under ``smallest`` are dropped.
     """
     boxes = voted_boxes(votes.points)
     centers, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).max(1)

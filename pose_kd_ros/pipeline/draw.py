@@ -1,5 +1,5 @@
-"""Poses drawn into a picture: the object's box, its axes, and a label; skeletons of people. No ROS, no
-window."""
+"""Poses drawn into a picture: the object's box, its axes, and a label;
+skeletons of people. No ROS, no window."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from ..core.pose import transform
 
 AXES_RGB = ((230, 60, 60), (60, 200, 60), (80, 120, 255))
 BOX_RGB = (255, 200, 40)
-EDGES = [
-    (a, b) for a in range(8) for b in range(a + 1, 8) if bin(a ^ b).count("1") == 1
-]  # of core's box_corners
+# Of the corners as core's box_corners orders them.
+EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if bin(a ^ b).count("1") == 1]
 STEPS = 8  # pieces of a line: distortion bends it
 
 

@@ -1,26 +1,34 @@
-"""The estimator that a bundle's family asks for."""
+"""From a bundle to the estimator of its family."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from ..bundle.find import find_bundle
 from ..bundle.manifest import BundleError
-from ..bundle.store import Bundle
+from ..bundle.store import Bundle, open_bundle
 from .estimator import Estimator
+from .keypoint import KeypointEstimator
 from .network import Network, load_network
 from .people import PeopleEstimator
 from .regional import RegionalEstimator
 
 
 def open_estimator(
-    bundle: Bundle, threads: int = 0, providers: tuple[str, ...] = ("CPUExecutionProvider",), **options
-) -> Estimator | RegionalEstimator | PeopleEstimator:
-    """Load the bundle's network, and that of its locator, replay their golden samples, and return the
-    estimator of both.
+    bundle: Bundle | Path | str,
+    threads: int = 0,
+    providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    **options,
+) -> Estimator | PeopleEstimator:
+    """Load a bundle's network and its locator's, replay their golden samples, and return the estimator.
 
-    threads, providers: of both networks, as in ``load_network``. options: as in ``make_estimator``. Raises
-    BundleError as these do.
+    bundle: opened, a folder, or the name of an installed one. threads, providers: of both networks, as in
+    ``load_network``. options: as in ``make_estimator``. Raises BundleError as these do.
     """
+    if not isinstance(bundle, Bundle):
+        bundle = open_bundle(find_bundle(str(bundle)))
     locator = None if bundle.locator is None else open_estimator(bundle.locator, threads, providers)
     network = load_network(bundle, threads, providers)
     crop = bundle.manifest.input
@@ -30,7 +38,7 @@ def open_estimator(
 
 def make_estimator(
     bundle: Bundle, network: Network, locator: Estimator | None = None, **options
-) -> Estimator | RegionalEstimator | PeopleEstimator:
+) -> Estimator | PeopleEstimator:
     """Return the estimator of a bundle; options as its own. Raises BundleError for a locator where the bundle
     searches by itself, or where it shows people."""
     manifest = bundle.manifest
@@ -39,4 +47,4 @@ def make_estimator(
     if locator is not None:
         what = "the keypoint family" if manifest.people is None else "people, in boxes that it is given"
         raise BundleError(f"{bundle.folder}: of {what}, which needs no locator")
-    return (Estimator if manifest.people is None else PeopleEstimator)(bundle, network, **options)
+    return (KeypointEstimator if manifest.people is None else PeopleEstimator)(bundle, network, **options)

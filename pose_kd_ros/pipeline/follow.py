@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from ..core.camera import Camera
-from ..core.track import Track, Tracker
+from ..core.track import MEASURED, Track, Tracker
 from .estimator import Estimator
 from .region import Region, overlap, projected_box
 
 KNOWN = 0.3  # a given region that overlaps a track's by more adds nothing
 JUMP_S = 0.2  # stamps that go back by more are a bag that loops; by less, frames out of order
+
+
+class Outcome(Protocol):
+    """What a follower says of a frame, with the milliseconds of each stage."""
+
+    @property
+    def stages_ms(self) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -32,13 +40,44 @@ def order_of(stamp: float, last: float) -> str:
     return "jumped" if stamp < last - JUMP_S else "late"
 
 
-class Follower:
+class Follower(Protocol):
+    """Frames to what is in them, in the order of their stamps.
+
+    wants_camera: whether ``process`` needs a camera. classes: ids by the class names that regions may have.
+    max_instances: so many objects are looked at in one frame.
+    """
+
+    wants_camera: bool
+    max_instances: int
+
+    @property
+    def classes(self) -> Mapping[str, int]: ...
+
+    def reset(self) -> None:
+        """Forget all that was seen before; any stamp may come next."""
+        ...
+
+    def order(self, stamp: float) -> str:
+        """Where a frame stands against the last, see ``order_of``."""
+        ...
+
+    def process(
+        self, stamp: float, image: np.ndarray, camera: Camera | None, regions: Sequence[Region] = ()
+    ) -> Outcome:
+        """Return what is in an RGB image (H, W, 3) uint8, taken at ``stamp`` seconds.
+
+        regions: where to look.
+        """
+        ...
+
+
+class ObjectFollower:
     """Estimator and tracker in a loop: each track says where to look for its object in the next frame.
 
-    search_period: seconds between searches of the whole frame while something is being measured; while
-    nothing is, or a track is not seen where it should be, each frame is searched. search: False leaves new
-    objects to the given regions.
-    max_instances: so many objects are looked at, and as many poses taken, in one frame.
+    search_period: seconds between searches of the whole frame while something is being measured;
+    while nothing is, or a track is not seen where it should be, each frame is searched. search:
+    False leaves new objects to the given regions. max_instances: so many objects are looked at, and
+    as many poses taken, in one frame.
     """
 
     wants_camera = True
@@ -86,8 +125,8 @@ class Follower:
     ) -> Followed:
         """Return the tracks after an RGB image (H, W, 3) uint8, taken at ``stamp`` seconds.
 
-        regions: where new objects are expected. Raises ValueError as ``Estimator.estimate`` does, and for a
-        stamp that is not "next".
+        regions: where new objects are expected. Raises ValueError as ``Estimator.estimate`` does, and
+        for a stamp that is not "next".
         """
         if self.order(stamp) != "next":
             raise ValueError(f"follow: stamp {stamp:.6f} s does not follow {self._stamp:.6f} s")
@@ -99,7 +138,7 @@ class Follower:
         poses = sorted(found.poses, key=lambda p: p.track_id is None)[: self.max_instances]
         tracks = self.tracker.update(stamp, poses)
         self._stamp, self._searched = stamp, stamp if search else self._searched
-        self._measured = any(t.state in ("new", "tracked") for t in tracks)
+        self._measured = any(t.state in MEASURED for t in tracks)
         return Followed(tracks, {**found.stages_ms, "track": 1e3 * (time.perf_counter() - started)})
 
     def _expected(self, stamp: float, camera: Camera) -> list[Region]:

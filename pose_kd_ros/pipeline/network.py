@@ -91,7 +91,7 @@ def load_network(
         network = ObjectNetworks(network, by_object)
     wanted = bundle.manifest.network.outputs
     if network.outputs != wanted:
-        raise BundleError(f"{bundle.network_path}: outputs are {network.outputs}, the manifest says {wanted}")
+        raise BundleError(f"{bundle.network_path}: outputs: wanted {wanted}, found {network.outputs}")
     check_golden(bundle, network.replay)
     return network
 
@@ -111,8 +111,8 @@ def check_golden(bundle: Bundle, network: Network) -> float:
     for name, values in expected.items():
         if name not in found or found[name].shape != values.shape:
             raise BundleError(
-                f"{bundle.folder}: golden sample: output {name!r} wants shape {values.shape}, "
-                f"the network gave {found[name].shape if name in found else 'none'}"
+                f"{bundle.folder}: golden sample: output {name!r}: wanted shape {values.shape}, "
+                f"found {found[name].shape if name in found else 'none'}"
             )
         worst = float(np.maximum(worst, np.abs(found[name] - values).max()))  # unlike max(), keeps a NaN
     if not worst <= bundle.manifest.golden.tolerance:

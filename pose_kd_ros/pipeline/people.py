@@ -1,8 +1,8 @@
-"""People: the keypoints of whoever is in a box, in pixels of the image. No poses, no camera, no search."""
+"""People: keypoints of the person in each given box, in pixels of the image. No poses, camera or search."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,8 +21,8 @@ from .solve import Stopwatch
 class Person:
     """One box's person. points: (K, 2) raw pixels of the image, NaN where a map shows nothing.
 
-    scores: (K,) in [0, 1], how high each map peaks. box: (4,) the region's; number: which of the regions;
-    track_id: the region's.
+    scores: (K,) in [0, 1], how high each map peaks. box: (4,) the region's; number: which of the
+    regions; track_id: the region's.
     """
 
     points: np.ndarray
@@ -61,7 +61,7 @@ class PeopleEstimator:
     def estimate(
         self, image: np.ndarray, regions: Sequence[Region], watch: Stopwatch | None = None
     ) -> list[Person]:
-        """Return one person for each region of an RGB image (H, W, 3) uint8; watch: is told the stages."""
+        """Return one person for each region of an RGB image (H, W, 3) uint8; watch: adds the stages."""
         watch = watch or Stopwatch()
         return [self._look_at(image, region, number, watch) for number, region in enumerate(regions)]
 
@@ -76,16 +76,9 @@ class PeopleEstimator:
         return Person(crop.to_full(peaks.points), peaks.scores, region.box, number, region.track_id)
 
     def _maps(self, pixels: np.ndarray) -> np.ndarray:
-        """The maps (K, h, w) of a network input (1, 3, H, W).
-
-        Mirroring needs no shift: pixels of maps stand for the middles of their patches of the crop, so the
-        mirror image of map column j of w is column w - 1 - j.
-        """
-        maps = self.network(pixels)["heatmaps"][0, 0]
-        if not self.flip_test:
-            return maps
-        mirror = self.network(np.ascontiguousarray(pixels[..., ::-1]))["heatmaps"][0, 0]
-        return (maps + mirror[self.mirrored][..., ::-1]) / 2
+        """The maps (K, h, w) of a network input (1, 3, H, W)."""
+        mirrored = self.mirrored if self.flip_test else None
+        return mean_of_mirrored(lambda images: self.network(images)["heatmaps"][:, 0], pixels, mirrored)[0]
 
 
 @dataclass(frozen=True)
@@ -96,8 +89,8 @@ class Observed:
     stages_ms: dict[str, float]
 
 
-class Observer:
-    """Frames to people, in the place of ``Follower``: it only keeps the order of stamps, there are no tracks.
+class PeopleFollower:
+    """Frames to people. It keeps the order of stamps; there are no tracks.
 
     max_instances: so many boxes are looked at in one frame, the first ones.
     """
@@ -125,6 +118,21 @@ class Observer:
         people = self.estimator.estimate(image, regions[: self.max_instances], watch)
         self._stamp = stamp
         return Observed(people, watch.stages_ms)
+
+
+def mean_of_mirrored(
+    maps_of: Callable[[np.ndarray], np.ndarray], images: np.ndarray, mirrored: np.ndarray | None
+) -> np.ndarray:
+    """Return maps (N, K, h, w) of images (N, 3, H, W), averaged with those of the mirrored images.
+
+    mirrored: ``mirrored_order`` of the keypoints; None for the maps as they are. Mirroring needs no shift:
+    pixels of maps stand for the middles of their patches of the image, so the mirror image of map column j of
+    w is column w - 1 - j. The shift by one pixel of public code bases mends a misalignment that is not here.
+    """
+    maps = maps_of(np.ascontiguousarray(images))
+    if mirrored is None:
+        return maps
+    return (maps + maps_of(np.ascontiguousarray(images[..., ::-1]))[:, mirrored, :, ::-1]) / 2
 
 
 def mirrored_order(count: int, flip: Sequence[Sequence[int]]) -> np.ndarray:

@@ -12,29 +12,14 @@ from ..core.camera import Camera, Crop
 from ..core.predictions import Correspondences
 
 
-def to_rgb(image: np.ndarray, encoding: str = "rgb8") -> np.ndarray:
-    """Return ``image`` as (H, W, 3) uint8 RGB; ``encoding`` is rgb8, bgr8, rgba8, bgra8 or mono8."""
-    codes = {
-        "bgr8": cv2.COLOR_BGR2RGB,
-        "rgba8": cv2.COLOR_RGBA2RGB,
-        "bgra8": cv2.COLOR_BGRA2RGB,
-        "mono8": cv2.COLOR_GRAY2RGB,
-    }
-    if encoding == "rgb8":
-        return image
-    if encoding not in codes:
-        raise ValueError(f"image encoding {encoding!r}: wanted one of {['rgb8', *codes]}")
-    return cv2.cvtColor(image, codes[encoding])
-
-
 def crop_about(box, spec: InputSpec) -> Crop:
     """The crop about a box (x0, y0, x1, y1) that a bundle's network is shown."""
     return Crop.around(box, spec.size, spec.margin, spec.stride, spec.aspect)
 
 
 def network_input(image: np.ndarray, crop: Crop, spec: InputSpec) -> np.ndarray:
-    """Cut ``crop`` out of an RGB image (H, W, 3) uint8 and normalise it: (1, 3, h, w) float32, ready for the
-    network."""
+    """Cut ``crop`` out of an RGB image (H, W, 3) uint8 and normalise it: (1, 3, h, w)
+    float32, ready for the network."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image: wanted (H, W, 3) uint8 RGB, found {image.shape} {image.dtype}")
     pixels = crop.apply(image)

@@ -26,9 +26,17 @@ class Region:
         box = np.asarray(self.box, float)
         if box.shape != (4,) or not np.isfinite(box).all() or not (box[2:] > box[:2]).all():
             raise ValueError(
-                f"region: box wants finite x0 < x1 and y0 < y1, found {np.array2string(box, precision=1)}"
+                f"region: box: wanted finite x0 < x1 and y0 < y1, found {np.array2string(box, precision=1)}"
             )
         object.__setattr__(self, "box", box)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a search has found objects, likeliest first, and the milliseconds of its stages."""
+
+    regions: list[Region]
+    stages_ms: dict[str, float]
 
 
 def projected_box(pose: np.ndarray, model: ObjectModel, camera: Camera) -> np.ndarray | None:

@@ -6,7 +6,8 @@ Where to look comes from a keypoint bundle (the locator), from the node's region
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -18,35 +19,35 @@ from ..core.heatmaps import decode_peaks
 from ..core.object_model import ObjectModel
 from ..core.predictions import Correspondences
 from ..core.surface import BITS, SurfaceCodes, codes_of
-from .estimator import NEAR
+from .estimator import ANSWERS, CropEstimator
 from .network import Network
 from .preprocess import crop_about, in_full_image, network_input
-from .region import Region, overlap
-from .solve import SAME_OBJECT, Estimates, ObjectPose, Stopwatch, check_size, solve, suppress, with_track
+from .region import Places, Region, overlap
+from .solve import SAME_OBJECT, ObjectPose, Stopwatch, solve, with_track
 from .surface import SurfaceSearch, decode_surface
 
-LEAST_BITS = (
-    4  # pixels that are not sure of so many are left out: they know a sixteenth of the surface, or less
-)
+# Pixels that are sure of fewer bits are left out: they narrow the surface down to a sixteenth at most.
+LEAST_BITS = 4
 UNSURE = 0.1  # a bit this close to a half says nothing, and ends what the pixel knows
-MOST_PIXELS = (
-    2000  # correspondences that are solved; more cost time and change the pose by less than its noise
-)
+# Correspondences that are solved; more cost time and change the pose by less than its noise.
+MOST_PIXELS = 2000
+# Looks end when a pose's box overlaps the box that was looked in by SAME_PLACE.
+MOST_LOOKS, SAME_PLACE = 3, 0.8
 ERROR = {"dense": 0.015, "heatmap": 0.02, "surface": 0.02}  # inlier threshold over the crop's height
 
 
 class Locator(Protocol):
-    """What finds the objects of a frame roughly; its poses' boxes are looked at closely."""
+    """What finds the objects of a frame roughly, so that they can be looked at closely."""
 
     objects: dict[int, ObjectModel]
 
-    def estimate(self, image: np.ndarray, camera: Camera) -> Estimates: ...
+    def places(self, image: np.ndarray, camera: Camera) -> Places: ...
 
-    def scaled(self, factors: dict[int, float]) -> Locator: ...
+    def scaled(self, factors: Mapping[int, float]) -> Locator: ...
 
 
-class RegionalEstimator:
-    """A dense or heatmap bundle, made to run; the same interface as ``Estimator``, no state between frames.
+class RegionalEstimator(CropEstimator):
+    """A dense, heatmap or surface bundle, made to run.
 
     locator: the estimator of a keypoint bundle that searches for it; without one, only regions are looked
     at. cell_score: the threshold of the mask, or of a keypoint's peak, instead of the bundle's. Raises
@@ -62,62 +63,57 @@ class RegionalEstimator:
         cell_score: float | None = None,
         pose_score: float | None = None,
     ):
-        decode, self.family = bundle.manifest.decode, bundle.manifest.family
-        self.bundle, self.network, self.spec = bundle, network, bundle.manifest.input
-        self.stride = bundle.manifest.network.strides[0]
-        self.order, self.objects = bundle.objects, {model.id: model for model in bundle.objects}
+        super().__init__(bundle, network, cell_score, pose_score)
+        self.family, self.stride = bundle.manifest.family, bundle.manifest.network.strides[0]
         self.looked_at = {int(object_id) for object_id in bundle.manifest.network.object_files}
         coded = bundle.objects if self.family == "dense" else ()
         self.surfaces = {model.id: bundle.surface(model.id) for model in coded}
-        self.cell_score = decode.cell_score if cell_score is None else cell_score
         if locator is None and self.family == "surface":
-            locator = SurfaceSearch(bundle, network, bundle.objects, self.cell_score)
+            locator = SurfaceSearch(bundle, network, bundle.objects)
         self.locator = locator
-        self.pose_score = decode.pose_score if pose_score is None else pose_score
         if locator is not None and not self.objects.keys() & locator.objects.keys():
             ours, theirs = sorted(self.objects), sorted(locator.objects)
             raise BundleError(f"locator: it finds objects {theirs}, bundle {bundle.folder} has {ours}")
 
-    def scaled(self, factors: dict[int, float]) -> RegionalEstimator:
-        """The same estimator for objects that are ``factors[id]`` times as large as the bundle's."""
-        locator = self.locator and self.locator.scaled(factors)
-        other = RegionalEstimator(
-            self.bundle, self.network, locator, cell_score=self.cell_score, pose_score=self.pose_score
-        )
-        other.order = tuple(m.scaled(factors.get(m.id, 1.0)) for m in self.order)
-        other.objects = {model.id: model for model in other.order}
+    def scaled(self, factors: Mapping[int, float]) -> RegionalEstimator:
+        """As ``Estimator.scaled``."""
+        other = super().scaled(factors)
+        other.locator = self.locator and self.locator.scaled(factors)
         other.surfaces = {i: s.scaled(factors.get(i, 1.0)) for i, s in self.surfaces.items()}
         return other
 
-    def estimate(
-        self,
-        image: np.ndarray,
-        camera: Camera,
-        regions: Sequence[Region] = (),
-        search: bool = True,
-        recover: bool = False,
-    ) -> Estimates:
-        """As ``Estimator.estimate``; a search asks the locator where to look, if there is one."""
-        check_size(image, camera)
-        watch = Stopwatch()
-        found = [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
-        answered = sum(pose.score >= self.pose_score for pose in found)
-        if self.locator is not None and (search or (recover and answered < len(regions))):
-            located = self.locator.estimate(image, camera)
-            for stage, spent in located.stages_ms.items():
-                watch.stages_ms[f"locate_{stage}"] = spent
-            watch.restart()
-            known = [p.box for p in found if p.score >= self.pose_score]
-            for place in located.poses:
-                if place.object_id in self.objects and all(
-                    overlap(place.box, k) < SAME_OBJECT for k in known
-                ):
-                    found += self._look_at(image, camera, Region(place.box, place.object_id), watch)
-        kept = [pose for pose in suppress(found) if pose.score >= self.pose_score]
-        return Estimates(kept, watch.stages_ms)
+    def _search(self, image, camera: Camera, known: list[ObjectPose], watch: Stopwatch) -> list[ObjectPose]:
+        """Ask the locator where to look, if there is one."""
+        if self.locator is None:
+            return []
+        located = self.locator.places(image, camera)
+        for stage, spent in located.stages_ms.items():
+            watch.stages_ms[f"locate_{stage}"] = spent
+        watch.restart()
+        regions = [
+            region
+            for region in located.regions
+            if region.object_id in self.objects
+            and all(overlap(region.box, k.box) < SAME_OBJECT for k in known)
+        ]
+        return [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
 
     def _look_at(self, image, camera: Camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
-        """The pose in a zoomed crop, if its box overlaps the region's."""
+        """Return the pose in a zoomed crop about the region; where its box lies elsewhere, look there again.
+
+        A box that shows a part of the object, or is far too large, gives a poor pose, but a better box.
+        """
+        found: list[ObjectPose] = []
+        for _ in range(MOST_LOOKS):
+            looked = self._look_once(image, camera, region, watch)
+            found = looked or found
+            if not looked or overlap(looked[0].box, region.box) >= SAME_PLACE:
+                break
+            region = replace(region, box=looked[0].box)
+        return found
+
+    def _look_once(self, image, camera: Camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
+        """Return the pose in a zoomed crop, if its box overlaps the region's."""
         crop = crop_about(region.box, self.spec)
         pixels = network_input(image, crop, self.spec)
         watch.lap("preprocess")
@@ -132,7 +128,7 @@ class RegionalEstimator:
         decode = self.bundle.manifest.decode
         pose = solve(correspondences, model, camera, threshold, decode, self.pose_score)
         watch.lap("pnp")
-        if pose is None or overlap(pose.box, region.box) <= NEAR:
+        if pose is None or overlap(pose.box, region.box) <= ANSWERS:
             return []
         return [with_track(pose, region.track_id)]
 

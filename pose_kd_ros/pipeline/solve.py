@@ -13,8 +13,8 @@ from ..core.object_model import ObjectModel, canonical
 from ..core.pnp import solve_pnp
 from ..core.predictions import Correspondences
 from ..core.refine import refine_pose, with_origin_moved
-from .confidence import TERMS, confidence, evidence, highest_confidence
 from .region import overlap, projected_box
+from .score import TERMS, evidence, highest_score, score_of
 
 MOST_SCATTER = 0.1  # of the object's box: votes within any family's threshold scatter less
 SAME_OBJECT = 0.5  # poses of a class whose projected boxes overlap by more are one object
@@ -24,9 +24,9 @@ SAME_OBJECT = 0.5  # poses of a class whose projected boxes overlap by more are 
 class ObjectPose:
     """One estimate. pose: T_camera_object (4, 4), metres. covariance: (6, 6), as ``core.refine`` states it.
 
-    score: in [0, 1], see ``confidence``. box: (x0, y0, x1, y1) raw pixels. cells, support: how many cells
-    voted, and the share of their weight that agrees. sigma_px: scatter of the agreeing votes in full-image
-    pixels. evidence: the terms of the score.
+    score: in [0, 1], see ``score``. box: (x0, y0, x1, y1) raw pixels. cells, support: how many cells voted,
+    and the share of their weight that agrees. sigma_px: scatter of the agreeing votes in full-image pixels.
+    evidence: the terms of the score.
     """
 
     object_id: int
@@ -57,7 +57,7 @@ class Stopwatch:
         self.restart()
 
     def restart(self) -> None:
-        """Leave out the time since the last lap: somebody else has counted it."""
+        """Leave out the time since the last lap, which another stopwatch has counted."""
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:
@@ -70,7 +70,8 @@ def check_size(image: np.ndarray, camera: Camera) -> None:
     """Raise ValueError where an image (H, W, 3) and its camera disagree."""
     if image.shape[:2] != (camera.height, camera.width):
         raise ValueError(
-            f"image is {image.shape[1]}x{image.shape[0]}, its camera_info says {camera.width}x{camera.height}"
+            f"image: wanted {camera.width}x{camera.height}, as its camera_info says, "
+            f"found {image.shape[1]}x{image.shape[0]}"
         )
 
 
@@ -82,14 +83,14 @@ def solve(
     decode: DecodeSpec,
     least: float = 0.0,
 ) -> ObjectPose | None:
-    """RANSAC PnP over one instance's correspondences, robust refinement, canonical representative; None if
-    they hold no pose, or none whose score could reach ``least``. threshold: pixels of the full image. decode:
-    the bundle's."""
+    """RANSAC PnP over one instance's correspondences, robust refinement, canonical representative;
+    None if they hold no pose, or none whose score could reach ``least``. threshold: pixels of the
+    full image. decode: the bundle's."""
     result = solve_pnp(correspondences, camera.K, threshold)
     if result is None:
         return None
     cells, score = len(np.unique(correspondences.cell)), correspondences.score
-    if highest_confidence(score, cells, MOST_SCATTER, decode.calibration, result.support) < least:
+    if highest_score(score, cells, MOST_SCATTER, decode.calibration, result.support) < least:
         return None
     refined = refine_pose(result.pose, correspondences, camera.K, threshold)
     if refined is None:
@@ -106,7 +107,7 @@ def solve(
         object_id=model.id,
         pose=pose,
         covariance=covariance,
-        score=confidence(terms, decode.calibration),
+        score=score_of(terms, decode.calibration),
         box=box,
         cells=cells,
         support=result.support,

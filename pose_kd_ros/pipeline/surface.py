@@ -6,6 +6,8 @@ object's box, in radii, that is half diameters), and the Laplace scale of that p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 
@@ -15,12 +17,13 @@ from ..core.object_model import ObjectModel
 from ..core.predictions import Correspondences
 from .network import Network
 from .preprocess import in_full_image, network_input
-from .region import overlap
-from .solve import SAME_OBJECT, Estimates, ObjectPose, Stopwatch, check_size, solve
+from .region import Places, Region, overlap
+from .solve import SAME_OBJECT, ObjectPose, Stopwatch, check_size, solve
 
 SUREST = 0.8  # share of an object's pixels that are solved, those with the smallest scales
-SMALLEST = 6  # output pixels of a patch that the search solves
-MOST_PATCHES = 12  # of a frame that are solved, largest first
+SEEN = 0.15  # the search looks where masks are above it: a patch too many costs a look, one too few an object
+SMALLEST = 6  # output pixels of a patch
+MOST_PATCHES = 12  # of a frame that are looked at, largest first
 SEARCH_ERROR = 2.5  # inlier threshold of the search, pixels of the network's input
 
 
@@ -55,22 +58,24 @@ def decode_surface(
 
 
 class SurfaceSearch:
-    """Finds where objects may be: the network on the whole frame at low resolution, a rough pose of each
-    patch."""
+    """Finds where objects may be: the network on the whole frame at low resolution, and a rough pose of each
+    patch of its masks."""
 
-    def __init__(self, bundle: Bundle, network: Network, order: tuple[ObjectModel, ...], cell_score: float):
-        self.bundle, self.network, self.spec = bundle, network, bundle.manifest.input
-        self.order, self.cell_score = order, cell_score
+    def __init__(self, bundle: Bundle, network: Network, order: tuple[ObjectModel, ...]):
+        self.bundle, self.network, self.spec, self.order = bundle, network, bundle.manifest.input, order
         self.objects = {model.id: model for model in order}
 
-    def scaled(self, factors: dict[int, float]) -> SurfaceSearch:
-        """The same search for objects that are ``factors[id]`` times as large as the bundle's."""
+    def scaled(self, factors: Mapping[int, float]) -> SurfaceSearch:
+        """Return the same search for objects that are ``factors[id]`` times as large as the bundle's."""
         order = tuple(m.scaled(factors.get(m.id, 1.0)) for m in self.order)
-        return SurfaceSearch(self.bundle, self.network, order, self.cell_score)
+        return SurfaceSearch(self.bundle, self.network, order)
 
-    def estimate(self, image: np.ndarray, camera: Camera) -> Estimates:
-        """Rough poses in an RGB image (H, W, 3) uint8, largest patch first, of one class no two at one
-        place."""
+    def places(self, image: np.ndarray, camera: Camera) -> Places:
+        """Return where to look in an RGB image (H, W, 3) uint8, largest patch first.
+
+        A patch's place is the box of its rough pose, and the patch's own box too where these two disagree or
+        there is no pose. No two places of one class are the same.
+        """
         check_size(image, camera)
         watch = Stopwatch()
         crop = Crop.whole(camera.width, camera.height, self.spec.search_size, self.spec.stride)
@@ -80,24 +85,24 @@ class SurfaceSearch:
         watch.lap("network")
         patches = self._patches(outputs["mask"][0])
         watch.lap("decode")
-        found: list[ObjectPose] = []
+        regions: list[Region] = []
         for index, where in patches:
-            pose = self._solve(outputs, index, where, crop, camera)
-            if pose and all(
-                p.object_id != pose.object_id or overlap(p.box, pose.box) < SAME_OBJECT for p in found
-            ):
-                found.append(pose)
+            for box in self._boxes(outputs, index, where, crop, camera):
+                region = Region(box, self.order[index].id)
+                rivals = [r for r in regions if r.object_id == region.object_id]
+                if all(overlap(region.box, r.box) < SAME_OBJECT for r in rivals):
+                    regions.append(region)
         watch.lap("pnp")
-        return Estimates(found, watch.stages_ms)
+        return Places(regions, watch.stages_ms)
 
     def _patches(self, masks: np.ndarray) -> list[tuple[int, np.ndarray]]:
-        """Connected pixels (h, w) bool of one class, with its index; largest first.
+        """Return connected pixels (h, w) bool of one class, with its index; largest first.
 
         masks: (C, h, w) in [0, 1].
         """
         found = []
         for index, mask in enumerate(masks):
-            count, labels = cv2.connectedComponents((mask > self.cell_score).astype(np.uint8))
+            count, labels = cv2.connectedComponents((mask > SEEN).astype(np.uint8))
             for label in range(1, count):
                 where = labels == label
                 if where.sum() >= SMALLEST:
@@ -105,10 +110,21 @@ class SurfaceSearch:
         best = sorted(found, key=lambda patch: -patch[0])[:MOST_PATCHES]
         return [(index, where) for _, index, where in best]
 
+    def _boxes(self, outputs, index: int, where: np.ndarray, crop: Crop, camera: Camera) -> list[np.ndarray]:
+        """Return the boxes, raw pixels, in which the object of a patch may be, the likeliest first."""
+        (stride,) = self.bundle.manifest.network.strides
+        v, u = np.nonzero(where)
+        ends = np.array([[u.min(), v.min()], [u.max() + 1, v.max() + 1]]) * stride - 0.5
+        patch = crop.to_full(ends).ravel()
+        pose = self._solve(outputs, index, where, crop, camera)
+        if pose is None:
+            return [patch]
+        return [pose.box] if overlap(pose.box, patch) >= SAME_OBJECT else [pose.box, patch]
+
     def _solve(self, outputs, index: int, where: np.ndarray, crop: Crop, camera: Camera) -> ObjectPose | None:
         model, (stride,) = self.order[index], self.bundle.manifest.network.strides
         decode = self.bundle.manifest.decode
         size = decode.vote_scale.get(str(model.id), 1.0)
-        seen = decode_surface(outputs, index, model, stride, self.cell_score, size, where)
+        seen = decode_surface(outputs, index, model, stride, SEEN, size, where)
         threshold = SEARCH_ERROR / crop.scale
         return solve(in_full_image(seen, crop, camera), model, camera, threshold, decode)

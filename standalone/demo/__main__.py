@@ -21,8 +21,8 @@ from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from rclpy.node import Node
 
-from pose_kd_ros.evaluation.bags import BagError, open_bag
-from pose_kd_ros.pipeline.messages import UnusableMessage
+from pose_kd_ros.core.sensor_messages import UnusableMessage
+from pose_kd_ros.recordings.bags import BagError, open_bag
 from standalone.bag_writer import IMAGE_TOPIC, INFO_TOPIC
 from standalone.demo.listener import Listener
 from standalone.demo.pictures import write_pictures

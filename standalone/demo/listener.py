@@ -13,8 +13,8 @@ from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3D, Detection3DArray
 
 from pose_kd_ros.core.camera import Camera
+from pose_kd_ros.core.sensor_messages import UnusableMessage, info_to_camera
 from pose_kd_ros.nodes.overlay_node import to_matrix
-from pose_kd_ros.pipeline.messages import UnusableMessage, info_to_camera
 from standalone.bag_writer import INFO_TOPIC
 from standalone.demo.records import Found, Records
 

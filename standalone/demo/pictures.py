@@ -9,9 +9,9 @@ import numpy as np
 from pose_kd_ros.core.camera import Camera
 from pose_kd_ros.core.object_model import box_corners
 from pose_kd_ros.core.pose import inverse, transform
-from pose_kd_ros.evaluation.bags import open_bag
-from pose_kd_ros.nodes.conversions import image_to_rgb
+from pose_kd_ros.nodes.decode_messages import image_to_rgb
 from pose_kd_ros.pipeline.draw import draw_pose
+from pose_kd_ros.recordings.bags import open_bag
 from standalone.bag_writer import IMAGE_TOPIC
 from standalone.demo.records import Found, Records
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-MEASURED = ("new", "tracked")  # a predicted pose was not measured in the frame and does not count
+from pose_kd_ros.core.track import MEASURED
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pose_kd_ros.core.pnp import solve_pnp
 from pose_kd_ros.core.pose import make_pose, project_to_so3, transform
 from pose_kd_ros.core.predictions import Correspondences
 from pose_kd_ros.core.refine import refine_pose
-from pose_kd_ros.evaluation.ply import load_ply_vertices
+from pose_kd_ros.datasets.meshes import load_ply_vertices
 
 
 def gaussians(points, covariance=4.0, height=64, width=64):

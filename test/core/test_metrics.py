@@ -23,7 +23,8 @@ from pose_kd_ros.core.metrics import (
 )
 from pose_kd_ros.core.object_model import box_corners, expand_symmetries
 from pose_kd_ros.core.pose import make_pose, transform
-from pose_kd_ros.evaluation.bop import load_models_info, load_ply_vertices
+from pose_kd_ros.datasets.bop import load_models_info
+from pose_kd_ros.datasets.meshes import load_ply_vertices
 
 K = np.array([[572.4114, 0, 325.2611], [0, 573.57043, 242.04899], [0, 0, 1]])
 POINTS = np.random.default_rng(0).uniform(-0.05, 0.05, (60, 3))

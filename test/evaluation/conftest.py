@@ -46,6 +46,7 @@ def frame(number: int, random, truth: bool, latency: float) -> dict:
         "latency_ms": latency * sum(times.values()),
         "stages_ms": {stage: latency * ms for stage, ms in times.items()},
         "estimates": estimates,
+        "judged": truth,
         "truth": [true(i, poses[i]) for i in CLASSES] if truth else [],
         "errors": [error(i, found, errors) for i in CLASSES] if truth else [],
     }
@@ -68,6 +69,7 @@ def estimate(object_id: int, pose, error: float, random) -> dict:
         "covariance": (1e-6 * np.eye(6)).ravel().tolist(),
         "box": [200, 150, 120, 120],
         "sigma_px": 0.7,
+        "consistency_px": None,
     }
 
 

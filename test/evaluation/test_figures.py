@@ -1,12 +1,15 @@
 """Figures of runs whose figures are known beforehand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pose_kd_ros.core.object_model import ObjectModel, box_corners, expand_symmetries
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose
 from pose_kd_ros.evaluation import figures
-from pose_kd_ros.evaluation.frames import errors
+from pose_kd_ros.evaluation.frame import Estimate, Frame, TrueInstance
+from pose_kd_ros.evaluation.frames import pose_errors
 
 CORNERS = box_corners((0, 0, 0), (0.06, 0.06, 0.06))
 HALF_TURN = make_pose(from_rotation_vector((0, 0, np.pi)), (0, 0, 0))
@@ -15,7 +18,7 @@ SYMMETRIC = ObjectModel(2, "bar", 0.1, np.zeros(3), np.full(3, 0.06), CORNERS, e
 OBJECTS = {1: MODEL, 2: SYMMETRIC}
 POINTS = dict.fromkeys(OBJECTS, CORNERS)
 TRUE = make_pose(from_rotation_vector((0.2, 0.1, 0)), (0.0, 0.0, 0.5))
-K = [500.0, 0, 320, 0, 500, 240, 0, 0, 1]
+K = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
 
 
 def moved(x=0.0, turn=(0, 0, 0), pose=TRUE):
@@ -26,61 +29,44 @@ def moved(x=0.0, turn=(0, 0, 0), pose=TRUE):
 
 
 def estimate(pose, track=1, object_id=1, state="tracked", sigma=1e-3, score=0.9):
-    return {
-        "object_id": object_id,
-        "class_name": OBJECTS[object_id].name,
-        "track_id": track,
-        "state": state,
-        "score": score,
-        "T_camera_object": pose.reshape(-1).tolist(),
-        "covariance": (np.eye(6) * sigma**2).reshape(-1).tolist(),
-        "consistency_px": None,
-    }
+    name, covariance = OBJECTS[object_id].name, np.eye(6) * sigma**2
+    return Estimate(object_id, name, track, state, score, pose, covariance, None, None, None)
 
 
-def record(estimates=(), truth=(), number=0, judged=True, latency=10.0):
+def frame(estimates=(), truth=(), number=0, judged=True, latency=10.0):
     """truth: (object id, pose)."""
-    true = [{"object_id": i, "T_camera_object": p.reshape(-1).tolist(), "visib_fract": 1.0} for i, p in truth]
-    line = {
-        "frame": number,
-        "width": 640,
-        "height": 480,
-        "K": K,
-        "latency_ms": latency,
-        "judged": judged,
-        "estimates": list(estimates),
-        "truth": true,
-    }
-    return line | {"errors": errors(line, OBJECTS, POINTS)}
+    true = tuple(TrueInstance(i, p, 1.0) for i, p in truth)
+    made = Frame(number, 0, "", 640, 480, K, latency, {}, tuple(estimates), judged, true)
+    return replace(made, errors=pose_errors(made, OBJECTS, POINTS))
 
 
-def of(records):
-    return figures.all_figures(records, OBJECTS, POINTS)
+def of(frames):
+    return figures.all_figures(frames, OBJECTS, POINTS)
 
 
 def test_jitter_is_the_noise_and_even_motion_adds_none():
-    still = [record([estimate(moved(x))], judged=False) for x in (0, 0.003, 0)]
+    still = [frame([estimate(moved(x))], judged=False) for x in (0, 0.003, 0)]
     assert of(still)["jitter_translation_m"] == pytest.approx(0.006 / 6**0.5)
-    even = [record([estimate(moved(0.01 * i, (0, 0.1 * i, 0)))], judged=False) for i in range(5)]
+    even = [frame([estimate(moved(0.01 * i, (0, 0.1 * i, 0)))], judged=False) for i in range(5)]
     assert of(even)["jitter_translation_m"] == pytest.approx(0, abs=1e-12)
     assert of(even)["jitter_rotation_rad"] == pytest.approx(0, abs=1e-9)
     random = np.random.default_rng(0)
-    noisy = [record([estimate(moved(0.002 * random.standard_normal()))], judged=False) for _ in range(1000)]
+    noisy = [frame([estimate(moved(0.002 * random.standard_normal()))], judged=False) for _ in range(1000)]
     assert of(noisy)["jitter_translation_m"] == pytest.approx(0.002, rel=0.1)
 
 
 def test_jitter_against_truth_leaves_the_object_s_own_motion_out():
     places = [0, 0.02, 0.01, 0.05, 0.0]
-    follows = [record([estimate(moved(x))], [(1, moved(x))]) for x in places]
+    follows = [frame([estimate(moved(x))], [(1, moved(x))]) for x in places]
     assert of(follows)["jitter_translation_m"] == pytest.approx(0, abs=1e-12)
-    blind = [record([estimate(moved(x))], judged=False) for x in places]
+    blind = [frame([estimate(moved(x))], judged=False) for x in places]
     assert of(blind)["jitter_translation_m"] > 0.01
 
 
 def test_turns_jitter_too_and_a_gap_ends_a_series():
-    turned = [record([estimate(moved(0, (0, 0, w)))], judged=False) for w in (0, 0.01, 0)]
+    turned = [frame([estimate(moved(0, (0, 0, w)))], judged=False) for w in (0, 0.01, 0)]
     assert of(turned)["jitter_rotation_rad"] == pytest.approx(0.02 / 6**0.5, rel=1e-6)
-    gap = [turned[0], turned[1], record(judged=False), turned[2]]
+    gap = [turned[0], turned[1], frame(judged=False), turned[2]]
     assert np.isnan(of(gap)["jitter_rotation_rad"])
 
 
@@ -88,10 +74,10 @@ def test_an_id_switch_is_an_instance_found_by_another_track():
     left, right = TRUE, moved(0.3)
     truth = [(1, left), (1, right)]
     frames = [
-        record([estimate(left, 1), estimate(right, 2)], truth),
-        record([estimate(left, 1)], truth),
-        record([estimate(left, 1), estimate(right, 3)], truth),
-        record([estimate(left, 3), estimate(right, 1)], truth),
+        frame([estimate(left, 1), estimate(right, 2)], truth),
+        frame([estimate(left, 1)], truth),
+        frame([estimate(left, 1), estimate(right, 3)], truth),
+        frame([estimate(left, 3), estimate(right, 1)], truth),
     ]
     assert of(frames)["id_switches"] == 3 and of(frames)["tracks"] == 3
     assert of(frames[:2])["id_switches"] == 0
@@ -100,7 +86,7 @@ def test_an_id_switch_is_an_instance_found_by_another_track():
 def test_coverage_counts_errors_inside_the_ellipsoid():
     # chi-squared of 6 degrees: 5.35 at 50 %, 10.64 at 90 %, 12.59 at 95 %
     distances = np.sqrt([5.0, 6.0, 11.0, 13.0])
-    frames = [record([estimate(moved(d * 1e-3))], [(1, TRUE)]) for d in distances]
+    frames = [frame([estimate(moved(d * 1e-3))], [(1, TRUE)]) for d in distances]
     found = of(frames)
     assert [found[f"coverage_{p}"] for p in (50, 90, 95)] == [0.25, 0.5, 0.75]
 
@@ -112,7 +98,7 @@ def test_honest_covariances_cover_what_they_say():
     for shift in noise:
         pose = moved(0, shift[3:])
         pose[:3, 3] += shift[:3]
-        frames.append(record([estimate(pose)], [(1, TRUE)]))
+        frames.append(frame([estimate(pose)], [(1, TRUE)]))
     found = of(frames)
     assert all(found[f"coverage_{p}"] == pytest.approx(p / 100, abs=0.05) for p in (50, 90, 95))
     x, y = (np.array(figures.curves(frames, OBJECTS)["coverage"][axis]) for axis in "xy")
@@ -120,7 +106,7 @@ def test_honest_covariances_cover_what_they_say():
 
 
 def test_a_symmetric_object_s_other_side_is_no_error():
-    frames = [record([estimate(TRUE @ HALF_TURN, object_id=2)], [(2, TRUE)])] * 3
+    frames = [frame([estimate(TRUE @ HALF_TURN, object_id=2)], [(2, TRUE)])] * 3
     found = of(frames)
     assert found["coverage_50"] == 1 and found["within_2cm_2deg"] == 1 and found["mssd"] == 1
     assert found["jitter_rotation_rad"] == pytest.approx(0, abs=1e-9)
@@ -128,11 +114,11 @@ def test_a_symmetric_object_s_other_side_is_no_error():
 
 def test_found_missed_and_false_are_counted_over_the_instances_in_view():
     frames = [
-        record([estimate(moved(0.004))], [(1, TRUE)]),
-        record([], [(1, TRUE)]),
-        record([estimate(moved(0.3))], [(1, TRUE)]),
-        record([estimate(TRUE)], judged=False),
-        record([estimate(TRUE, state="predicted")], [(1, TRUE)]),
+        frame([estimate(moved(0.004))], [(1, TRUE)]),
+        frame([], [(1, TRUE)]),
+        frame([estimate(moved(0.3))], [(1, TRUE)]),
+        frame([estimate(TRUE)], judged=False),
+        frame([estimate(TRUE, state="predicted")], [(1, TRUE)]),
     ]
     found = of(frames)
     assert found["found"] == 0.25 and found["within_2cm_2deg"] == 0.25 and found["mssd_01d"] == 0.25
@@ -142,23 +128,23 @@ def test_found_missed_and_false_are_counted_over_the_instances_in_view():
 
 
 def test_errors_name_the_estimate_and_the_truth_they_are_between():
-    line = record([estimate(TRUE, state="lost"), estimate(moved(0.005), 2)], [(2, TRUE), (1, TRUE)])
-    missed, found = line["errors"]
-    assert (missed["truth"], missed["estimate"], missed["mssd_d"]) == (0, None, None)
-    assert (found["truth"], found["estimate"]) == (1, 1)
-    assert found["translation_m"] == pytest.approx(0.005) and found["mssd_d"] == pytest.approx(0.05)
-    assert found["rotation_rad"] == pytest.approx(0, abs=1e-6) and found["add_d"] == pytest.approx(0.05)
+    line = frame([estimate(TRUE, state="lost"), estimate(moved(0.005), 2)], [(2, TRUE), (1, TRUE)])
+    missed, found = line.errors
+    assert (missed.truth, missed.estimate, missed.mssd_d) == (0, None, None)
+    assert (found.truth, found.estimate) == (1, 1)
+    assert found.translation_m == pytest.approx(0.005) and found.mssd_d == pytest.approx(0.05)
+    assert found.rotation_rad == pytest.approx(0, abs=1e-6) and found.add_d == pytest.approx(0.05)
 
 
 def test_without_truth_only_what_needs_none_is_there():
-    found = of([record([estimate(TRUE)], judged=False, latency=ms) for ms in (10, 20, 30)])
+    found = of([frame([estimate(TRUE)], judged=False, latency=ms) for ms in (10, 20, 30)])
     assert found["found_rate"] == 1 and found["latency_p50_ms"] == 20
     assert not {"mssd", "coverage_50", "id_switches", "auc_add"} & found.keys()
-    assert figures.curves([record(judged=False)], OBJECTS) == {}
+    assert figures.curves([frame(judged=False)], OBJECTS) == {}
 
 
 def test_each_object_has_its_own_figures():
-    frames = [record([estimate(TRUE, 1), estimate(moved(0.3), 2, 2)], [(1, TRUE), (2, TRUE)])] * 3
+    frames = [frame([estimate(TRUE, 1), estimate(moved(0.3), 2, 2)], [(1, TRUE), (2, TRUE)])] * 3
     own = figures.object_figures(frames, OBJECTS, POINTS)
     assert own["1"]["class_name"] == "box" and own["1"]["found"] == 1 and own["2"]["found"] == 0
     assert own["1"]["instances"] == 3 and not [name for name in own["1"] if name.endswith("_ms")]

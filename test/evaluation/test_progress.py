@@ -2,17 +2,20 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from pose_kd_ros.evaluation import progress
-from pose_kd_ros.evaluation.progress import FRAMES, STATE, Progress
+from pose_kd_ros.evaluation.frame import Frame
+from pose_kd_ros.evaluation.outcome import FRAMES
+from pose_kd_ros.evaluation.progress import STATE, Progress
 
 IDENTITY = {"bundle": "b"}
 
 
 def add(to, *numbers):
     for number in numbers:
-        to.add({"frame": number}, {"after": number})
+        to.add(Frame(number, 0, "", 4, 3, np.eye(3), 1.0, {}, (), False, ()), {"after": number})
 
 
 def numbers(folder):

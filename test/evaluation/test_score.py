@@ -8,13 +8,14 @@ import pytest
 
 pytest.importorskip("trimesh")
 
+from pose_kd_ros.datasets.bop import BopTarget
+from pose_kd_ros.datasets.bop.results import BopResult, read_results, write_results
+from pose_kd_ros.datasets.faults import DatasetError
 from pose_kd_ros.evaluation.__main__ import main
-from pose_kd_ros.evaluation.bop import BopError, BopTarget
-from pose_kd_ros.evaluation.bop_results import BopResult, read_results, write_results
 from pose_kd_ros.evaluation.score import score
-from test.evaluation.discs import write_discs
-from test.evaluation.recordings import ball_pose
 from test.nodes.disc_bundle import TURN
+from test.support.discs import write_discs
+from test.support.recordings import ball_pose
 
 PLACES = [(110, 100, 32), (180, 120, 36)]
 
@@ -91,14 +92,14 @@ def test_what_is_missing_counts_and_other_images_do_not(balls):
 @pytest.mark.parametrize(
     "target, message",
     [
-        (BopTarget(1, 0, 1, 2), "ask for 2 of object 1 in scene 1, image 0, whose true poses are 1"),
-        (BopTarget(1, 7, 1, 1), "has no scene 1, image 7"),
-        (BopTarget(1, 0, 9, 1), r"name objects \[9\], the data set has \[1, 2\]"),
-        (BopTarget(1, 0, 2, 1), "ask for 1 of object 2 in scene 1, image 0, whose true poses are 0"),
+        (BopTarget(1, 0, 1, 2), "object 1 in scene 1, image 0: wanted 2, found 1 true poses"),
+        (BopTarget(1, 7, 1, 1), "wanted scene 1, image 7, of the targets"),
+        (BopTarget(1, 0, 9, 1), r"wanted objects of \[1, 2\], found \[9\]"),
+        (BopTarget(1, 0, 2, 1), "object 2 in scene 1, image 0: wanted 1, found 0 true poses"),
     ],
 )
 def test_targets_that_do_not_fit_are_refused(balls, target, message):
-    with pytest.raises(BopError, match=message):
+    with pytest.raises(DatasetError, match=message):
         score(balls, true_results(), [target], with_vsd=False)
 
 
@@ -121,7 +122,7 @@ def test_what_could_not_be_measured_is_a_dash(balls, tmp_path, capsys):
 def test_a_wrong_file_is_refused_in_one_line(balls, tmp_path, capsys):
     (tmp_path / "r.csv").write_text("1,0,1,0.5\n")
     assert main(["score", "--bop", str(balls), "--results", str(tmp_path / "r.csv")]) == 2
-    assert capsys.readouterr().err.startswith(f"evaluate: {tmp_path / 'r.csv'}, line 1: wants 7 columns")
+    assert capsys.readouterr().err.startswith(f"evaluate: {tmp_path / 'r.csv'}, line 1: wanted 7 columns")
 
 
 def test_depth_without_open3d_is_refused_with_the_way_out(balls, tmp_path, capsys, monkeypatch):

@@ -21,9 +21,9 @@ from vision_msgs.msg import (
 )
 from visualization_msgs.msg import MarkerArray
 
-from pose_kd_ros.nodes.conversions import array_to_image
+from pose_kd_ros.core.sensor_messages import to_seconds
+from pose_kd_ros.nodes.encode_messages import array_to_image
 from pose_kd_ros.nodes.pose_node import PoseNode
-from pose_kd_ros.pipeline.messages import to_seconds
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 FOCAL = 300.0

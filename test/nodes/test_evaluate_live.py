@@ -14,7 +14,7 @@ pytest.importorskip("rosbags")
 
 from disc_bundle import write_disc_bundle
 
-from pose_kd_ros.nodes.evaluate_live import Heard, percentiles
+from pose_kd_ros.nodes.evaluate_live import Received, percentiles
 from standalone.bag_writer import Pinhole, write_bag
 
 CAMERA = Pinhole(320, 240, 300.0, 300.0, 160.0, 120.0)
@@ -65,8 +65,8 @@ def test_a_node_that_does_not_start_and_a_bag_that_is_none_are_named(recording, 
 
 
 def test_figures_by_hand():
-    heard = Heard([{"stages_ms": {"total": t}, "dropped": 3} for t in (1.0, 2.0, 3.0)], [5.0, 7.0, 9.0], 2)
+    heard = Received([{"stages_ms": {"total": t}, "dropped": 3} for t in (1.0, 2.0, 3.0)], [5.0, 7.0, 9.0], 2)
     found = heard.figures(6, 0.5)
     assert found["processed"] == 0.5 and found["found_rate"] == pytest.approx(2 / 3, abs=1e-5)
     assert (found["node_p50_ms"], found["age_p50_ms"], found["dropped"]) == (2.0, 7.0, 3.0)
-    assert percentiles("age", []) == {} and Heard().figures(4, 0.0)["processed"] == 0.0
+    assert percentiles("age", []) == {} and Received().figures(4, 0.0)["processed"] == 0.0

@@ -179,7 +179,7 @@ def test_a_broken_bundle_is_refused_and_a_good_one_can_take_its_place(ros, discs
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("", "none was given"), ("nothing_of_the_kind", "neither a folder nor")]
+    ("name", "text"), [("", "found ''"), ("nothing_of_the_kind", "wanted a folder or one of the installed")]
 )
 def test_a_bundle_that_is_not_there(ros, name, text):
     rig = Rig(ros, bundle=name, camera=False)

@@ -13,10 +13,10 @@ from rig import FRAME, LATCHED, RED, Rig, picture
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header, String
 
-from pose_kd_ros.nodes.conversions import image_to_rgb
+from pose_kd_ros.core.sensor_messages import UnusableMessage, to_seconds
+from pose_kd_ros.nodes.decode_messages import image_to_rgb
 from pose_kd_ros.nodes.keypoints import from_cloud, to_cloud
 from pose_kd_ros.nodes.overlay_node import OverlayNode, draw_people
-from pose_kd_ros.pipeline.messages import UnusableMessage, to_seconds
 from pose_kd_ros.pipeline.people import Person
 
 LEFT, RIGHT = (90, 110, 30, RED), (230, 120, 24, RED)

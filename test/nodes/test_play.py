@@ -12,8 +12,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profi
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
-from pose_kd_ros.evaluation.bags import Topic, open_bag
 from pose_kd_ros.nodes.play import Player, PlayOptions, Timeline, message_class, parse, qos_profile
+from pose_kd_ros.recordings.bags import Topic, open_bag
 from standalone.bag_writer import IMAGE_TOPIC, INFO_TOPIC, START, Pinhole, write_bag
 
 CAMERA = Pinhole(32, 24, 30.0, 31.0, 15.5, 11.5)

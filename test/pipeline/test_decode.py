@@ -7,8 +7,9 @@ from pose_kd_ros.bundle.manifest import InputSpec
 from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.core.cells import cell_grid
 from pose_kd_ros.core.predictions import LocalPredictions
+from pose_kd_ros.core.sensor_messages import to_rgb
 from pose_kd_ros.pipeline.decode import decode_cells, group_cells
-from pose_kd_ros.pipeline.preprocess import network_input, to_rgb
+from pose_kd_ros.pipeline.preprocess import network_input
 from pose_kd_ros.pipeline.region import Region, overlap
 
 STRIDES = [8, 16, 32, 64]
@@ -49,7 +50,7 @@ def test_votes_that_are_not_numbers_are_dropped():
 
 
 def test_another_size_than_the_network_saw_is_refused():
-    with pytest.raises(ValueError, match="gave 10 cells for 64x64"):
+    with pytest.raises(ValueError, match=r"cells for 64x64 px .*, found 10"):
         decode_cells(
             {"scores": np.ones((1, 10, 1)), "offsets": np.zeros((1, 10, 1, 4, 2))}, STRIDES, 64, 64, 0.5
         )

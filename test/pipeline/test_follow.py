@@ -6,9 +6,9 @@ import pytest
 from pose_kd_ros.core.camera import Camera
 from pose_kd_ros.core.object_model import ObjectModel, box_corners
 from pose_kd_ros.core.track import Tracker
-from pose_kd_ros.pipeline.estimator import Estimates, ObjectPose
-from pose_kd_ros.pipeline.follow import Follower
+from pose_kd_ros.pipeline.follow import ObjectFollower
 from pose_kd_ros.pipeline.region import Region, projected_box
+from pose_kd_ros.pipeline.solve import Estimates, ObjectPose
 
 CAMERA = Camera([[300, 0, 160], [0, 300, 120], [0, 0, 1]], (), "plumb_bob", 320, 240)
 MODEL = ObjectModel(1, "cube", 0.17, (0, 0, 0), (0.1, 0.1, 0.1), box_corners((0, 0, 0), (0.1, 0.1, 0.1)))
@@ -50,7 +50,7 @@ class Eye:
 
 
 def follower(eye, **options):
-    return Follower(eye, Tracker(eye.objects), **options)
+    return ObjectFollower(eye, Tracker(eye.objects), **options)
 
 
 def run(follow, count, start=0.0, step=0.04, regions=()):

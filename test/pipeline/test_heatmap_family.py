@@ -11,12 +11,12 @@ from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.core.metrics import mssd
 from pose_kd_ros.core.pose import transform
 from pose_kd_ros.pipeline.families import make_estimator
-from pose_kd_ros.pipeline.people import Observer, PeopleEstimator, mirrored_order
+from pose_kd_ros.pipeline.people import PeopleEstimator, PeopleFollower, mirrored_order
 from pose_kd_ros.pipeline.preprocess import in_full_image
 from pose_kd_ros.pipeline.region import Region, projected_box
 from pose_kd_ros.pipeline.regional import RegionalEstimator, decode_maps
 from test.bundle.test_bundle import manifest, people_manifest
-from test.pipeline.test_estimator import BENT, FISHEYE, MODEL, PINHOLE, POSE, SECOND, Oracle, estimator
+from test.pipeline.test_keypoint import BENT, FISHEYE, MODEL, PINHOLE, POSE, SECOND, Oracle, estimator
 
 OTHER = dataclasses.replace(MODEL, id=2, name="other")
 SPEC = InputSpec(256, 256, 32, 1.5, "rgb", [0.0] * 3, [1.0] * 3)
@@ -159,7 +159,7 @@ def test_pairs_change_places_in_a_mirror():
 
 def test_frames_of_people_come_in_order():
     image, there = bright(150, 110)
-    observer = Observer(people(Disc()), max_instances=1)
+    observer = PeopleFollower(people(Disc()), max_instances=1)
     seen = observer.process(5.0, image, None, [there, there])
     assert len(seen.people) == 1 and set(seen.stages_ms) == {"preprocess", "network", "decode"}
     assert [observer.order(stamp) for stamp in (5.1, 5.0, 4.0)] == ["next", "late", "jumped"]

@@ -40,5 +40,5 @@ def test_a_sample_that_lacks_an_output_proves_nothing():
 
 
 def test_an_output_of_another_shape_is_named():
-    with pytest.raises(BundleError, match=r"wants shape \(1, 3, 1\), the network gave \(1, 2, 1\)"):
+    with pytest.raises(BundleError, match=r"wanted shape \(1, 3, 1\), found \(1, 2, 1\)"):
         check_golden(bundle(scores=SCORES, offsets=OFFSETS), network(scores=SCORES[:, :2]))

@@ -13,7 +13,7 @@ from pose_kd_ros.pipeline.families import make_estimator
 from pose_kd_ros.pipeline.region import Region, projected_box
 from pose_kd_ros.pipeline.regional import MOST_PIXELS, RegionalEstimator, decode_codes
 from test.bundle.test_bundle import manifest
-from test.pipeline.test_estimator import BENT, FISHEYE, MODEL, PINHOLE, POSE, SECOND, Oracle, estimator
+from test.pipeline.test_keypoint import BENT, FISHEYE, MODEL, PINHOLE, POSE, SECOND, Oracle, estimator
 
 SPEC = InputSpec(256, 256, 8, 1.5, "rgb", [0.0] * 3, [1.0] * 3)
 STRIDE = 2

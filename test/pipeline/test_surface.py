@@ -10,7 +10,7 @@ from pose_kd_ros.pipeline.families import make_estimator
 from pose_kd_ros.pipeline.region import Region, projected_box
 from pose_kd_ros.pipeline.surface import decode_surface
 from test.bundle.test_bundle import manifest
-from test.pipeline.test_estimator import BENT, FISHEYE, MODEL, PINHOLE, POSE, SECOND, Oracle, estimator
+from test.pipeline.test_keypoint import BENT, FISHEYE, MODEL, PINHOLE, POSE, SECOND, Oracle, estimator
 from test.pipeline.test_regional import seen_points
 
 SPEC = InputSpec(128, 480, 32, 1.25, "rgb", [0.0] * 3, [1.0] * 3)
@@ -154,3 +154,12 @@ def test_points_that_are_too_close_together_are_spread_about_their_mean():
     maps["points"][0, 0, 0] = [[0.1, 0.2, 0.3, 0.4, 0.0]]  # the last is left out
     found = decode_surface(maps, 0, MODEL, 4, 0.5, 0.5)
     assert np.allclose(found.object[:, 0] / RADIUS, [-0.05, 0.15, 0.35, 0.55])
+
+
+def test_where_the_pose_lies_elsewhere_than_looked_for_it_is_looked_at_again():
+    oracle = SurfaceOracle(PINHOLE, [POSE])
+    x0, y0, x1, y1 = projected_box(POSE, MODEL, PINHOLE)
+    wide = Region(np.array([x0 - 0.3 * (x1 - x0), y0 - 0.3 * (y1 - y0), x1, y1]), 1, 7)
+    (pose,) = surface(oracle).estimate(oracle.image(), PINHOLE, [wide], search=False).poses
+    assert len(oracle.sizes) == 2 and error(pose) < 0.003 and pose.track_id == 7
+    assert np.allclose(pose.box, (x0, y0, x1, y1), atol=2)

@@ -127,12 +127,12 @@ def test_two_set_ups_do_not_run_at_once(tmp_path, monkeypatch):
 
 def test_a_file_is_replaced_as_a_whole_and_only_if_it_says_something_else(tmp_path):
     path = tmp_path / "env.sh"
-    environment.write_whole(path, "one")
+    environment.write_if_changed(path, "one")
     before = path.stat().st_ino
-    environment.write_whole(path, "one")
+    environment.write_if_changed(path, "one")
     assert path.stat().st_ino == before
     with path.open() as reader:
-        environment.write_whole(path, "two")
+        environment.write_if_changed(path, "two")
         assert reader.read() == "one" and path.read_text() == "two"
     assert [entry.name for entry in tmp_path.iterdir()] == ["env.sh"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rosbags")
-from pose_kd_ros.evaluation.bags import open_bag
+from pose_kd_ros.recordings.bags import open_bag
 from standalone import recording
 from standalone.bag_writer import IMAGE_TOPIC, INFO_TOPIC, START, Pinhole, write_bag
 from standalone.synthetic import draw_frames, pose_at, project

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pose_kd_ros.evaluation.bop import BopError, Faults
-from pose_kd_ros.evaluation.bop.values import as_list, field, numbers, read_json
+from pose_kd_ros.datasets.faults import DatasetError, Faults
+from pose_kd_ros.datasets.values import as_list, field, numbers, read_json
 
 from .people import COCO, MARGIN, People, Person, picture_of
 
@@ -30,7 +30,7 @@ def read_coco(
 
     An annotated keypoint is visible, be it seen (v = 2) or hidden (v = 1). detections: a list of image_id,
     category_id, bbox and score; these people are looked at in place of the annotated ones, and nothing is
-    visible of them. BopError, or as ``faults`` says: an image with a damaged entry is left out whole.
+    visible of them. DatasetError, or as ``faults`` says: an image with a damaged entry is left out whole.
     """
     faults, content = faults or Faults(), read_json(path)
     _check_category(content, path)
@@ -45,13 +45,13 @@ def read_coco(
             picture = picture_of(entry, "file_name", where, images)
             known = [_annotated(*each, picture, key) for each in annotated]
             found = [_detected(*each, picture, key) for each in detected]
-        except BopError as error:
+        except DatasetError as error:
             faults.add(error)
             continue
         usable.append(key)
         persons += [p for p in (known if detections is None else found) if p is not None]
     for at, _ in (each for left in (truths, boxes) for entries in left.values() for each in entries):
-        faults.add(BopError(f"{at}: image_id: {path} has no image of that id"))
+        faults.add(DatasetError(f"{at}: image_id: {path} has no image of that id"))
     return People(COCO, tuple(persons), Path(path), tuple(usable))
 
 
@@ -61,9 +61,9 @@ def _check_category(content: Any, path: Path) -> None:
         if _id(entry, "id", where) == PERSON:
             names = as_list(field(entry, "keypoints", where), where)
             if tuple(names) != COCO.keypoints:
-                raise BopError(f"{where}: keypoints: wanted {list(COCO.keypoints)}, found {names}")
+                raise DatasetError(f"{where}: keypoints: wanted {list(COCO.keypoints)}, found {names}")
             return
-    raise BopError(f"{where}: id: wanted {PERSON}, a person's, found none")
+    raise DatasetError(f"{where}: id: wanted {PERSON}, a person's, found none")
 
 
 def _by_image(entries: Any, where: str, faults: Faults) -> Entries:
@@ -72,7 +72,7 @@ def _by_image(entries: Any, where: str, faults: Faults) -> Entries:
         at = f"{where} {number}"
         try:
             found[_id(entry, "image_id", at)].append((at, entry))
-        except BopError as error:
+        except DatasetError as error:
             faults.add(error)
     return found
 
@@ -82,7 +82,9 @@ def _annotated(where: str, entry: dict, picture: Path, image_id: int) -> Person 
         return None
     joints = numbers(entry, "keypoints", 3 * len(COCO.keypoints), where).reshape(-1, 3)
     if not np.isin(joints[:, 2], (0, 1, 2)).all():
-        raise BopError(f"{where}: keypoints: wanted 0, 1 or 2 as visibility, found {joints[:, 2].tolist()}")
+        raise DatasetError(
+            f"{where}: keypoints: wanted 0, 1 or 2 as visibility, found {joints[:, 2].tolist()}"
+        )
     for name, count in FOR_OKS.items():
         numbers(entry, name, count, where)
     if entry["iscrowd"] or not joints[:, 2].any():
@@ -104,7 +106,7 @@ def _region(entry: dict, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Centre and extent, each (2,) pixels."""
     box = numbers(entry, "bbox", 4, where)
     if min(box[2:]) <= 0:
-        raise BopError(f"{where}: bbox: wanted a positive width and height, found {box.tolist()}")
+        raise DatasetError(f"{where}: bbox: wanted a positive width and height, found {box.tolist()}")
     return box[:2] + box[2:] / 2 - 0.5, MARGIN * box[2:]
 
 

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from pose_kd_ros.core.object_model import ObjectModel, representatives
 from pose_kd_ros.core.pose import allocentric, make_pose, transform
-from pose_kd_ros.evaluation.bop import Faults
+from pose_kd_ros.datasets.faults import Faults
 from training.render import pictures
 from training.render.effects import camera_effects
 

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.core.object_model import ObjectModel
-from pose_kd_ros.evaluation.bop import BopError, BopImage, BopInstance, Faults
+from pose_kd_ros.datasets.bop import BopImage, BopInstance
+from pose_kd_ros.datasets.faults import DatasetError, Faults
 
 from .paste import PasteConfig, Paster
 from .tiles import Tile, TileInstance, model_box, read_tile, rolled
@@ -108,9 +109,9 @@ class CropDataset(Dataset):
     """Crops of images with their targets; ``dataset[i]`` for any i >= 0. Every epoch is shuffled differently.
 
     images: BOP images, read when they are needed, or tiles of them that are in memory already
-    (``data.tiles``). faults: what to do with an image that cannot be read: raise BopError, or show the next
-    one of the epoch that can be, so that a sample depends on the seed, its number and the data alone. source:
-    names the data set in messages.
+    (``data.tiles``). faults: what to do with an image that cannot be read: raise DatasetError, or show the
+    next one of the epoch that can be, so that a sample depends on the seed, its number and the data alone.
+    source: names the data set in messages.
     """
 
     def __init__(
@@ -177,9 +178,11 @@ class CropDataset(Dataset):
                 if not isinstance(image, Tile):
                     tile = read_tile(image, self.class_of, self.targets.needs_depth)
                 return self.sample(tile, np.random.default_rng((self.seed, 1, index)))
-            except BopError as error:
+            except DatasetError as error:
                 self.faults.add(error)
-        raise BopError(f"{self.source}: wanted a readable image, found none in {len(self.images)}", "picture")
+        raise DatasetError(
+            f"{self.source}: wanted a readable image, found none in {len(self.images)}", "picture"
+        )
 
     def _candidates(self, index: int) -> Sequence[int]:
         """Return the numbers of images for a sample, in the order in which they are tried: its tile, or all

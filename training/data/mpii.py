@@ -14,8 +14,8 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from pose_kd_ros.evaluation.bop import BopError, Faults
-from pose_kd_ros.evaluation.bop.values import as_list, numbers, read_json
+from pose_kd_ros.datasets.faults import DatasetError, Faults
+from pose_kd_ros.datasets.values import as_list, numbers, read_json
 
 from .people import MARGIN, MPII, People, Person, picture_of
 
@@ -32,16 +32,16 @@ def read_mpii(path: Path, images: Path, heads: Path | None = None, faults: Fault
 
     The centre moves down by 15 ``scale`` (height / 200), so that the feet are in the region; a joint at (-1,
     -1) is missing. heads: mpii_human_pose_v1_u12_1.mat; without it a head's size is the distance of the
-    joints 8 and 9, and PCKh is not comparable with published figures. BopError, or as ``faults`` says.
+    joints 8 and 9, and PCKh is not comparable with published figures. DatasetError, or as ``faults`` says.
     """
     faults, persons = faults or Faults(), []
     if heads is not None and not Path(heads).is_file():
-        raise BopError(f"{heads}: wanted a file, found none")
+        raise DatasetError(f"{heads}: wanted a file, found none")
     sizes = None if heads is None else read_heads(heads)
     for number, entry in enumerate(as_list(read_json(path), path)):
         try:
             persons.append(_person(entry, number, f"{path}, entry {number}", images, sizes))
-        except BopError as error:
+        except DatasetError as error:
             faults.add(error)
     head_size = f"joints {NECK}-{HEAD_TOP}" if heads is None else f"{HEAD_SHARE} x head box diagonal"
     return People(MPII, tuple(persons), Path(path), head_size=head_size)
@@ -51,7 +51,7 @@ def _person(entry: Any, number: int, where: str, images: Path, sizes: Heads | No
     picture = picture_of(entry, "image", where, images)
     center, scale = numbers(entry, "center", 2, where), float(numbers(entry, "scale", 1, where)[0])
     if scale <= 0:
-        raise BopError(f"{where}: scale: wanted a positive number, found {scale:g}")
+        raise DatasetError(f"{where}: scale: wanted a positive number, found {scale:g}")
     joints = numbers(entry, "joints", 2 * len(MPII.keypoints), where).reshape(-1, 2)
     visible = (numbers(entry, "joints_vis", len(joints), where) > 0) & ~(joints == -1).all(1)
     if sizes is not None:
@@ -76,20 +76,20 @@ def _matching(sizes: Heads, name: str, center: np.ndarray, where: str) -> float:
     matching = people[np.abs(people[:, :2] - center).max(1) < 1]
     if not len(matching):
         wanted = f"a head box of a person at {center.tolist()} of {name}"
-        raise BopError(f"{where}: center: wanted {wanted}, found none", "head")
+        raise DatasetError(f"{where}: center: wanted {wanted}, found none", "head")
     return float(matching[0, 2])
 
 
 def read_heads(path: Path) -> Heads:
     """Head sizes of ``RELEASE.annolist(i).annorect(j)``, whose head box is x1, y1, x2, y2; people without one
-    are left out. BopError where the file is none of MPII's."""
+    are left out. DatasetError where the file is none of MPII's."""
     try:
         release = loadmat(path, simplify_cells=True, variable_names="RELEASE")["RELEASE"]
         return {each["image"]["name"]: _head_sizes(each["annorect"]) for each in _many(release["annolist"])}
     except FileNotFoundError:
-        raise BopError(f"{path}: wanted a file, found none", "head") from None
+        raise DatasetError(f"{path}: wanted a file, found none", "head") from None
     except NOT_MPII as error:
-        raise BopError(
+        raise DatasetError(
             f"{path}: wanted RELEASE.annolist(i).image.name and .annorect, found {error!r}", "head"
         ) from error
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from pose_kd_ros.core.object_model import ObjectModel, box_corners, expand_symmetries
 from pose_kd_ros.core.pose import from_rotation_vector
-from pose_kd_ros.evaluation.bop import load_models_info, load_ply_vertices
+from pose_kd_ros.datasets.bop import load_models_info
+from pose_kd_ros.datasets.meshes import load_ply_vertices
 
 # Representatives of a symmetric object kept near a boundary; three cube faces meet, and fewer occur.
 MAX_TIED = 8

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 from pose_kd_ros.core.camera import Crop
-from pose_kd_ros.evaluation.bop import BopError
-from pose_kd_ros.evaluation.bop.source import Source, decoded
-from pose_kd_ros.evaluation.bop.values import field
+from pose_kd_ros.datasets.faults import DatasetError
+from pose_kd_ros.datasets.source import Source, decoded
+from pose_kd_ros.datasets.values import field
 
 MARGIN = 1.25  # side of the region that a network sees, in units of the person's box
 
@@ -90,7 +90,7 @@ class Person:
         return Crop(left, top, scale, width, height)
 
     def load(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, an EXIF orientation not followed; BopError where the picture is damaged."""
+        """(H, W, 3) uint8 RGB, EXIF orientation not followed; DatasetError where the picture is damaged."""
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         return decoded(Source(self.image), flags, "picture")[..., ::-1].copy()
 
@@ -115,8 +115,8 @@ class People:
 
 
 def picture_of(entry: Any, name: str, where: str, images: Path) -> Path:
-    """Return the file that the field names, in the folder ``images``; BopError where there is none."""
+    """Return the file that the field names, in the folder ``images``; DatasetError where there is none."""
     path = Path(images) / str(field(entry, name, where))
     if not path.is_file():
-        raise BopError(f"{where}: {name}: wanted the picture {path}, found none", "picture")
+        raise DatasetError(f"{where}: {name}: wanted the picture {path}, found none", "picture")
     return path

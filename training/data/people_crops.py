@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from pose_kd_ros.core.camera import warp
-from pose_kd_ros.evaluation.bop import BopError, Faults
+from pose_kd_ros.datasets.faults import DatasetError, Faults
 
 from .people import People, Person
 
@@ -71,7 +71,7 @@ class PeopleDataset(Dataset):
     """Crops of people with their joints; ``dataset[i]`` for any i >= 0, epoch after epoch,
     each shuffled anew.
 
-    faults: what to do with a picture that cannot be read: raise BopError, or show the next person of the
+    faults: what to do with a picture that cannot be read: raise DatasetError, or show the next person of the
     epoch, as ``data.crops.CropDataset`` does.
     """
 
@@ -97,9 +97,9 @@ class PeopleDataset(Dataset):
         for number in np.roll(self._order(epoch), -position):
             try:
                 return self.sample(self.people.persons[number], np.random.default_rng((self.seed, 1, index)))
-            except BopError as error:
+            except DatasetError as error:
                 self.faults.add(error)
-        raise BopError(f"{self.source}: wanted a readable picture, found none", "picture")
+        raise DatasetError(f"{self.source}: wanted a readable picture, found none", "picture")
 
     def sample(self, person: Person, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Return of one random crop ``image`` (3, height, width) uint8 RGB, ``points`` (K, 2) pixels of it,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pose_kd_ros.evaluation.bop import Faults
+from pose_kd_ros.datasets.faults import Faults
 
 from .coco import read_coco
 from .mpii import read_mpii
@@ -36,7 +36,7 @@ class PeopleConfig:
         return {"coco": COCO, "mpii": MPII}[self.kind]
 
     def load(self, val: bool, faults: Faults | None = None) -> People:
-        """Return the people to train on, or to measure on; BopError, or as ``faults`` says."""
+        """Return the people to train on, or to measure on; DatasetError, or as ``faults`` says."""
         if not val:  # heads are for measuring, and who has none can be learnt from
             return read_people(self.kind, self.annotations, self.images, None, faults)
         images = self.val_images or self.images

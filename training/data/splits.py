@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pose_kd_ros.core.object_model import ObjectModel
-from pose_kd_ros.evaluation.bop import BopDataset, BopError, BopImage, Faults
+from pose_kd_ros.datasets.bop import BopDataset, BopImage
+from pose_kd_ros.datasets.faults import DatasetError, Faults
 
 from .cache import CachedTiles, fingerprint, open_or_make
 from .surface import CodeReader
@@ -25,7 +26,7 @@ def load_split(
     """Return the split's images, whole, or as tiles of ``tile_px`` that are kept in memory or in ``cache``;
     with a reader tiles have surface codes.
 
-    Prints what was skipped. Raises BopError, as ``faults`` says, for what is missing or damaged.
+    Prints what was skipped. Raises DatasetError, as ``faults`` says, for what is missing or damaged.
     """
     if tile_px and cache:
         tiles = _from_cache(cache, split, models, faults, tile_px, seed, reader)
@@ -45,7 +46,7 @@ def trainable(split: Path, models: list[ObjectModel], faults: Faults) -> list[Bo
         try:
             check_labels(image, ids)
             images.append(image)
-        except BopError as error:
+        except DatasetError as error:
             faults.add(error)
     return images
 
@@ -70,7 +71,7 @@ def _from_cache(
     name = fingerprint(split, models, tile_px, seed, reader.fingerprint() if reader else "")
     tiles = open_or_make(cache / name, tile_px, make)
     for message, kind in tiles.about["faults"].items():
-        faults.add(BopError(message, kind))
+        faults.add(DatasetError(message, kind))
     return tiles
 
 

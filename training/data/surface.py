@@ -16,7 +16,7 @@ from pose_kd_ros.bundle.store import sha256
 from pose_kd_ros.core.object_model import ObjectModel, representatives
 from pose_kd_ros.core.pose import inverse, transform
 from pose_kd_ros.core.surface import BITS, SurfaceCodes, balanced_order
-from pose_kd_ros.evaluation.bop import BopError
+from pose_kd_ros.datasets.faults import DatasetError
 
 from .objects import MAX_TIED
 
@@ -111,7 +111,7 @@ class CodeReader:
         gap, code = self._trees[object_id].query(points)
         off = float((gap > OFF * self.models[object_id].diameter).mean()) if len(gap) else 0.0
         if off > MOST_OFF:
-            raise BopError(
+            raise DatasetError(
                 f"{where}: object {object_id}: wanted depth within {OFF:g} diameters of its mesh, found "
                 f"{off:.0%} of its pixels beyond; render the depth (python -m training render --depth)",
                 "depth",

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.core.object_model import ObjectModel
 from pose_kd_ros.core.pose import transform
-from pose_kd_ros.evaluation.bop import BopError, BopImage, BopInstance, Faults
+from pose_kd_ros.datasets.bop import BopImage, BopInstance
+from pose_kd_ros.datasets.faults import DatasetError, Faults
 
 from .surface import CodeReader
 
@@ -67,7 +68,7 @@ class Tile:
         return Tile(crop.apply(self.pixels), labels, K, seen, wide, codes, depth, self.where)
 
     def coded(self, reader: CodeReader | None) -> Tile:
-        """With surface codes in the place of depth; BopError where that does not fit the mesh."""
+        """With surface codes in the place of depth; DatasetError where that does not fit the mesh."""
         if reader is None:
             return self
         codes = reader.codes(self.labels, self.depth, self.K, self.instances, self.where)
@@ -80,7 +81,7 @@ def nearest(values: np.ndarray, crop: Crop) -> np.ndarray:
 
 
 def read_tile(image: BopImage, wanted: Container[int], with_depth: bool = False) -> Tile:
-    """Read a BOP image whole, with the instances of the object ids ``wanted``; BopError where a file is
+    """Read a BOP image whole, with the instances of the object ids ``wanted``; DatasetError where a file is
     missing or damaged."""
     check_labels(image, wanted)
     pixels = image.load_rgb()
@@ -101,13 +102,13 @@ def read_tile(image: BopImage, wanted: Container[int], with_depth: bool = False)
 
 
 def check_labels(image: BopImage, wanted: Container[int]) -> None:
-    """Raise BopError, before any picture is read, if what training needs of an instance is not there."""
+    """Raise DatasetError, before any picture is read, if what training needs of an instance is not there."""
     for instance in _seen(image, wanted):
         where = f"{image.rgb}, object {instance.object_id}"
         if instance.mask_visib is None:
-            raise BopError(f"{where}: wanted a mask_visib to choose cells from, found none", "mask")
+            raise DatasetError(f"{where}: wanted a mask_visib to choose cells from, found none", "mask")
         if instance.bbox_obj is None:
-            raise BopError(f"{where}: wanted a bbox_obj (scene_gt_info) for its size, found none")
+            raise DatasetError(f"{where}: wanted a bbox_obj (scene_gt_info) for its size, found none")
 
 
 def _seen(image: BopImage, wanted: Container[int]) -> list[BopInstance]:
@@ -118,7 +119,7 @@ def _mask(instance: BopInstance, size: tuple[int, int]) -> np.ndarray:
     mask = instance.load_mask()
     if mask.shape != size:
         found, wanted = (f"{s[1]}x{s[0]}" for s in (mask.shape, size))
-        raise BopError(f"{instance.mask_visib}: wanted the picture's {wanted} px, found {found}", "mask")
+        raise DatasetError(f"{instance.mask_visib}: wanted the picture's {wanted} px, found {found}", "mask")
     return mask
 
 
@@ -136,7 +137,7 @@ def make_tiles(
     for image in tqdm(images, desc="tiles", unit="img"):
         try:
             whole = read_tile(image, by_id, reader is not None)
-        except BopError as error:
+        except DatasetError as error:
             faults.add(error)
             continue
         yield from _tiles_of(whole, by_id, size, rng, faults, reader)
@@ -148,7 +149,7 @@ def _tiles_of(whole: Tile, by_id: dict[int, ObjectModel], size: int, rng, faults
         tile = whole.cut(Crop.around(box, size, REACH), wide=False)
         try:
             yield tile.coded(reader)
-        except BopError as error:
+        except DatasetError as error:
             faults.add(error)
     # a dense network never searches
     if not whole.instances or (reader is None and rng.random() < WIDE_SHARE):

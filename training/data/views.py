@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pose_kd_ros.evaluation.bop import BopDataset, BopError, BopImage, Faults
+from pose_kd_ros.datasets.bop import BopDataset, BopImage
+from pose_kd_ros.datasets.faults import DatasetError, Faults
 
 PACKED = "packed"  # the folder of the arrays, in that of the split
 ABOUT = "about.json"
@@ -133,10 +134,10 @@ def spread(rgba: np.ndarray) -> np.ndarray:
 
 
 def read_view(image: BopImage) -> View:
-    """One view from its files; BopError naming the picture where it is none."""
+    """One view from its files; DatasetError naming the picture where it is none."""
     rgba = image.load_rgba()
     if rgba.shape[0] != rgba.shape[1] or len(image.instances) != 1:
         found = f"{rgba.shape[1]}x{rgba.shape[0]} and {len(image.instances)} objects"
-        raise BopError(f"{image.rgb}: wanted a square view of one object, found {found}", "picture")
+        raise DatasetError(f"{image.rgb}: wanted a square view of one object, found {found}", "picture")
     (instance,) = image.instances
     return View(rgba, image.load_depth(), image.K, instance.T_camera_object, instance.object_id)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from pose_kd_ros.evaluation.__main__ import main as evaluate
+from pose_kd_ros.provenance import write_whole
 
 from ..config import RunConfig
 from ..data.compose import ComposeConfig
@@ -23,7 +24,6 @@ from ..fit.learner import parameters
 from ..losses.surface import surface_losses
 from ..recipes.surface import BATCH, surface_run
 from ..render.dataset import render_dataset
-from ..render.files import write_whole
 from ..render.mesh_files import load_targets
 
 if TYPE_CHECKING:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import datetime
 import json
-import subprocess
 from pathlib import Path
 
 import torch
 
 from pose_kd_ros.bundle.manifest import InputSpec, ObjectSpec, PeopleSpec, TrainingSpec
 from pose_kd_ros.core.object_model import ObjectModel
-from pose_kd_ros.evaluation.bop import BopDataset, Faults, OnFault, load_models_info
+from pose_kd_ros.datasets.bop import BopDataset, load_models_info
+from pose_kd_ros.datasets.faults import Faults, OnFault
+from pose_kd_ros.provenance import commit
 
 from ..config import RunConfig
 from ..data.people import MARGIN
@@ -126,19 +127,3 @@ def training_spec(config: RunConfig, object_runs: tuple[RunConfig, ...], step: i
         torch=torch.__version__,
         metrics={},
     )
-
-
-def commit() -> str:
-    """Return the training code's commit, with '+changes' if the tree is not clean; 'unknown'
-    outside a checkout."""
-    try:
-        here = Path(__file__).parents[1]
-        head, status = (
-            subprocess.run(
-                ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
-            ).stdout.strip()
-            for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "-uno", "."])
-        )
-        return head + ("+changes" if status else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"

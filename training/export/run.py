@@ -10,7 +10,8 @@ import numpy as np
 
 from pose_kd_ros.bundle.manifest import DecodeSpec, check_locator, check_may_have_locator
 from pose_kd_ros.bundle.store import MANIFEST, Bundle, open_bundle
-from pose_kd_ros.evaluation.bop import Faults
+from pose_kd_ros.datasets.faults import Faults
+from pose_kd_ros.provenance import write_whole
 
 from ..config import RunConfig, load_config
 from ..families import family_of
@@ -18,7 +19,6 @@ from ..fit.teacher import EVALUATION
 from ..measure.calibrate import choose
 from ..measure.evaluate import rounded
 from ..measure.people import evaluate_people, maps_of_bundle
-from ..render.files import write_whole
 from .bundle import with_figures, write_run
 
 PRECISION_RECALL = "precision_recall.svg"  # in the run's folder

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from pose_kd_ros.evaluation.bop import Faults
+from pose_kd_ros.datasets.faults import Faults
 
 from ..data.crops import CropDataset, Targets
 from ..data.splits import load_split

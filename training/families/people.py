@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pose_kd_ros.evaluation.bop import Faults
+from pose_kd_ros.datasets.faults import Faults
 
 from ..data.people_crops import PeopleDataset
 from .heatmap import Heatmap

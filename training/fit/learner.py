@@ -17,10 +17,11 @@ from lightning.fabric.loggers import TensorBoardLogger
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pose_kd_ros.provenance import write_whole
+
 from ..config import RunConfig, check_same, to_json
 from ..families import Distillation, Supervision, family_of, make_network
 from ..models.encoders import load_pretrained, normalise
-from ..render.files import write_whole
 from . import checkpoint
 from .cost import Cost
 from .parallel import share_statistics

@@ -14,17 +14,10 @@ from scipy.special import expit, logit
 from pose_kd_ros.bundle.manifest import DecodeSpec
 from pose_kd_ros.bundle.store import Bundle
 from pose_kd_ros.core.metrics import mahalanobis_radius
-from pose_kd_ros.evaluation.bop import BopDataset, Faults, OnFault
-from pose_kd_ros.evaluation.bop_run import (
-    FOUND,
-    NEAR,
-    Group,
-    best,
-    cut,
-    false_alarm_scores,
-    figures,
-    rescored,
-)
+from pose_kd_ros.datasets.bop import BopDataset
+from pose_kd_ros.datasets.faults import Faults, OnFault
+from pose_kd_ros.evaluation.matching import FOUND, NEAR, ObjectMatches, best, cut, rescored
+from pose_kd_ros.evaluation.metrics import false_alarm_scores, figures
 from pose_kd_ros.pipeline.families import open_estimator
 
 from ..families import FAMILIES
@@ -77,7 +70,7 @@ def choose(bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse"
     return Chosen(decode, rounded(values), precision_recall(groups))
 
 
-def vote_scales(groups: list[Group]) -> dict[str, float]:
+def vote_scales(groups: list[ObjectMatches]) -> dict[str, float]:
     """Return, by object id, the size of the votes over the true size: the median true depth over the
     estimated of all poses that are near. Objects of which there are fewer than LEAST_FOUND are not named.
 
@@ -128,7 +121,7 @@ def alarm_threshold(scores: np.ndarray, images: int, allowed: float = ALARMS_PER
     return max(LOWEST_SCORE, math.ceil(100 * float(expit(reached)) - 1e-6) / 100)
 
 
-def covariance_scale(groups: list[Group]) -> float:
+def covariance_scale(groups: list[ObjectMatches]) -> float:
     """Return the factor of covariances with which half of the found instances' errors lie in the half
     ellipsoid; 1 where fewer than LEAST_FOUND were found."""
     distances = surprises_of_found(groups)
@@ -137,20 +130,20 @@ def covariance_scale(groups: list[Group]) -> float:
     return float(f"{np.median(distances) / mahalanobis_radius(0.5):.4g}")
 
 
-def coverage(groups: list[Group], share: float, scale: float) -> float:
+def coverage(groups: list[ObjectMatches], share: float, scale: float) -> float:
     """Return the share of the found instances' errors inside the ellipsoid of this share; NaN of nothing."""
     distances = surprises_of_found(groups)
     return float((distances < scale * mahalanobis_radius(share)).mean()) if len(distances) else float("nan")
 
 
-def surprises_of_found(groups: list[Group]) -> np.ndarray:
+def surprises_of_found(groups: list[ObjectMatches]) -> np.ndarray:
     """Return the found instances' squared Mahalanobis distances (N,)."""
     found = [best(g, g.surprise, FOUND) for g in groups]
     distances = np.concatenate([np.zeros(0), *found])
     return distances[np.isfinite(distances)]
 
 
-def precision_recall(groups: list[Group]) -> dict[str, list[float]]:
+def precision_recall(groups: list[ObjectMatches]) -> dict[str, list[float]]:
     """Precision and recall (MSSD < FOUND diameters) at thresholds of the score, for a curve."""
     curve: dict[str, list[float]] = {"score": [], "precision": [], "recall": []}
     for threshold in np.linspace(0, 0.98, 50):

@@ -10,9 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from pose_kd_ros.bundle.store import open_bundle
-from pose_kd_ros.evaluation.bop import BopDataset, Faults, OnFault
-from pose_kd_ros.evaluation.bop_folder import surface_points
-from pose_kd_ros.evaluation.bop_run import Group, add_recalls, compare, cut, figures, run
+from pose_kd_ros.datasets.bop import BopDataset
+from pose_kd_ros.datasets.bop.folder import surface_points
+from pose_kd_ros.datasets.faults import Faults, OnFault
+from pose_kd_ros.evaluation.looks import run
+from pose_kd_ros.evaluation.matching import ObjectMatches, cut, match_image
+from pose_kd_ros.evaluation.metrics import add_recalls, figures
 from pose_kd_ros.pipeline.estimator import Estimator
 from pose_kd_ros.pipeline.families import open_estimator
 from pose_kd_ros.pipeline.regional import RegionalEstimator
@@ -25,11 +28,11 @@ def measure(
     first: int = 0,
     on_fault: OnFault = "refuse",
     given_boxes: bool = False,
-) -> tuple[list[Group], int, list[float]]:
+) -> tuple[list[ObjectMatches], int, list[float]]:
     """Run the estimator over ``limit`` images (0: all) of a split; returns groups, images, seconds per image.
 
-    on_fault: raise BopError for an image that cannot be read, or measure the others, and print how many were
-    skipped. given_boxes: look in the true boxes instead of the whole frame.
+    on_fault: raise DatasetError for an image that cannot be read, or measure the others, and print how many
+    were skipped. given_boxes: look in the true boxes instead of the whole frame.
     """
     faults = Faults(on_fault)
     every = BopDataset(split, faults).images
@@ -37,14 +40,14 @@ def measure(
     points = surface_points(split, estimator.objects)
     groups, seconds = [], []
     for look in run(estimator, tqdm(images, desc=str(split), unit="img"), faults, given_boxes):
-        groups += compare(look.image, look.camera.width, look.found.poses, estimator.objects, points)
+        groups += match_image(look.image, look.camera.width, look.found.poses, estimator.objects, points)
         seconds.append(look.seconds)
     if faults.kinds:
         print(f"{split}: {faults.summary(total)}", flush=True)
     return groups, len(seconds), seconds
 
 
-def every_pose(groups: list[Group]) -> dict[str, float]:
+def every_pose(groups: list[ObjectMatches]) -> dict[str, float]:
     """Return the recalls without a threshold of the score, as papers report them: names end in
     ``_every_pose``."""
     values = figures(groups, 1, [])

@@ -14,15 +14,16 @@ from tqdm import tqdm
 from pose_kd_ros.bundle.store import Bundle, open_bundle
 from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.core.heatmaps import decode_peaks
-from pose_kd_ros.evaluation.bop import BopError, Faults, OnFault
+from pose_kd_ros.datasets.faults import DatasetError, Faults, OnFault
 from pose_kd_ros.pipeline.network import load_network
+from pose_kd_ros.pipeline.people import mean_of_mirrored
+from pose_kd_ros.provenance import write_whole
 
 from ..data.coco import PERSON
 from ..data.people import People, Person
 from ..data.people_crops import STRIDE, input_size
 from ..data.people_source import read_people
 from ..models.encoders import IMAGENET
-from ..render.files import write_whole
 from .people_metrics import average_precision, pckh, person_score, suppressed
 
 MapsOf = Callable[[np.ndarray], np.ndarray]
@@ -64,7 +65,7 @@ def evaluate_people(
     maps_of: images (N, 3, height, width) float32, normalised as in training -> maps (N, K, h, w). size: their
     height; aspect: width over height. flip_test: maps are averaged with those of the mirrored image.
     suppress: of detected people who are more alike than this (0.9 in published figures), only the best stays.
-    faults: pictures that cannot be read raise BopError or are not measured.
+    faults: pictures that cannot be read raise DatasetError or are not measured.
     """
     faults = faults or Faults()
     found = list(predictions(maps_of, people, size, aspect, flip_test, batch, faults))
@@ -86,7 +87,7 @@ def predictions(
         persons = list(persons)
         try:
             picture = persons[0].load()
-        except BopError as error:
+        except DatasetError as error:
             faults.add(error)
             continue
         for person in persons:
@@ -108,19 +109,6 @@ def _decoded(
     for (person, crop, _), maps in zip(waiting, mean_of_mirrored(maps_of, images, mirrored)):
         peaks, area = decode_peaks(maps, STRIDE), crop.width * crop.height / crop.scale**2
         yield Found(person, crop.to_full(peaks.points), peaks.scores, area)
-
-
-def mean_of_mirrored(maps_of: MapsOf, images: np.ndarray, mirrored: np.ndarray | None) -> np.ndarray:
-    """Maps of images, averaged with those of the mirrored images mirrored back; mirrored:
-    ``Skeleton.mirrored()``, or None for the maps as they are.
-
-    A map's pixel stands for the middle of its 4 x 4 of the image, so both lie upon each other as they are:
-    the shift by one pixel of public code bases mends a misalignment that is not here.
-    """
-    maps = maps_of(np.ascontiguousarray(images))
-    if mirrored is None:
-        return maps
-    return (maps + maps_of(np.ascontiguousarray(images[..., ::-1]))[:, mirrored, :, ::-1]) / 2
 
 
 def _pckh(found: list[Found], people: People) -> dict[str, float | str]:

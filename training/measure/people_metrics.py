@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
-from pose_kd_ros.evaluation.bop.values import read_json
+from pose_kd_ros.datasets.values import read_json
 
 LEFT_OUT = ("pelvis", "thorax")  # of PCKh
 THRESHOLD = 0.5

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pose_kd_ros.provenance import write_whole
 from training.render import pictures
 from training.render.config import RenderConfig
-from training.render.files import read_object, write_whole
 from training.render.mesh_files import check_models, content_hash, load_targets, write_models
 from training.render.workers import Workers
 
+from .files import read_object
 from .interrupt import ctrl_c_between_steps
 
 MESH = "mesh_sha256"  # in render.json: a path says nothing of what the file held

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pose_kd_ros.evaluation.bop import load_models_info
+from pose_kd_ros.datasets.bop import load_models_info
+from pose_kd_ros.provenance import write_whole
 from training.render.config import RenderConfig
-from training.render.files import read_object, write_whole
+from training.render.files import read_object
 from training.render.shapes import Mesh, box_mapping, cube, face_normals
 
 _METRES = {"m": 1.0, "mm": 1e-3}

@@ -11,8 +11,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from pose_kd_ros.provenance import write_whole
+
 from .dataset import is_complete, scenes_of
-from .files import read_object, write_whole
+from .files import read_object
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pose_kd_ros.evaluation.bop import BopDataset
+from pose_kd_ros.datasets.bop import BopDataset
 
 from ..config import RunConfig
 from ..losses.distill import DistillConfig

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import platform
 import signal
 import threading
 from contextlib import contextmanager
@@ -19,19 +18,18 @@ import numpy as np
 import torch
 
 from pose_kd_ros.bundle.store import open_bundle
-from pose_kd_ros.evaluation.bop_run import add_recalls, figures
+from pose_kd_ros.evaluation.metrics import add_recalls, figures
 from pose_kd_ros.pipeline.estimator import Estimator
 from pose_kd_ros.pipeline.families import make_estimator
 from pose_kd_ros.pipeline.network import load_network
 from pose_kd_ros.pipeline.regional import RegionalEstimator
+from pose_kd_ros.provenance import commit, processor, write_whole
 
-from ..export.manifest import commit
 from ..export.run import export_run
 from ..families import family_of
 from ..fit.learner import cost_so_far
 from ..fit.train import Stopped, train_together
 from ..measure.evaluate import measure, rounded
-from ..render.files import write_whole
 from .variant import Row, groups
 
 FIGURES = "figures.json"  # in a row's run: what was measured, one entry a test split
@@ -120,7 +118,7 @@ def hardware() -> str:
     """Return the machine that trains, in words."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    return processor()
 
 
 def write(rows: list[Row], out: Path, test: list[Path], real: str = "real") -> None:

@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pose_kd_ros.evaluation.bop import BopError, Faults  # noqa: E402
+from pose_kd_ros.datasets.faults import DatasetError, Faults  # noqa: E402
 from training.data.coco import read_coco  # noqa: E402
 from training.data.mpii import read_mpii  # noqa: E402
 from training.data.people import COCO, MPII, People, Person  # noqa: E402
@@ -122,7 +122,7 @@ def test_what_a_mirror_swaps_differs_in_left_and_right_alone(skeleton):
 )
 def test_faults_are_named_or_counted(files, which, changes, message):
     read, written = (read_mpii, read_coco)[which], files[which](**changes)
-    with pytest.raises(BopError, match=message):
+    with pytest.raises(DatasetError, match=message):
         read(*written)
     faults = Faults("skip")
     assert not read(*written, faults=faults).persons
@@ -160,10 +160,10 @@ def test_heads_are_those_of_the_person_at_that_place(files, tmp_path):
     people = read_mpii(*files[0](), tmp_path / "heads.mat")
     assert people.persons[0].head_size == pytest.approx(60)  # 0.6 * hypot(60, 80)
     assert people.head_size == "0.6 x head box diagonal"
-    with pytest.raises(BopError, match="entry 0: center: wanted a head box"):
+    with pytest.raises(DatasetError, match="entry 0: center: wanted a head box"):
         read_mpii(*files[0](center=[99, 31]), tmp_path / "heads.mat")
     (tmp_path / "heads.mat").write_bytes(b"nothing")
-    with pytest.raises(BopError, match=r"heads\.mat: wanted RELEASE"):
+    with pytest.raises(DatasetError, match=r"heads\.mat: wanted RELEASE"):
         read_mpii(*files[0](), tmp_path / "heads.mat")
 
 
@@ -172,7 +172,7 @@ def test_heads_are_for_measuring_alone(files, tmp_path):
     path, images = files[0]()
     config = PeopleConfig("mpii", path, images, path, heads=tmp_path / "none.mat")
     assert len(config.load(False).persons) == 1
-    with pytest.raises(BopError, match=r"none\.mat: wanted a file, found none"):
+    with pytest.raises(DatasetError, match=r"none\.mat: wanted a file, found none"):
         config.load(True)
 
 

@@ -10,7 +10,8 @@ pytest.importorskip("torch")
 
 from pose_kd_ros.core.object_model import box_corners
 from pose_kd_ros.core.pose import transform
-from pose_kd_ros.evaluation.bop import BopDataset, Faults
+from pose_kd_ros.datasets.bop import BopDataset
+from pose_kd_ros.datasets.faults import Faults
 from training.config import RunConfig
 from training.data.crops import CropConfig
 from training.data.objects import load_objects

@@ -15,7 +15,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pose_kd_ros.evaluation.bop import BopDataset, BopError, Faults  # noqa: E402
+from pose_kd_ros.datasets.bop import BopDataset  # noqa: E402
+from pose_kd_ros.datasets.faults import DatasetError, Faults  # noqa: E402
 from training.config import RunConfig, load_config, to_json  # noqa: E402
 from training.data.crops import CropConfig, CropDataset  # noqa: E402
 from training.data.objects import load_objects  # noqa: E402
@@ -84,9 +85,9 @@ def picture(data, number):
 
 def test_a_damaged_picture_is_refused_with_its_name(data):
     picture(data, 2).write_bytes(picture(data, 2).read_bytes()[:500])
-    with pytest.raises(BopError, match=r"000002.png: cannot be decoded"):
+    with pytest.raises(DatasetError, match=r"000002.png: cannot be decoded"):
         samples(make_dataset(config(data), "train"), 6)
-    with pytest.raises(BopError, match=r"000002.png: cannot be decoded"):
+    with pytest.raises(DatasetError, match=r"000002.png: cannot be decoded"):
         make_dataset(config(data, tile_px=96), "train")
 
 
@@ -146,7 +147,7 @@ def test_what_is_skipped_while_watching_is_named_once_and_summed_too(data, tmp_p
 def test_no_readable_image_is_an_end_and_not_a_hang(data):
     for number in range(6):
         picture(data, number).write_bytes(b"")
-    with pytest.raises(BopError, match="wanted a readable image, found none in 6"):
+    with pytest.raises(DatasetError, match="wanted a readable image, found none in 6"):
         make_dataset(config(data, faults="skip"), "train")[0]
 
 
@@ -172,7 +173,7 @@ def test_what_training_needs_of_an_image_is_checked_before_the_first_step(
     data, capsys, damage, kind, message
 ):
     damage(data)
-    with pytest.raises(BopError, match=message):
+    with pytest.raises(DatasetError, match=message):
         make_dataset(config(data), "train")
     assert len(make_dataset(config(data, faults="skip"), "train").images) == 5
     assert f"train: skipped 1 of 6 images: 1 {kind}" in capsys.readouterr().out
@@ -181,7 +182,7 @@ def test_what_training_needs_of_an_image_is_checked_before_the_first_step(
 def test_a_mask_of_another_size_than_its_picture_is_refused(data):
     path = data / "train/000000/mask_visib/000001_000000.png"
     cv2.imwrite(str(path), np.zeros((10, 20), np.uint8))
-    with pytest.raises(BopError, match="wanted the picture's 256x192 px, found 20x10"):
+    with pytest.raises(DatasetError, match="wanted the picture's 256x192 px, found 20x10"):
         make_dataset(config(data, tile_px=96), "train")
 
 
@@ -263,7 +264,7 @@ def test_faults_of_cached_tiles_are_named_in_later_runs(data, tmp_path, capsys):
     for _ in range(2):
         make_dataset(settings, "train")
         assert "skipped 1 of 6 images: 1 picture" in capsys.readouterr().out
-    with pytest.raises(BopError, match=r"000002.png"):
+    with pytest.raises(DatasetError, match=r"000002.png"):
         make_dataset(dataclasses.replace(settings, faults="refuse"), "train")
 
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from pose_kd_ros.core.object_model import ObjectModel, box_corners, expand_symmetries  # noqa: E402
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose  # noqa: E402
 from pose_kd_ros.core.surface import BITS  # noqa: E402
-from pose_kd_ros.evaluation.bop import BopError  # noqa: E402
+from pose_kd_ros.datasets.faults import DatasetError  # noqa: E402
 from training.data.dense_targets import UNUSED, collate_dense, make_dense_targets  # noqa: E402
 from training.losses.dense import bit_weights, bits_of, code_loss, dense_losses, mask_loss, remember  # noqa: E402
 from training.losses.distill import DistillConfig  # noqa: E402
@@ -325,5 +325,5 @@ def test_a_depth_that_does_not_fit_is_refused_by_name(box_models):
 
     labels, depth, instance = seen_box(POSE, K, (80, 80))
     reader = CodeReader([box_model()], {1: load_surface(box_models, 1)})
-    with pytest.raises(BopError, match=r"000007\.png: object 1: 100%.*--depth"):
+    with pytest.raises(DatasetError, match=r"000007\.png: object 1: 100%.*--depth"):
         reader.codes(labels, depth * 1.3, K, [instance], "000007.png")

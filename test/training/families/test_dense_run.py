@@ -14,8 +14,9 @@ cv2 = pytest.importorskip("cv2")
 from pose_kd_ros.bundle.manifest import BundleError  # noqa: E402
 from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose  # noqa: E402
-from pose_kd_ros.evaluation.bop import BopDataset, BopError  # noqa: E402
-from pose_kd_ros.evaluation.bop_run import run, true_regions  # noqa: E402
+from pose_kd_ros.datasets.bop import BopDataset  # noqa: E402
+from pose_kd_ros.datasets.faults import DatasetError  # noqa: E402
+from pose_kd_ros.evaluation.looks import run, true_regions  # noqa: E402
 from pose_kd_ros.pipeline.families import make_estimator  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from test.nodes.disc_bundle import write_disc_bundle  # noqa: E402
@@ -176,7 +177,7 @@ def test_a_damaged_depth_is_skipped_and_counted(dense_data, tmp_path):
     dataset = make_dataset(config, "train")
     samples = [dataset[i] for i in range(6)]
     assert len(samples) == 6 and list(dataset.faults.kinds.values()) == ["depth"]
-    with pytest.raises(BopError, match=r"000003\.png: object 1: .*--depth"):
+    with pytest.raises(DatasetError, match=r"000003\.png: object 1: .*--depth"):
         [make_dataset(dataclasses.replace(config, faults="refuse"), "train")[i] for i in range(6)]
 
 

@@ -14,8 +14,8 @@ from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
 from pose_kd_ros.core.camera import project_pinhole  # noqa: E402
 from pose_kd_ros.core.object_model import ObjectModel, box_corners, rotations_about  # noqa: E402
 from pose_kd_ros.core.pose import transform  # noqa: E402
-from pose_kd_ros.evaluation.bop import BopDataset  # noqa: E402
-from pose_kd_ros.evaluation.bop_run import run  # noqa: E402
+from pose_kd_ros.datasets.bop import BopDataset  # noqa: E402
+from pose_kd_ros.evaluation.looks import run  # noqa: E402
 from pose_kd_ros.pipeline.families import make_estimator  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training.config import RunConfig, load_config  # noqa: E402

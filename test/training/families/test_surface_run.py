@@ -87,7 +87,7 @@ def dataset(data, tmp_path, **crops):
 def test_packed_views_are_those_of_the_files(data):
     views = Views(data / "views")
     assert len(views) == 16 and sorted(views.of_object) == [1, 5]
-    from pose_kd_ros.evaluation.bop import BopDataset
+    from pose_kd_ros.datasets.bop import BopDataset
 
     for index, image in enumerate(BopDataset(data / "views").images):
         view, file = views[index], read_view(image)

@@ -9,10 +9,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-from pose_kd_ros.evaluation.bop import BopError
-from pose_kd_ros.evaluation.bop_run import Group, cut, figures
-from pose_kd_ros.pipeline.confidence import confidence
-from pose_kd_ros.pipeline.estimator import Estimates, ObjectPose
+from pose_kd_ros.datasets.faults import DatasetError
+from pose_kd_ros.evaluation.matching import ObjectMatches, cut
+from pose_kd_ros.evaluation.metrics import figures
+from pose_kd_ros.pipeline.score import score_of
+from pose_kd_ros.pipeline.solve import Estimates, ObjectPose
 from training.data.objects import load_objects
 from training.measure.calibrate import (
     LOWEST_SCORE,
@@ -31,7 +32,7 @@ def test_fitted_scores_are_frequencies():
     terms = np.c_[np.ones(8000), random.normal(0, 1, (8000, 4))]
     right = random.uniform(size=8000) < 1 / (1 + np.exp(-terms @ [0.3, 1.0, -0.5, 0.0, 2.0]))
     weights = fit_confidence(terms[:4000], right[:4000])
-    scores = np.array([confidence(t, weights) for t in terms[4000:]])
+    scores = np.array([score_of(t, weights) for t in terms[4000:]])
     for low in (0.1, 0.4, 0.7):
         inside = (scores >= low) & (scores < low + 0.1)
         assert right[4000:][inside].mean() == pytest.approx(low + 0.05, abs=0.07)
@@ -112,7 +113,7 @@ def test_a_damaged_picture_is_refused_or_left_out_of_the_figures(occluded_linemo
     split, _, estimator = occluded_linemod
     bad = sorted((split / "000002/rgb").iterdir())[3]
     bad.write_bytes(bad.read_bytes()[:2000])
-    with pytest.raises(BopError, match=rf"{bad.name}: cannot be decoded"):
+    with pytest.raises(DatasetError, match=rf"{bad.name}: cannot be decoded"):
         measure(estimator, split)
     _, images, seconds = measure(estimator, split, on_fault="skip")
     assert images == len(seconds) == 5
@@ -127,7 +128,7 @@ def test_covariances_are_scaled_to_hold_half_of_the_errors_in_the_half_ellipsoid
         gap = (random.normal(0, true, 6) ** 2).sum() / claimed**2
         one = np.ones((1, 1))
         groups.append(
-            Group(
+            ObjectMatches(
                 1, one * 0.1, one, one, one, one, one, one * gap, np.ones(1), np.ones((1, 5)),
                 np.ones(1, bool), np.ones(1, bool), None,
             )
@@ -142,7 +143,7 @@ def test_covariances_are_scaled_to_hold_half_of_the_errors_in_the_half_ellipsoid
 def test_the_votes_scale_is_the_true_depth_over_the_estimated_of_what_is_near():
     def group(object_id, ratio, mssd=0.1):
         one = np.ones((1, 1))
-        return Group(
+        return ObjectMatches(
             object_id, one * mssd, one, one, one, one, one, one, np.ones(1), np.ones((1, 5)),
             np.ones(1, bool), np.ones(1, bool), None, one * ratio,
         )  # fmt: skip

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pose_kd_ros.evaluation.bop import BopDataset, load_models_info, load_ply_vertices
+from pose_kd_ros.datasets.bop import BopDataset, load_models_info
+from pose_kd_ros.datasets.meshes import load_ply_vertices
+from pose_kd_ros.provenance import write_whole
 from training.render.config import RenderConfig
 from training.render.dataset import render_dataset, scenes_of
-from training.render.files import write_whole
 from training.render.maker import ImageMaker
 
 SMALL = RenderConfig(

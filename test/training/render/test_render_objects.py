@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pose_kd_ros.evaluation.bop import BopDataset
+from pose_kd_ros.datasets.bop import BopDataset
 from training.data.crops import CropConfig, CropDataset
 from training.data.objects import load_objects
 from training.data.targets import VoteTargets

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pose_kd_ros.evaluation.bop import BopDataset
+from pose_kd_ros.datasets.bop import BopDataset
 from training.render import shapes
 from training.render.config import RenderConfig, ViewConfig
 from training.render.dataset import render_dataset

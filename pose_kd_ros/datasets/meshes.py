@@ -1,0 +1,94 @@
+"""Meshes in millimetres: vertices of ply files with NumPy alone, triangles with open3d."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from .faults import DatasetError
+from .values import METRES
+
+_PLY_TYPES = {
+    "char": "i1",
+    "int8": "i1",
+    "uchar": "u1",
+    "uint8": "u1",
+    "short": "i2",
+    "int16": "i2",
+    "ushort": "u2",
+    "uint16": "u2",
+    "int": "i4",
+    "int32": "i4",
+    "uint": "u4",
+    "uint32": "u4",
+    "float": "f4",
+    "float32": "f4",
+    "double": "f8",
+    "float64": "f8",
+}
+
+
+def load_ply_vertices(path: Path) -> np.ndarray:
+    """Vertices (N, 3) float64 metres of a ply file in millimetres (ASCII, or binary of either byte order)."""
+    data = Path(path).read_bytes()
+    head, mark, body = data.partition(b"end_header\n")
+    lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
+    if not mark or lines[0] != ["ply"]:
+        raise DatasetError(f"{path}: wanted a ply file, found no header")
+    form = next((line[1] for line in lines if line[:1] == ["format"]), "none")
+    count, columns = _ply_vertex_layout(path, lines)
+    names = [name for name, _ in columns]
+    if form == "ascii":
+        rows = [line.split() for line in body.decode("ascii").splitlines()[:count]]
+        _check_ply_size(path, count, len(rows))
+        table = np.array(rows, np.float64)[:, [names.index(axis) for axis in "xyz"]]
+    else:
+        order = {"binary_little_endian": "<", "binary_big_endian": ">"}.get(form)
+        if order is None:
+            raise DatasetError(f"{path}: format: wanted ascii or binary, found {form!r}")
+        kind = np.dtype([(name, order + _PLY_TYPES[t]) for name, t in columns])
+        _check_ply_size(path, count, len(body) // kind.itemsize)
+        record = np.frombuffer(body, kind, count)
+        table = np.stack([record[axis] for axis in "xyz"], 1).astype(np.float64)
+    return table * METRES
+
+
+def _check_ply_size(path: Path, wanted: int, found: int) -> None:
+    if found < wanted:
+        raise DatasetError(f"{path}: vertex: wanted {wanted} as the header says, found {found}")
+
+
+def _ply_vertex_layout(path: Path, lines: list[list[str]]) -> tuple[int, list[tuple[str, str]]]:
+    elements = [k for k, line in enumerate(lines) if line[:1] == ["element"]]
+    if not elements or lines[elements[0]][1] != "vertex":
+        raise DatasetError(f"{path}: element: wanted vertex first, found {[lines[k][1] for k in elements]}")
+    end = elements[1] if len(elements) > 1 else len(lines)
+    columns = [(line[2], line[1]) for line in lines[elements[0] + 1 : end] if line[:1] == ["property"]]
+    for axis in "xyz":
+        if axis not in dict(columns):
+            raise DatasetError(f"{path}: vertex: wanted a property {axis}, found {', '.join(dict(columns))}")
+    return int(lines[elements[0]][2]), columns
+
+
+def load_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (V, 3), metres, and triangles (F, 3) of a mesh in millimetres;
+    DatasetError where it has none."""
+    if not Path(path).is_file():
+        raise DatasetError(f"{path}: no such file")
+    mesh = import_open3d().io.read_triangle_mesh(str(path))
+    vertices, triangles = np.asarray(mesh.vertices), np.asarray(mesh.triangles)
+    if not len(triangles):
+        raise DatasetError(f"{path}: wanted triangles, found {len(vertices)} points without")
+    return vertices * METRES, triangles
+
+
+def import_open3d():
+    try:
+        import open3d
+    except (ImportError, OSError) as error:
+        raise DatasetError(
+            f"open3d reads meshes and renders them for VSD, and cannot be imported ({error}): "
+            "pip install open3d-cpu; on BOP data sets --no-vsd leaves VSD out"
+        ) from error
+    return open3d

@@ -1,0 +1,1 @@
+"""What people read of an evaluation: its page, its worst frames, and comparisons with other evaluations."""

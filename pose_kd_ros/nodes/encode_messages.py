@@ -1,0 +1,199 @@
+"""Tracks and pixels to messages: detections, frames, markers, class table, status, images.
+
+Convention: a pose is T_camera_object, metres, the object's origin in the image's optical
+frame (x right, y down, z forward); quaternions are x, y, z, w; a covariance is row-major over
+(x, y, z, rotation about x, y, z).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+
+import numpy as np
+from geometry_msgs.msg import Point, Pose, TransformStamped
+from sensor_msgs.msg import Image
+from std_msgs.msg import ColorRGBA, Header, String
+from tf2_msgs.msg import TFMessage
+from vision_msgs.msg import Detection3D, Detection3DArray, LabelInfo, ObjectHypothesisWithPose, VisionClass
+from visualization_msgs.msg import Marker, MarkerArray
+
+from ..core.object_model import ObjectModel
+from ..core.pose import make_pose, to_quaternion
+
+AXES = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
+class FrameNames:
+    """Gives each track a child frame, ``<prefix><class>[_<n>]``, that it keeps for
+    life; numbers are reused later.
+
+    Convention: the first cube is ``cube``, one seen beside it ``cube_2``.
+    """
+
+    def __init__(self):
+        self._numbers: dict[tuple[int, int], int] = {}  # (object_id, track id): n
+
+    def name(self, track, model: ObjectModel, prefix: str) -> str:
+        key = (track.object_id, track.id)
+        if key not in self._numbers:
+            taken = {n for (object_id, _), n in self._numbers.items() if object_id == track.object_id}
+            self._numbers[key] = next(n for n in range(1, len(taken) + 2) if n not in taken)
+        number = self._numbers[key]
+        return frame_name(model, prefix) + (f"_{number}" if number > 1 else "")
+
+    def keep(self, tracks: Iterable) -> None:
+        """Forget all tracks but these."""
+        alive = {(track.object_id, track.id) for track in tracks}
+        self._numbers = {key: n for key, n in self._numbers.items() if key in alive}
+
+
+def frame_name(model: ObjectModel, prefix: str) -> str:
+    """Return the child frame of a class's first object; spaces become underscores."""
+    return prefix + model.name.replace(" ", "_").lstrip("/")
+
+
+def encode_pose(matrix: np.ndarray) -> Pose:
+    """Return a (4, 4) transform as geometry_msgs/Pose."""
+    pose = Pose()
+    pose.position.x, pose.position.y, pose.position.z = (float(v) for v in matrix[:3, 3])
+    quaternion = to_quaternion(matrix[:3, :3])
+    pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w = (
+        float(v) for v in quaternion
+    )
+    return pose
+
+
+def array_to_image(array: np.ndarray, encoding: str, header) -> Image:
+    """Return pixels (H, W[, C]) as an Image message in this machine's byte order.
+
+    Assigning an array to ``data`` takes 75 ms at 640x480 or fails; filling the message's own takes 0.02 ms.
+    """
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    message = Image(header=header, encoding=encoding, height=array.shape[0], width=array.shape[1])
+    message.step = array.strides[0]
+    message.is_bigendian = int(sys.byteorder == "big")
+    message.data.frombytes(memoryview(array.view(np.uint8).reshape(-1)))
+    return message
+
+
+def box_pose(matrix: np.ndarray, model: ObjectModel) -> np.ndarray:
+    """Return the pose (4, 4) of the centre of the object's box."""
+    return matrix @ make_pose(np.eye(3), model.box_center)
+
+
+def to_detection(track, model: ObjectModel, header: Header) -> Detection3D:
+    """Return a track as Detection3D: ``id`` names the physical object, ``class_id`` is the class's name.
+
+    results[0].pose is the object's origin, bbox its box.
+    """
+    detection = Detection3D(header=header, id=str(track.id))
+    result = ObjectHypothesisWithPose()
+    result.hypothesis.class_id, result.hypothesis.score = model.name, float(track.score)
+    result.pose.pose = encode_pose(track.pose)
+    result.pose.covariance = np.asarray(track.covariance, float).reshape(36)
+    detection.results = [result]
+    detection.bbox.center = encode_pose(box_pose(track.pose, model))
+    size = detection.bbox.size
+    size.x, size.y, size.z = (float(v) for v in model.box_size)
+    return detection
+
+
+def to_detections(tracks, models: dict[int, ObjectModel], header: Header) -> Detection3DArray:
+    """Return the tracks' detections under the image's header; an empty array says that nothing was seen."""
+    return Detection3DArray(
+        header=header, detections=[to_detection(t, models[t.object_id], header) for t in tracks]
+    )
+
+
+def to_tf(tracks, children: list[str], header: Header) -> TFMessage:
+    """Return one transform per track, from the image's frame to the child frames."""
+    transforms = []
+    for track, child in zip(tracks, children):
+        message = TransformStamped(header=header, child_frame_id=child)
+        pose, to = encode_pose(track.pose), message.transform
+        to.translation.x, to.translation.y, to.translation.z = (
+            pose.position.x,
+            pose.position.y,
+            pose.position.z,
+        )
+        to.rotation = pose.orientation
+        transforms.append(message)
+    return TFMessage(transforms=transforms)
+
+
+class MarkerBoard:
+    """What RViz shows: a box and axes per track; DELETE for those that were shown before and are not now."""
+
+    def __init__(self):
+        self._shown: set[int] = set()
+
+    def update(self, tracks, models: dict[int, ObjectModel], header: Header) -> MarkerArray:
+        markers = [
+            m
+            for t in tracks
+            for m in (_box(t, models[t.object_id], header), _axes(t, models[t.object_id], header))
+        ]
+        now = {t.id for t in tracks}
+        for gone in sorted(self._shown - now):
+            markers += [Marker(header=header, ns=ns, id=gone, action=Marker.DELETE) for ns in ("box", "axes")]
+        self._shown = now
+        return MarkerArray(markers=markers)
+
+    def clear(self, header: Header) -> MarkerArray:
+        """DELETE for everything that is shown."""
+        return self.update([], {}, header)
+
+
+def _box(track, model: ObjectModel, header: Header) -> Marker:
+    marker = Marker(header=header, ns="box", id=track.id, type=Marker.CUBE, action=Marker.ADD)
+    marker.pose = encode_pose(box_pose(track.pose, model))
+    marker.scale.x, marker.scale.y, marker.scale.z = (float(v) for v in model.box_size)
+    marker.color = ColorRGBA(r=0.1, g=0.8, b=0.3, a=0.4)
+    return marker
+
+
+def _axes(track, model: ObjectModel, header: Header) -> Marker:
+    marker = Marker(header=header, ns="axes", id=track.id, type=Marker.LINE_LIST, action=Marker.ADD)
+    marker.pose = encode_pose(track.pose)
+    marker.scale.x = model.diameter / 40
+    for axis in AXES:
+        x, y, z = (a * model.diameter * 0.75 for a in axis)
+        color = ColorRGBA(r=axis[0], g=axis[1], b=axis[2], a=1.0)
+        marker.points += [Point(), Point(x=x, y=y, z=z)]
+        marker.colors += [color, color]
+    return marker
+
+
+def to_label_info(models: dict[int, ObjectModel], threshold: float, header: Header) -> LabelInfo:
+    """Return the table of the classes: the bundle's numbers and names, and the score threshold."""
+    classes = [VisionClass(class_id=m.id, class_name=m.name) for m in models.values()]
+    return LabelInfo(header=header, class_map=classes, threshold=float(threshold))
+
+
+def to_object_table(bundle, models: dict[int, ObjectModel], prefix: str) -> String:
+    """Return what a user of the poses must know of the objects, as JSON: sizes in metres, origin in words."""
+    origins = {spec.id: spec.origin for spec in bundle.manifest.objects}
+    rows = [
+        {
+            "id": m.id,
+            "class": m.name,
+            "frame": frame_name(m, prefix),
+            "diameter": m.diameter,
+            "box_center": m.box_center.tolist(),
+            "box_size": m.box_size.tolist(),
+            "symmetries": len(m.symmetries),
+            "origin": origins[m.id],
+        }
+        for m in models.values()
+    ]
+    return String(data=json.dumps({"bundle": bundle.manifest.name, "units": "metres", "objects": rows}))
+
+
+def track_rows(tracks, models: dict[int, ObjectModel]) -> list[dict]:
+    """Return what ~/status says of each track."""
+    return [
+        {"id": t.id, "class": models[t.object_id].name, "state": t.state, "score": round(float(t.score), 4)}
+        for t in tracks
+    ]

@@ -1,0 +1,1 @@
+"""rosbag2 recordings without ROS: sqlite3 and MCAP, compressed, damaged, with their images and TF."""
