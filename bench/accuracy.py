@@ -220,7 +220,7 @@ def main() -> None:
     )
     if options.renders:
         from pose_kd_ros.evaluation.metrics import figures
-        from training.evaluate import measure
+        from training.measure.evaluate import measure
 
         add(
             "held-out renders",

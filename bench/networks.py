@@ -19,7 +19,7 @@ from pose_kd_ros.evaluation.matching import ObjectMatches, cut
 from pose_kd_ros.evaluation.metrics import figures
 from pose_kd_ros.pipeline.families import open_estimator
 from pose_kd_ros.provenance import write_whole
-from training.evaluate import add_recalls, every_pose, measure
+from training.measure.evaluate import add_recalls, every_pose, measure
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "results" / "networks.json"
 SAME = ("name", "dataset", "split", "steps", "boxes")

@@ -27,18 +27,13 @@ from pose_kd_ros.core.surface import BITS
 from training.config import LossWeights, RunConfig
 from training.data.dense_targets import collate_dense, make_dense_targets
 from training.data.targets import Instance, collate, make_targets
+from training.families import FAMILIES, Distillation, Supervision, make_network
+from training.fit.step import losses, prepare
+from training.fit.teacher import Teacher, frozen
 from training.losses.distill import DistillConfig, adlp_loss, student_votes, teacher_votes
 from training.losses.distill_dense import code_terms
 from training.models.dense import STRIDE, dense_resnet34, dense_tiny, dense_tiny_h
-from training.models.network import (
-    darknet53,
-    darknet_tiny,
-    darknet_tiny_h,
-    darknet_tiny_h_slim,
-    make_network,
-)
-from training.step import losses, prepare
-from training.teacher import Distillation, Teacher, frozen
+from training.models.keypoint import darknet53, darknet_tiny, darknet_tiny_h, darknet_tiny_h_slim
 
 NETWORKS = {
     "darknet-tiny-h slim": darknet_tiny_h_slim,
@@ -106,9 +101,9 @@ def matrix_gflops() -> float:
 
 def backward(network, batch, distillation=None, teacher=None):
     images = prepare(batch)
-    taught = (distillation, teacher(images)) if distillation else ()
+    how = Supervision(LossWeights(), distillation, teacher(images) if distillation else None)
     outputs = network(images, with_features=True)
-    losses(outputs, batch, network, LossWeights(), *taught)["total"].backward()
+    losses(outputs, batch, network, how)["total"].backward()
 
 
 def plain_step(network, batch, distillation=None, teacher=None):
@@ -148,8 +143,8 @@ def distillation_figures(method: str, taught: str, by: str, options, plain: floa
     student, teacher = (
         make_network(NETWORKS[name]()).to(memory_format=torch.channels_last) for name in (taught, by)
     )
-    distillation = Distillation.of(config, teacher.config, student.config)
-    teacher = Teacher(frozen(teacher), RunConfig("teacher"))
+    layers = FAMILIES[student.config.family].feature_layers(config, teacher.config, student.config)
+    distillation, teacher = Distillation(config, layers), Teacher(frozen(teacher), RunConfig("teacher"))
     batch = batch_for(student.config, options)
     seconds = best_seconds(plain_step(student, batch, distillation, teacher), options.steps)
     figures = {"step_ms": 1e3 * seconds, "times_the_plain_step": seconds / plain}
@@ -167,12 +162,12 @@ def transport_seconds(config: DistillConfig, batch, options) -> float:
     level = torch.repeat_interleave(
         torch.arange(4), torch.tensor([(options.size // s) ** 2 for s in (8, 16, 32, 64)])
     )
-    told, _ = teacher_votes(logits, offsets, torch.zeros(cells, 2), level, batch, 0.0)
+    wanted, _ = teacher_votes(logits, offsets, torch.zeros(cells, 2), level, batch, 0.0)
     moving = (offsets + torch.randn_like(offsets) * options.size / 20).requires_grad_()
 
     def run():
         votes = student_votes(logits, moving, torch.zeros(cells, 2), batch)
-        adlp_loss(votes, told, (options.size, options.size), config)[0].backward()
+        adlp_loss(votes, wanted, (options.size, options.size), config)[0].backward()
 
     return best_seconds(run, options.steps)
 
@@ -181,12 +176,12 @@ def code_seconds(config: DistillConfig, batch, options) -> float:
     """The same for surface codes: smooth maps of bits, the student's less sure."""
     side = options.size // STRIDE
     coarse = torch.randn(options.batch, BITS, 8, 8) * 4
-    told = interpolate(coarse, size=(side, side), mode="bilinear")
-    moving = (told * 0.4 + torch.randn_like(told)).requires_grad_()
+    teacher = interpolate(coarse, size=(side, side), mode="bilinear")
+    moving = (teacher * 0.4 + torch.randn_like(teacher)).requires_grad_()
     mask = torch.full((options.batch, 1, side, side), 2.0)
 
     def run():
-        code_terms((mask, moving), (mask, told), batch, config)["kd_code"].backward()
+        code_terms((mask, moving), (mask, teacher), batch, config)["kd_code"].backward()
 
     return best_seconds(run, options.steps)
 

@@ -31,9 +31,9 @@ class Group:
     without: tuple[str, ...] = ()
 
 
-RENDERED = ("test/training/render", "test/training/test_shards.py")
-TORCH = Group("torch", 430, ("test/training",), RENDERED)
-GRAPHICS = Group("graphics", 98, RENDERED)
+RENDERED = ("test/training/render",)
+TORCH = Group("torch", 424, ("test/training",), RENDERED)
+GRAPHICS = Group("graphics", 95, RENDERED)
 NODES = Group("nodes", 238, ("test/nodes", "test/standalone"))
 REST = Group("rest", 630, ("test",), ("test/training", "test/nodes", "test/standalone"))
 # One after the other; the lanes of a stage side by side. Nodes wait for each other: nothing else runs then.

@@ -13,6 +13,7 @@ import tyro
 
 from pose_kd_ros.core.object_model import ObjectModel
 
+from . import families
 from .data.augment import AugmentConfig
 from .data.compose import ComposeConfig
 from .data.crops import CropConfig
@@ -23,7 +24,7 @@ from .losses.distill import DistillConfig
 from .losses.online import OnlineConfig
 from .models.dense import DenseConfig
 from .models.heatmap import HeatmapConfig
-from .models.network import NetworkConfig
+from .models.keypoint import NetworkConfig
 from .models.surface import SurfaceConfig
 
 
@@ -37,34 +38,35 @@ class LossWeights:
     code: float = 3.0
     """Dense family, as ZebraPose: 3 x cross-entropy of the code's bits, 1 x L1 of the mask."""
     kd_vote: float = 50.0
-    """Of a teacher's votes: in squared crop sizes for adlp, in crop sizes for naive (not tuned yet)."""
+    """A teacher's votes: in squared crop sizes for adlp, in crop sizes for naive (not tuned yet)."""
     kd_score: float = 1.0
     kd_feature: float = 1.0
     kd_code: float = 1.0
-    """Of a dense teacher's codes (not tuned yet)."""
+    """A dense teacher's codes (not tuned yet)."""
     kd_mask: float = 1.0
     point: float = 1.0
     """Surface family: distance of the points from the true ones, in radii."""
     likelihood: float = 0.1
-    """Surface family: negative log-likelihood of the points under their pixels' own scales; keypoint family
-    with network.scale: of the votes under their cells' own."""
+    """Negative log-likelihood, under predicted scales: of points (surface family), or of votes (keypoint
+    family with network.scale)."""
     heatmap: float = 1.0
     """Heatmap family: squared error of every supervised map."""
     kd_map: float = 1.0
-    """Of a heatmap teacher's maps; as with ``online``, kl pulls far harder than the others and wants 0.05."""
+    """A heatmap teacher's maps; as with ``online``, kl pulls far harder than the others and needs 0.05."""
     ensemble: float = 1.0
-    """Several branches: the task's losses of their ensemble; as OKDHP."""
+    """Several branches: the task's losses of their ensemble, as in OKDHP."""
     online: float = 0.05
     """Several branches: what their maps learn from their teacher. The KL at temperature 0.1 then pulls about
-    as hard as the truth (online_ratio near 1); other alignments and the released form want OKDHP's 2."""
+    as hard as the truth (online_ratio near 1); other alignments and the released form need OKDHP's 2."""
     absent: float = 1.0
-    """Heatmap family: the maps of classes that are not in the crop, which are to be empty."""
+    """Heatmap family: the maps of classes that are not in the crop, which should be empty."""
     online_vote: float = 50.0
     """The same for votes, in squared crop sizes, and for their cells' scores."""
     online_score: float = 1.0
 
-    def taught(self, share: float, online: float = 1.0) -> LossWeights:
-        """With so much of the teacher's terms, and of what branches learn from each other."""
+    def scaled(self, share: float, online: float = 1.0) -> LossWeights:
+        """Return the weights with a share of the teacher's terms, and of what branches learn from each
+        other."""
         names = [f.name for f in dataclasses.fields(self) if f.name.startswith("kd_")]
         scaled = {name: share * getattr(self, name) for name in names}
         names = ("online", "online_vote", "online_score")
@@ -74,25 +76,25 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides a training run's result, and where it is kept."""
+    """All that decides the result of a training run, and where it is kept."""
 
     name: str
-    """Names the folder of the run below --runs."""
+    """Name of the run and of its folder in --runs."""
     data: Path = Path("data/cube")
     """BOP data set: models/ and the split folders."""
     split: str = "train"
     """Split to train on."""
     val_split: str = "val"
-    """Split whose losses are watched and on which export chooses pose_score (not trained on); "" for none."""
+    """Split to watch losses on and to choose pose_score on at export (not trained on); "" for none."""
     objects: tuple[int, ...] = ()
-    """Ids of the data set's objects to train on, for a network of some or one of them; none given: all."""
+    """Ids of the data set's objects to train on; none given: all."""
     faults: Literal["refuse", "skip"] = "refuse"
-    """What to do about a missing or damaged picture, mask or json field: stop and name it, or go on without
-    that image, named and counted."""
+    """What to do with a missing or damaged picture, mask or json field: stop and name it, or skip and
+    count the image."""
     runs: Path = Path("runs")
     """Folder that holds all runs."""
     keypoints: Keypoints = "corners"
-    """What an object's keypoints are: its box's corners, these and its centre, or network.keypoints points of
+    """Keypoints of an object: the corners of its box, these and its centre, or network.keypoints points of
     the mesh that are far from each other."""
     network: tyro.conf.AvoidSubcommands[NetworkConfig | DenseConfig | HeatmapConfig | SurfaceConfig] = field(
         default_factory=NetworkConfig
@@ -101,7 +103,7 @@ class RunConfig:
     people: tyro.conf.AvoidSubcommands[PeopleConfig | None] = None
     """Learn people's joints from these files instead of objects from --data."""
     compose: ComposeConfig = field(default_factory=ComposeConfig)
-    """Surface family: what lies around the object views that its crops are composed of."""
+    """Surface family: what surrounds the object views in composed crops."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     weights: LossWeights = field(default_factory=LossWeights)
     distill: DistillConfig = field(default_factory=DistillConfig)
@@ -109,13 +111,13 @@ class RunConfig:
     init: Path | None = None
     """Checkpoint (last.ckpt) of another run with the same network, whose weights this one starts from."""
     init_part: Literal["all", "backbone", "trunk"] = "all"
-    """What of --init to take: all; the backbone alone; or all but the last layer, where objects differ."""
+    """Part of --init to take: all; the backbone; or all but the last layer, which depends on the objects."""
     tile_px: int = 0
-    """Side of tiles that the data set is cut into and kept in memory: one or two an image, of 0.26 MB at 256;
-    0 reads files."""
+    """Side of the tiles that the data set is cut into and kept in memory as: one or two an image, of 0.26 MB
+    at 256; 0 reads files."""
     cache: Path | None = None
-    """Folder to keep tiles in instead of memory, shared by all runs and processes with the same data; needs
-    tile_px."""
+    """Folder to keep tiles in instead of memory; all runs and processes with the same data share
+    it. Needs tile_px."""
     steps: int = 10_000
     """Optimiser steps."""
     batch_size: int = 16
@@ -123,15 +125,15 @@ class RunConfig:
     lr: float = 1e-3
     """Peak learning rate of the schedule."""
     encoder_lr: float = 1.0
-    """Learning rate of the backbone over that of the rest; pretrained ones want less."""
+    """Learning rate of the backbone over that of the rest; pretrained backbones need less."""
     average: float = 0.0
-    """Decay of a moving average of the weights, which is what is exported; 0 for none."""
+    """Decay of a moving average of the weights, which is then exported; 0 for none."""
     weight_decay: float = 1e-4
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises."""
     schedule: Literal["cosine", "milestones"] = "cosine"
-    """After the rise: a cosine fall to zero, or a tenth from 0.6 of the steps on and a hundredth from 0.8
-    (OKDHP's recipe)."""
+    """After the rise: a cosine fall to zero, or a tenth from 0.6 of the steps on and a hundredth from
+    0.8 (OKDHP's recipe)."""
     clip: float = 1.0
     """Largest gradient norm."""
     seed: int = 0
@@ -141,17 +143,17 @@ class RunConfig:
     devices: int = 1
     """Devices (or CPU processes) on each node; under torchrun and SLURM as many as a node has processes."""
     num_nodes: int = 1
-    """Machines that share each batch, each started with the same command by torchrun or SLURM."""
+    """Machines that share each batch; torchrun or SLURM starts the same command on each."""
     threads: int = 1
     """CPU threads of torch; one is fastest while anything else runs."""
     workers: int = 1
-    """Loader processes, of each device."""
+    """Loader processes of each device."""
     checkpoint_every: int = 500
-    """Steps between checkpoints, what a kill -9 can cost at most."""
+    """Steps between checkpoints: the most that a kill -9 can cost."""
     log_every: int = 50
     """Steps between log lines."""
     val_every: int = 1000
-    """Steps between looks at the validation split."""
+    """Steps between validations."""
 
     def __post_init__(self):
         for name in (
@@ -166,31 +168,12 @@ class RunConfig:
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"RunConfig.{name}: wanted > 0, found {getattr(self, name)}")
-        self._check_online()
+        families.family_of(self).check(self)
         if any(side % self.network.input_stride for side in self.input_size):
             found = "x".join(map(str, self.input_size))
             raise ValueError(f"crops.size: wanted multiples of {self.network.input_stride}, found {found}")
         if self.cache and not self.tile_px:
             raise ValueError("RunConfig.cache: keeps tiles; wanted tile_px > 0 with it, found 0")
-
-    def _check_online(self) -> None:
-        network, online = self.network, self.online
-        branches = getattr(network, "branches", 1) > 1 and network.family == "keypoint"
-        if branches and network.aggregation == "none":
-            raise ValueError("network.aggregation: branches of votes want one, found none")
-        if branches and self.distill.method != "none":
-            raise ValueError("distill.method: votes of branches are taught by their ensemble; wanted none")
-        if self.distill.method == "kl" and network.family != "heatmap":
-            raise ValueError(f"distill.method kl: of heatmaps alone, found the {network.family} family")
-        if online.teacher == "none":
-            return
-        if network.family == "dense":
-            raise ValueError("online.teacher: the dense family has no branches; wanted none")
-        if online.teacher == "ensemble" and getattr(network, "aggregation", "none") == "none":
-            raise ValueError("online.teacher ensemble: wanted a network.aggregation, found none")
-        if network.family == "keypoint" and (online.teacher, online.align) != ("ensemble", "transport"):
-            found = f"{online.teacher} and {online.align}"
-            raise ValueError(f"online: votes want teacher ensemble and align transport, found {found}")
 
     @property
     def folder(self) -> Path:
@@ -204,7 +187,7 @@ class RunConfig:
         return self.crops.size, self.crops.size
 
     def load_objects(self, names: dict[int, str] | None = None) -> list[ObjectModel]:
-        """The run's objects, by id, none of people; ValueError as ``data.objects.load_objects``."""
+        """Return the run's objects by id, none for people; ValueError as ``data.objects.load_objects``."""
         if self.people:
             return []
         count = getattr(self.network, "keypoints", 8)
@@ -212,20 +195,20 @@ class RunConfig:
 
 
 def to_json(config: RunConfig) -> str:
-    """The run's settings as JSON text, as kept beside its checkpoints."""
+    """Return the run's settings as JSON text, as they stand beside its checkpoints."""
     return json.dumps(dataclasses.asdict(config), indent=2, default=str)
 
 
 def load_config(folder: Path) -> RunConfig:
-    """Read back the settings of the run kept in ``folder``; raises ValueError if there are none or they do
-    not fit."""
+    """Read the settings of the run in ``folder``; raise ValueError if there are none or they do not fit."""
     path = Path(folder) / "config.json"
     try:
         return _build(RunConfig, json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: missing; is {folder} the folder of a run?") from error
+        where = f"is {folder} the folder of a run?"
+        raise ValueError(f"{path}: wanted a run's settings, found no such file; {where}") from error
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not the settings of a run ({error})") from error
+        raise ValueError(f"{path}: wanted the settings of a run, found {error}") from error
 
 
 def _build(kind: typing.Any, data: typing.Any):
@@ -235,15 +218,12 @@ def _build(kind: typing.Any, data: typing.Any):
     if isinstance(data, dict) and "annotations" in data:
         return _build(PeopleConfig, data)
     if isinstance(data, dict):  # a network: its family says which
-        families = {"keypoint": NetworkConfig, "dense": DenseConfig, "heatmap": HeatmapConfig}
-        families["surface"] = SurfaceConfig
-        return _build(families[data.get("family", "keypoint")], data)
+        return _build(families.CONFIGS[data.get("family", "keypoint")], data)
     if kind is Path or (Path in typing.get_args(kind) and data is not None):
         return Path(data)
     return tuple(data) if typing.get_origin(kind) is tuple else data
 
 
-BEFORE = {"crops.cells": "draw"}  # of keypoint runs: what was done before there was a choice
 RESULT_FREE = (
     "runs",
     "faults",
@@ -259,27 +239,26 @@ RESULT_FREE = (
 
 
 def check_same(config: RunConfig, kept: str, path: Path) -> None:
-    """Raise ValueError if a run that is to be resumed was started with other settings; names each and both
-    values.
+    """Raise ValueError, naming each field and both values, if a run that is to go on has other settings.
 
-    Settings that the kept text does not know came later: the run had their defaults, or what BEFORE says.
+    Settings that the kept text does not know came later: the run had their defaults.
     """
     try:
         new, old = (_flat(json.loads(text)) for text in (to_json(config), kept))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path / 'config.json'}: not the settings of a run ({error})") from error
+        where = path / "config.json"
+        raise ValueError(f"{where}: wanted the settings of a run, found {error}") from error
     since = _flat(json.loads(to_json(RunConfig(config.name, network=type(config.network)()))))
-    since |= BEFORE if config.network.family == "keypoint" else {}
     old = {name: since[name] for name in new if name in since} | old
     differ = [
-        f"{k}: was {old.get(k)}, now {new.get(k)}"
+        f"{k}: wanted {old.get(k)}, found {new.get(k)}"
         for k in sorted({*new, *old})
         if k.split(".")[0] not in RESULT_FREE and new.get(k) != old.get(k)
     ]
     if differ:
         raise ValueError(
-            f"{path} holds a run with other settings ({'; '.join(differ)}); "
-            "give this one another --name or remove the folder"
+            f"{path}: wanted the settings of the run in it, found others ({'; '.join(differ)}); "
+            "give this run another --name or remove the folder"
         )
 
 

@@ -67,9 +67,7 @@ def write_models(folder):
     corners = "\n".join(" ".join(map(str, p)) for p in box_corners((0, 0, 0), (84, 84, 84)))
     (folder / "obj_000001.ply").write_text(
         "ply\nformat ascii 1.0\nelement vertex 8\n"
-        "property float x\nproperty float y\nproperty float z\nend_header\n"
-        + corners
-        + "\n"
+        "property float x\nproperty float y\nproperty float z\nend_header\n" + corners + "\n"
     )
 
 

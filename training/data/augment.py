@@ -1,5 +1,5 @@
-"""Photometric augmentation of a whole batch on its device. No geometry: crops jitter that, and a mirror would
-be wrong."""
+"""Photometric augmentation of a whole batch on its device. No geometry: crops jitter that, and a mirror
+would be wrong."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def augmented(
 ) -> torch.Tensor:
     """Images (B, 3, H, W) float in [0, 1] -> the same shape and range, each with its own draw.
 
-    They are those from ``first`` on of ``count`` (B) that share a seed: an image's draw is the same whoever
-    has it.
+    They are those from ``first`` on of ``count`` (B) that share a seed: an image's draw is the same
+    whoever has it.
     """
     shape = images.shape
     torch.manual_seed(seed)

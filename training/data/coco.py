@@ -61,9 +61,9 @@ def _check_category(content: Any, path: Path) -> None:
         if _id(entry, "id", where) == PERSON:
             names = as_list(field(entry, "keypoints", where), where)
             if tuple(names) != COCO.keypoints:
-                raise DatasetError(f"{where}: keypoints: wants {list(COCO.keypoints)}, got {names}")
+                raise DatasetError(f"{where}: keypoints: wanted {list(COCO.keypoints)}, found {names}")
             return
-    raise DatasetError(f"{where}: id: wants one with {PERSON}, a person's")
+    raise DatasetError(f"{where}: id: wanted {PERSON}, a person's, found none")
 
 
 def _by_image(entries: Any, where: str, faults: Faults) -> Entries:
@@ -82,7 +82,9 @@ def _annotated(where: str, entry: dict, picture: Path, image_id: int) -> Person 
         return None
     joints = numbers(entry, "keypoints", 3 * len(COCO.keypoints), where).reshape(-1, 3)
     if not np.isin(joints[:, 2], (0, 1, 2)).all():
-        raise DatasetError(f"{where}: keypoints: wants 0, 1 or 2 as visibility, got {joints[:, 2].tolist()}")
+        raise DatasetError(
+            f"{where}: keypoints: wanted 0, 1 or 2 as visibility, found {joints[:, 2].tolist()}"
+        )
     for name, count in FOR_OKS.items():
         numbers(entry, name, count, where)
     if entry["iscrowd"] or not joints[:, 2].any():
@@ -104,7 +106,7 @@ def _region(entry: dict, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Centre and extent, each (2,) pixels."""
     box = numbers(entry, "bbox", 4, where)
     if min(box[2:]) <= 0:
-        raise DatasetError(f"{where}: bbox: wants a positive width and height, got {box.tolist()}")
+        raise DatasetError(f"{where}: bbox: wanted a positive width and height, found {box.tolist()}")
     return box[:2] + box[2:] / 2 - 0.5, MARGIN * box[2:]
 
 

@@ -1,6 +1,5 @@
 """Training crops composed of object views: pasted on photographs, beside, behind and before each other, each
-under a light of its own, then seen by a random camera. Source: Dwibedi et al., Cut, Paste and Learn, ICCV
-2017.
+under different lights, then seen by a random camera. Source: Dwibedi et al., Cut, Paste and Learn, ICCV 2017.
 
 A view that is moved, scaled and turned in the picture is the view of a camera that is turned and zoomed: the
 object's pose stays exact, and each output pixel's surface point is computed from the view's depth.
@@ -24,8 +23,8 @@ from training.render import pictures
 from training.render.effects import camera_effects
 
 from .dense_targets import BACKGROUND, UNUSED
+from .objects import MAX_TIED
 from .paste import blend, photo_part, piece, relit
-from .targets import MAX_TIED
 from .views import View, Views
 
 VIEW_FILL = 2 / 3  # of a view's side: the longer side of the object's box
@@ -36,33 +35,33 @@ FRONT_SIZE, SEARCH_SIZE = (0.55, 1.6), (0.25, 1.1)  # of an object, in sizes of 
 
 @dataclass(frozen=True)
 class ComposeConfig:
-    """What lies around the objects of a composed crop."""
+    """What surrounds the objects of a composed crop."""
 
     pictures: Path | None = None
-    """Folder of photographs to paste on, none of those that show an object; None: procedural pictures."""
+    """Folder of photographs to paste on, which must not show the objects. None: procedural pictures."""
 
     most_behind: int = 3
-    """Other objects behind the one that a crop is about, at most."""
+    """Largest number of other objects behind the one that a crop is about."""
 
     most_before: int = 1
-    """Other objects before it, at most."""
+    """Largest number of other objects in front of it."""
 
     most_objects: int = 5
-    """Objects of a crop that stands for the search, at most."""
+    """Largest number of objects in a crop that stands for the search."""
 
     most_pieces: int = 4
-    """Pieces of photographs behind the objects, at most."""
+    """Largest number of pieces of photographs behind the objects."""
     most_covering: int = 2
-    """Pieces of photographs before the objects, at most."""
+    """Largest number of pieces of photographs in front of the objects."""
     covered: float = 0.7
-    """Share of crops with anything before their objects."""
+    """Share of crops with anything in front of their objects."""
     grey: float = 0.15
     """Share of crops without colour."""
     effects: float = 0.5
-    """Strength of the camera's blur, motion and compression; crops are small, and teach by details."""
+    """Strength of the camera's blur, motion and compression; small crops depend on details."""
 
     val_split: str = "views_val"
-    """Split of views, composed with held-out photographs, whose losses are watched; "" for none."""
+    """Split of views to watch losses on, composed with held-out photographs; "" for none."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class ComposedDataset(Dataset):
             crops,
             config,
         )
-        self.seed, self.faults, self.images = seed, Faults(), views
+        self.seed, self.faults, self.source = seed, Faults(), views.split
         self.class_of = {model.id: index for index, model in enumerate(models)}
         missing = [model.id for model in models if model.id not in views.of_object]
         if missing:
@@ -114,6 +113,11 @@ class ComposedDataset(Dataset):
         v, u = np.mgrid[:side, :side]
         self.grid = np.stack([u, v, np.ones_like(u)], -1).astype(float)
         self.grid[..., :2] = (self.grid[..., :2] + 0.5) * stride - 0.5  # crop pixels of the output's centres
+
+    @property
+    def count(self) -> int:
+        """Number of object views."""
+        return len(self.views)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng((self.seed, 1, index))
@@ -139,8 +143,8 @@ class ComposedDataset(Dataset):
         }
 
     def _about(self, index: int, rng) -> list[Pasted]:
-        """One object as a look at a region shows it, jittered, and others behind and before it; back to
-        front."""
+        """One object as a look at a region shows it, jittered, and others behind and before it;
+        back to front."""
         crops = self.crops
         model = self.models[index % len(self.models)]
         size = 1 / (1 + rng.uniform(-1, 1) * crops.scale_jitter)
@@ -179,8 +183,8 @@ class ComposedDataset(Dataset):
         return rng.uniform(-0.1, 1.1, 2) * self.crops.size
 
     def _pasted(self, view: View, size: float, middle: np.ndarray, rng) -> Pasted:
-        """The view with the object's box ``size`` times as large as in a look at it, centred at
-        ``middle``."""
+        """Return the view with the object's box ``size`` times as large as in a look at it,
+        centred at ``middle``."""
         center, side = self._box(view)
         scale = size * self.crops.size / (self.crops.margin * side)
         turn = np.radians(rng.uniform(-1, 1) * self.crops.roll_deg)
@@ -269,7 +273,7 @@ class ComposedDataset(Dataset):
         }
 
     def _points(self, layer: Pasted, model: ObjectModel, where: np.ndarray) -> np.ndarray:
-        """The surface points (P, 3), in radii, that the output pixels ``where`` (h, w) see."""
+        """Return the surface points (P, 3), in radii, that the output pixels ``where`` (h, w) see."""
         depth, at = self._depth(layer)
         K, T = layer.view.K, layer.view.T_camera_object
         rays = np.c_[at[where], np.ones(where.sum())] @ np.linalg.inv(K).T
@@ -277,7 +281,8 @@ class ComposedDataset(Dataset):
 
 
 def halved(matrix: np.ndarray) -> np.ndarray:
-    """The same affine map (2, 3) of a picture that was shrunk to half: its pixel p lies at 2 p + 0.5."""
+    """Return the same affine map (2, 3) of a picture that was shrunk to half: its pixel p lies at 2 p +
+    0.5."""
     return np.c_[2 * matrix[:, :2], matrix[:, 2] + 0.5 * matrix[:, :2].sum(1)]
 
 

@@ -42,7 +42,28 @@ def make_points(
     }
 
 
+class PointTargets:
+    """Targets of the heatmap family."""
+
+    always_an_object, needs_depth = True, False
+
+    def __init__(self, models: list[ObjectModel]):
+        self.models = models
+        self.class_of = {model.id: index for index, model in enumerate(models)}
+        self.collate = collate_points
+
+    def make(self, view, _rng) -> dict[str, torch.Tensor]:
+        """Return the targets of a ``crops.CropView``."""
+        absent = np.ones(len(self.models), bool)
+        absent[[self.class_of[i.object_id] for i in view.instances]] = False
+        index = self.class_of[view.about.object_id] if view.about else 0
+        pose = view.about.T_camera_object if view.about else None
+        crop = view.crop
+        K, size = crop.camera(view.tile.K), (crop.height, crop.width)
+        return make_points(index, self.models[index], pose, K, size, absent)
+
+
 def collate_points(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Stack everything: image (B, 3, H, W), points (B, K, 2), visible (B, K), class_index (B,), absent (B,
-    C)."""
+    """Stack everything: image (B, 3, H, W), points (B, K, 2), visible (B, K), class_index (B,),
+    absent (B, C)."""
     return {name: torch.stack([s[name] for s in samples]) for name in samples[0]}

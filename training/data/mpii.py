@@ -30,13 +30,13 @@ Heads = dict[
 def read_mpii(path: Path, images: Path, heads: Path | None = None, faults: Faults | None = None) -> People:
     """A list of entries with image, center, scale, joints and joints_vis.
 
-    The centre moves down by 15 ``scale`` (height / 200), so that the feet are in the region; a joint at
-    (-1, -1) is missing. heads: mpii_human_pose_v1_u12_1.mat; without it a head's size is the distance of the
+    The centre moves down by 15 ``scale`` (height / 200), so that the feet are in the region; a joint at (-1,
+    -1) is missing. heads: mpii_human_pose_v1_u12_1.mat; without it a head's size is the distance of the
     joints 8 and 9, and PCKh is not comparable with published figures. DatasetError, or as ``faults`` says.
     """
     faults, persons = faults or Faults(), []
     if heads is not None and not Path(heads).is_file():
-        raise DatasetError(f"{heads}: no such file")
+        raise DatasetError(f"{heads}: wanted a file, found none")
     sizes = None if heads is None else read_heads(heads)
     for number, entry in enumerate(as_list(read_json(path), path)):
         try:
@@ -51,7 +51,7 @@ def _person(entry: Any, number: int, where: str, images: Path, sizes: Heads | No
     picture = picture_of(entry, "image", where, images)
     center, scale = numbers(entry, "center", 2, where), float(numbers(entry, "scale", 1, where)[0])
     if scale <= 0:
-        raise DatasetError(f"{where}: scale: wants a positive number, got {scale:g}")
+        raise DatasetError(f"{where}: scale: wanted a positive number, found {scale:g}")
     joints = numbers(entry, "joints", 2 * len(MPII.keypoints), where).reshape(-1, 2)
     visible = (numbers(entry, "joints_vis", len(joints), where) > 0) & ~(joints == -1).all(1)
     if sizes is not None:
@@ -75,7 +75,8 @@ def _matching(sizes: Heads, name: str, center: np.ndarray, where: str) -> float:
     people = sizes.get(name, np.empty((0, 3)))
     matching = people[np.abs(people[:, :2] - center).max(1) < 1]
     if not len(matching):
-        raise DatasetError(f"{where}: center: no head box of a person at {center.tolist()} of {name}", "head")
+        wanted = f"a head box of a person at {center.tolist()} of {name}"
+        raise DatasetError(f"{where}: center: wanted {wanted}, found none", "head")
     return float(matching[0, 2])
 
 
@@ -86,10 +87,10 @@ def read_heads(path: Path) -> Heads:
         release = loadmat(path, simplify_cells=True, variable_names="RELEASE")["RELEASE"]
         return {each["image"]["name"]: _head_sizes(each["annorect"]) for each in _many(release["annolist"])}
     except FileNotFoundError:
-        raise DatasetError(f"{path}: no such file", "head") from None
+        raise DatasetError(f"{path}: wanted a file, found none", "head") from None
     except NOT_MPII as error:
         raise DatasetError(
-            f"{path}: wants RELEASE.annolist(i).image.name and .annorect: {error!r}", "head"
+            f"{path}: wanted RELEASE.annolist(i).image.name and .annorect, found {error!r}", "head"
         ) from error
 
 

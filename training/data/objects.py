@@ -14,6 +14,8 @@ from pose_kd_ros.core.pose import from_rotation_vector
 from pose_kd_ros.datasets.bop import load_models_info
 from pose_kd_ros.datasets.meshes import load_ply_vertices
 
+# Representatives of a symmetric object kept near a boundary; three cube faces meet, and fewer occur.
+MAX_TIED = 8
 Keypoints = Literal["corners", "corners+centre", "farthest"]
 
 # A camera 45 degrees above the object's xy plane: most views of a standing object lie well inside the region
@@ -38,7 +40,7 @@ def load_objects(
     infos = load_models_info(path)
     missing = sorted(set(only) - set(infos))
     if missing:
-        raise ValueError(f"{path}: no object {', '.join(map(str, missing))}; it has {sorted(infos)}")
+        raise ValueError(f"{path}: wanted objects {missing}, found {sorted(infos)}")
     infos = {i: info for i, info in infos.items() if not only or i in only}
     models = [_object(i, info, (names or {}).get(i, f"obj_{i:06d}")) for i, info in sorted(infos.items())]
     return [replace(m, keypoints=_keypoints(m, Path(root) / "models", keypoints, count)) for m in models]

@@ -29,29 +29,29 @@ class PasteConfig:
     """Whether crops are pasted on photographs."""
 
     share: float = 0.0
-    """Share of samples that are."""
+    """Share of samples that are pasted."""
 
     pictures: Path | None = None
-    """Folder of photographs; none of those that a validation split is rendered with."""
+    """Folder of photographs, without those that a validation split is rendered with."""
 
     def __post_init__(self):
         if not 0 <= self.share <= 1 or (self.share > 0) != (self.pictures is not None):
             raise ValueError(
-                "paste: wanted a share from 0 to 1 and, if it is not 0, pictures; "
+                "paste: wanted a share from 0 to 1 and, if it is not 0, pictures, "
                 f"found {self.share} and {self.pictures}"
             )
 
 
 class Paster:
-    """Tiles with all but their objects replaced; state: the photographs, read once."""
+    """Replace all but the objects of tiles. The photographs are read once."""
 
     def __init__(self, config: PasteConfig):
         self.share = config.share
         self.photographs = load_photographs(config.pictures, "train")
 
     def __call__(self, tile: Tile, rng: np.random.Generator) -> Tile:
-        """The tile's objects before a mosaic of photographs, and pieces of others before them, whose pixels
-        are no object's any more."""
+        """Return the tile's objects before a mosaic of photographs, and pieces of others before them, whose
+        pixels are no object's any more."""
         if rng.random() >= self.share:
             return tile
         height, width = tile.labels.shape
@@ -110,8 +110,8 @@ def blend(pixels: np.ndarray, before: np.ndarray, coverage: np.ndarray) -> None:
 
 
 def relit(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The picture (H, W, 3) uint8 as if what the mask shows were under a light of its own: exposure, gamma
-    and a cast of colour.
+    """Return the picture (H, W, 3) uint8 as if what the mask shows were under a light of its own: exposure,
+    gamma and a cast of colour.
 
     A renderer's lamps leave dark things darker than a camera's exposure would.
     """

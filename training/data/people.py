@@ -77,14 +77,14 @@ class Person:
 
     def __post_init__(self):
         if np.shape(self.points) != (len(self.visible), 2) or not np.isfinite(self.points).all():
-            raise ValueError(f"points: wants ({len(self.visible)}, 2) finite numbers, found {self.points}")
+            raise ValueError(f"points: wanted ({len(self.visible)}, 2) finite numbers, found {self.points}")
         if not np.isin(self.visible, (0, 1)).all():
-            raise ValueError(f"visible: wants 0 or 1, found {self.visible}")
+            raise ValueError(f"visible: wanted 0 or 1, found {self.visible}")
         if np.shape(self.extent) != (2,) or not np.min(self.extent) > 0:
-            raise ValueError(f"extent: wants a positive width and height, found {self.extent}")
+            raise ValueError(f"extent: wanted a positive width and height, found {self.extent}")
 
     def crop(self, width: int, height: int) -> Crop:
-        """The smallest region of this aspect about the person, as width x height input."""
+        """Return the smallest region of this aspect about the person, as width x height input."""
         scale = float(min(width / self.extent[0], height / self.extent[1]))
         left, top = self.center + 0.5 - np.array((width, height)) / (2 * scale)
         return Crop(left, top, scale, width, height)
@@ -107,16 +107,16 @@ class People:
     head_size: str | None = None
 
     def first(self, count: int) -> People:
-        """At least ``count`` of the persons, and whole pictures: who is not looked at there would count as
-        missed."""
+        """At least ``count`` of the persons, and whole pictures: who is not looked at there would
+        count as missed."""
         ids = dict.fromkeys(person.image_id for person in self.persons[:count])
         persons = tuple(person for person in self.persons if person.image_id in ids)
         return replace(self, persons=persons, images=tuple(i for i in self.images if i in ids))
 
 
 def picture_of(entry: Any, name: str, where: str, images: Path) -> Path:
-    """The file that the field names, in the folder ``images``; DatasetError where there is none."""
+    """Return the file that the field names, in the folder ``images``; DatasetError where there is none."""
     path = Path(images) / str(field(entry, name, where))
     if not path.is_file():
-        raise DatasetError(f"{where}: {name}: no such picture {path}", "picture")
+        raise DatasetError(f"{where}: {name}: wanted the picture {path}, found none", "picture")
     return path

@@ -1,5 +1,5 @@
-"""People as an endless, seeded stream of top-down training crops: sample i is the same on every machine and
-restart."""
+"""People as an endless, seeded stream of top-down training crops: sample i is the same on every
+machine and restart."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ class PeopleCropConfig:
         input_size(self.size, self.aspect)
         for name in ("flip", "rotated"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"crops.{name}: wants a share from 0 to 1, got {getattr(self, name)}")
+                raise ValueError(f"crops.{name}: wanted a share from 0 to 1, found {getattr(self, name)}")
         if not 0 <= self.scale < 1:
-            raise ValueError(f"crops.scale: wants 0 <= scale < 1, got {self.scale}")
+            raise ValueError(f"crops.scale: wanted 0 <= scale < 1, found {self.scale}")
 
 
 def input_size(size: int, aspect: float) -> tuple[int, int]:
     """Width and height of the input in pixels; ValueError where heatmaps of it would not be whole."""
     width, height = size * aspect, size
     if min(width, height) <= 0 or width % STRIDE or height % STRIDE:
-        raise ValueError(f"size, aspect: want multiples of {STRIDE} px, got {width:g}x{height}")
+        raise ValueError(f"size, aspect: wanted multiples of {STRIDE} px, found {width:g}x{height}")
     return int(width), height
 
 
 def placed(
     person: Person, width: int, height: int, zoom: float = 1.0, angle: float = 0.0, mirrored: bool = False
 ) -> np.ndarray:
-    """The (3, 3) map of a picture's pixels to those of a crop of the person.
+    """Return the (3, 3) map of a picture's pixels to those of a crop of the person.
 
     It is turned and zoomed about the crop's centre and mirrored last. Convention: a positive angle (radians)
     turns the picture clockwise, from u towards v.
@@ -68,8 +68,8 @@ def placed(
 
 
 class PeopleDataset(Dataset):
-    """Crops of people with their joints; ``dataset[i]`` for any i >= 0, epoch after epoch, each shuffled
-    anew.
+    """Crops of people with their joints; ``dataset[i]`` for any i >= 0, epoch after epoch,
+    each shuffled anew.
 
     faults: what to do with a picture that cannot be read: raise DatasetError, or show the next person of the
     epoch, as ``data.crops.CropDataset`` does.
@@ -79,8 +79,14 @@ class PeopleDataset(Dataset):
 
     def __init__(self, people: People, config: PeopleCropConfig, seed: int, faults: Faults | None = None):
         if not people.persons:
-            raise ValueError(f"{people.annotations}: no person to train on")
+            raise ValueError(f"{people.annotations}: wanted a person to train on, found none")
         self.people, self.config, self.seed, self.faults = people, config, seed, faults or Faults()
+        self.source = people.annotations
+
+    @property
+    def count(self) -> int:
+        """Number of people."""
+        return len(self.people.persons)
 
     @lru_cache(maxsize=2)  # noqa: B019 - a data set lives as long as its worker
     def _order(self, epoch: int) -> np.ndarray:
@@ -93,7 +99,7 @@ class PeopleDataset(Dataset):
                 return self.sample(self.people.persons[number], np.random.default_rng((self.seed, 1, index)))
             except DatasetError as error:
                 self.faults.add(error)
-        raise DatasetError(f"none of the pictures of {self.people.annotations} can be read", "picture")
+        raise DatasetError(f"{self.source}: wanted a readable picture, found none", "picture")
 
     def sample(self, person: Person, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Return of one random crop ``image`` (3, height, width) uint8 RGB, ``points`` (K, 2) pixels of it,

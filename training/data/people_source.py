@@ -36,7 +36,7 @@ class PeopleConfig:
         return {"coco": COCO, "mpii": MPII}[self.kind]
 
     def load(self, val: bool, faults: Faults | None = None) -> People:
-        """The people to train on, or to measure on; DatasetError, or as ``faults`` says."""
+        """Return the people to train on, or to measure on; DatasetError, or as ``faults`` says."""
         if not val:  # heads are for measuring, and who has none can be learnt from
             return read_people(self.kind, self.annotations, self.images, None, faults)
         images = self.val_images or self.images
@@ -51,7 +51,7 @@ def read_people(
     faults: Faults | None = None,
     detections: Path | None = None,
 ) -> People:
-    """The people of one file; heads: MPII's; detections: COCO's."""
+    """Return the people of one file; heads: MPII's; detections: COCO's."""
     if kind == "coco":
         return read_coco(path, images, detections, faults)
     return read_mpii(path, images, heads, faults)

@@ -1,4 +1,4 @@
-"""A split on disk -> what ``CropDataset`` looks at: BOP images, tiles in memory, or tiles in a cache."""
+"""Load a split from disk for ``CropDataset``: as BOP images, as tiles in memory, or as tiles in a cache."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def load_split(
     cache: Path | None = None,
     reader: CodeReader | None = None,
 ) -> Sequence[BopImage | Tile]:
-    """The split's images, whole, or as tiles of ``tile_px`` that are kept in memory or in ``cache``; with a
-    reader tiles have surface codes.
+    """Return the split's images, whole, or as tiles of ``tile_px`` that are kept in memory or in ``cache``;
+    with a reader tiles have surface codes.
 
     Prints what was skipped. Raises DatasetError, as ``faults`` says, for what is missing or damaged.
     """
@@ -40,7 +40,7 @@ def load_split(
 
 
 def trainable(split: Path, models: list[ObjectModel], faults: Faults) -> list[BopImage]:
-    """The images of a split whose json files say all that training asks for."""
+    """Return the images of a split whose json files say all that training asks for."""
     ids, images = {model.id for model in models}, []
     for image in BopDataset(split, faults).images:
         try:
@@ -60,7 +60,7 @@ def _from_cache(
     seed: int,
     reader: CodeReader | None,
 ) -> CachedTiles:
-    """The faults of the run that made the tiles are this run's, too: it may refuse them."""
+    """Return the faults of the run that made the tiles are this run's, too: it may refuse them."""
 
     def make():
         images = trainable(split, models, faults)

@@ -1,5 +1,4 @@
-"""An object's surface codes, made once and kept beside its mesh, and the codes that pixels of an image
-see."""
+"""An object's surface codes, computed once and stored beside its mesh, and the codes that pixels see."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from pose_kd_ros.core.pose import inverse, transform
 from pose_kd_ros.core.surface import BITS, SurfaceCodes, balanced_order
 from pose_kd_ros.datasets.faults import DatasetError
 
-from .targets import MAX_TIED
+from .objects import MAX_TIED
 
 OFF = 0.05  # of the diameter: a pixel whose depth lies farther from the mesh does not see it
 MOST_OFF = 0.2  # share of an instance's pixels; more, and depth, pose and mesh do not belong together
@@ -38,7 +37,8 @@ def load_surface(models: Path, object_id: int) -> SurfaceCodes:
     with np.load(kept, allow_pickle=False) as stored:
         if str(stored["mesh"]) != sha256(mesh):
             raise ValueError(
-                f"{kept}: codes of another mesh than {mesh} is now; remove it, and train anew what used it"
+                f"{kept}: wanted codes of {mesh}, found those of another mesh; remove the file, and train "
+                "again what used it"
             )
         return SurfaceCodes(stored["points"])
 
@@ -55,8 +55,11 @@ def _keep(path: Path, points: np.ndarray, mesh: str) -> None:
 
 
 def fingerprints(folder: Path, models: list[ObjectModel]) -> dict[int, str]:
-    """SHA-256 of each object's codes. They may come out otherwise where they are computed again (a cube's
-    eigenvectors are anybody's choice), and a network has learnt one table."""
+    """Return the SHA-256 of each object's codes.
+
+    A network has learnt one table of codes, and another computation may give another table: the eigenvectors
+    of a cube are not unique.
+    """
     points = {model.id: load_surface(folder, model.id).points for model in models}
     return {i: hashlib.sha256(p.tobytes()).hexdigest() for i, p in points.items()}
 
@@ -64,7 +67,7 @@ def fingerprints(folder: Path, models: list[ObjectModel]) -> dict[int, str]:
 def _drawn(path: Path) -> np.ndarray:
     mesh = trimesh.load(path, process=False, force="mesh")
     if not len(getattr(mesh, "faces", ())):
-        raise ValueError(f"{path}: no faces; surface codes are points of a surface, not of a point cloud")
+        raise ValueError(f"{path}: wanted a mesh with faces, found a point cloud")
     points = np.asarray(trimesh.sample.sample_surface(mesh, 1 << BITS, seed=0)[0]) * 1e-3
     return points[balanced_order(points)]
 
@@ -109,13 +112,13 @@ class CodeReader:
         off = float((gap > OFF * self.models[object_id].diameter).mean()) if len(gap) else 0.0
         if off > MOST_OFF:
             raise DatasetError(
-                f"{where}: object {object_id}: {off:.0%} of its pixels lie more than {OFF:g} diameters off "
-                "its mesh; surface codes want rendered depth (python -m training render --depth)",
+                f"{where}: object {object_id}: wanted depth within {OFF:g} diameters of its mesh, found "
+                f"{off:.0%} of its pixels beyond; render the depth (python -m training render --depth)",
                 "depth",
             )
         return code
 
 
 def code_reader(folder: Path, models: list[ObjectModel]) -> CodeReader:
-    """The reader of a data set's objects, whose meshes lie in ``folder``."""
+    """Return the reader of a data set's objects, whose meshes lie in ``folder``."""
     return CodeReader(models, {model.id: load_surface(folder, model.id) for model in models})

@@ -12,38 +12,41 @@ from pose_kd_ros.core.cells import cell_grid, cells_per_level
 from pose_kd_ros.core.object_model import ObjectModel, representatives
 from pose_kd_ros.core.pose import transform
 
-IGNORE = -1  # cells inside a visible mask that are not taught: neither background nor asked to vote
-MAX_TIED = (
-    8  # representatives of a symmetric object kept near a boundary (three cube faces meet: fewer occur)
-)
+from .objects import MAX_TIED
+from .tiles import nearest
+
+IGNORE = -1  # cells inside a visible mask that are not learnt: neither background nor votes
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One object in one training crop: its class index, T_camera_object, visible mask (H, W) bool, box side
-    in px."""
+    """One object in one training crop."""
 
     class_index: int
     pose: np.ndarray
+    """T_camera_object (4, 4)."""
     mask: np.ndarray
+    """Visible mask (H, W) bool."""
     box_size: float
-    use: bool = True  # False: hidden too far to be asked for; its cells are ignored
+    """Longer side of its box, pixels."""
+    use: bool = True
+    """False for an instance that is hidden too far to be learnt: its cells are ignored."""
 
 
 class Cells(NamedTuple):
-    """Which cells learn from one instance."""
+    """Cells that learn from one instance."""
 
     vote: np.ndarray
-    """(P,) indices of those that vote for it."""
+    """(P,) indices of the cells that vote for it."""
 
     weight: np.ndarray
-    """(P,) what each counts."""
+    """(P,) weight of each vote."""
 
     drawn: np.ndarray
-    """(P,) bool: those that a random draw of the levels' quota takes."""
+    """(P,) bool: cells that a random draw of the levels' quota takes."""
 
     inside: np.ndarray
-    """(Q,) indices of all in its visible mask."""
+    """(Q,) indices of all cells in its visible mask."""
 
 
 def choose_cells(
@@ -53,8 +56,10 @@ def choose_cells(
     rng: np.random.Generator,
     cells: Literal["all", "draw"],
 ) -> Cells:
-    """The cells of an instance, level by level; none vote for one that is not used. centers (N, 2), anchors
-    (N,): all cells. cells: as ``CropConfig.cells``."""
+    """Return the cells of an instance, level by level; none vote for an instance that is not used.
+
+    centers (N, 2), anchors (N,): all cells. cells: as ``CropConfig.cells``.
+    """
     u, v = np.round(centers).astype(int).T
     inside = np.flatnonzero(instance.mask[v, u])
     levels = np.unique(anchors)
@@ -78,8 +83,8 @@ def _of_level(candidates: np.ndarray, quota: int, rng: np.random.Generator, cell
 
 
 def tied_keypoints(pose: np.ndarray, model: ObjectModel) -> tuple[np.ndarray, np.ndarray]:
-    """Return keypoints (MAX_TIED, K, 3) in the camera frame, metres, of the tied representatives, and
-    (MAX_TIED,) bool."""
+    """Return keypoints (MAX_TIED, K, 3) in the camera frame, metres, of the tied representatives,
+    and (MAX_TIED,) bool."""
     poses = representatives(pose, model)[:MAX_TIED]
     keypoints = np.zeros((MAX_TIED, *model.keypoints.shape), np.float32)
     keypoints[: len(poses)] = transform(poses, model.keypoints)
@@ -95,12 +100,12 @@ def make_targets(
     rng: np.random.Generator,
     cells: Literal["all", "draw"] = "all",
 ) -> dict[str, torch.Tensor]:
-    """Return one crop's targets; every tensor but ``cell_class`` has a leading dimension of its own.
+    """Return the targets of one crop.
 
-    cell_class (N,): 0 background, 1 + class index, or IGNORE. vote_cell, vote_instance (P,): cells that are
-    taught and the instance each votes for; vote_weight (P,): what each counts; vote_drawn (P,) bool: the
-    papers' draw among them, which distillation takes. inside_cell, inside_instance (Q,): all cells in the
-    visible masks of instances that are used. quota (I, L): cells of each level that an instance is due.
+    cell_class (N,): 0 background, 1 + class index, or IGNORE. vote_cell, vote_instance (P,): cells that vote,
+    and the instance of each vote; vote_weight (P,): its weight; vote_drawn (P,) bool: the papers' draw among
+    them, which distillation takes. inside_cell, inside_instance (Q,): all cells in the
+    visible masks of instances that are used. quota (I, L): the cells of each level that the papers draw.
     class_index, diameter (I,); keypoints (I, R, K, 3) metres in the camera frame; tied (I, R) bool; K_inverse
     (I, 3, 3).
     """
@@ -111,7 +116,7 @@ def make_targets(
         cell_class[each.inside] = IGNORE
     for instance, each in zip(instances, chosen):
         cell_class[each.vote] = 1 + instance.class_index
-    asked = [each.inside[: len(each.inside) if i.use else 0] for i, each in zip(instances, chosen)]
+    inside = [each.inside if i.use else each.inside[:0] for i, each in zip(instances, chosen)]
     levels = np.unique(anchors)
     quota = [cells_per_level(i.box_size, levels) for i in instances]
     points = [tied_keypoints(i.pose, models[i.class_index]) for i in instances]
@@ -132,8 +137,8 @@ def make_targets(
         "vote_instance": owners([each.vote for each in chosen]),
         "vote_weight": joined((each.weight for each in chosen), np.float32),
         "vote_drawn": joined((each.drawn for each in chosen), bool),
-        "inside_cell": joined(asked),
-        "inside_instance": owners(asked),
+        "inside_cell": joined(inside),
+        "inside_instance": owners(inside),
         "quota": stack(quota, (len(levels),), np.int64),
         "class_index": stack([i.class_index for i in instances], (), np.int64),
         "diameter": stack([models[i.class_index].diameter for i in instances], (), np.float32),
@@ -141,6 +146,34 @@ def make_targets(
         "tied": stack([t for _, t in points], (MAX_TIED,), bool),
         "K_inverse": stack([np.linalg.inv(K) for _ in instances], (3, 3), np.float32),
     }
+
+
+class VoteTargets:
+    """Targets of the keypoint family. cells: as ``CropConfig.cells``."""
+
+    always_an_object = needs_depth = False
+
+    def __init__(self, models: list[ObjectModel], strides: tuple[int, ...], cells: str = "all"):
+        self.models, self.strides, self.cells = models, strides, cells
+        self.class_of = {model.id: index for index, model in enumerate(models)}
+        self.collate = collate
+
+    def make(self, view, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Return the targets of a ``crops.CropView``."""
+        crop = view.crop
+        labels = nearest(view.tile.labels, crop)
+        instances = [
+            Instance(
+                self.class_of[i.object_id],
+                i.T_camera_object,
+                labels == i.label,
+                i.box_size * crop.scale,
+                used,
+            )
+            for i, used in zip(view.instances, view.used)
+        ]
+        K, size = crop.camera(view.tile.K), (crop.height, crop.width)
+        return make_targets(instances, self.models, K, size, self.strides, rng, self.cells)
 
 
 def collate(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -25,8 +25,8 @@ WIDE_SHARE = 0.45  # wide tiles per image
 
 @dataclass(frozen=True)
 class TileInstance:
-    """One object in a tile. label: its value in the tile's label map. box_size: longer side of its box, tile
-    pixels."""
+    """One object in a tile. label: its value in the tile's label map. box_size: longer side of its
+    box, tile pixels."""
 
     object_id: int
     T_camera_object: np.ndarray
@@ -55,7 +55,7 @@ class Tile:
     where: str = ""
 
     def cut(self, crop: Crop, wide: bool) -> Tile:
-        """The tile that ``crop`` shows of this one; instances that are not seen in it are left out."""
+        """Return the tile that ``crop`` shows of this one; instances that are not seen in it are left out."""
         labels = nearest(self.labels, crop)
         seen = tuple(
             TileInstance(i.object_id, i.T_camera_object, i.visib_fract, i.label, i.box_size * crop.scale)
@@ -106,9 +106,9 @@ def check_labels(image: BopImage, wanted: Container[int]) -> None:
     for instance in _seen(image, wanted):
         where = f"{image.rgb}, object {instance.object_id}"
         if instance.mask_visib is None:
-            raise DatasetError(f"{where}: no mask_visib, which training needs to choose its cells", "mask")
+            raise DatasetError(f"{where}: wanted a mask_visib to choose cells from, found none", "mask")
         if instance.bbox_obj is None:
-            raise DatasetError(f"{where}: no bbox_obj (scene_gt_info), which training needs for its size")
+            raise DatasetError(f"{where}: wanted a bbox_obj (scene_gt_info) for its size, found none")
 
 
 def _seen(image: BopImage, wanted: Container[int]) -> list[BopInstance]:
@@ -119,7 +119,7 @@ def _mask(instance: BopInstance, size: tuple[int, int]) -> np.ndarray:
     mask = instance.load_mask()
     if mask.shape != size:
         found, wanted = (f"{s[1]}x{s[0]}" for s in (mask.shape, size))
-        raise DatasetError(f"{instance.mask_visib}: wants the picture's {wanted} px, got {found}", "mask")
+        raise DatasetError(f"{instance.mask_visib}: wanted the picture's {wanted} px, found {found}", "mask")
     return mask
 
 
@@ -132,7 +132,7 @@ def make_tiles(
     reader: CodeReader | None = None,
 ) -> Iterator[Tile]:
     """Cut a data set into tiles of ``size`` px: one around every object, and wide ones of a share of the
-    images. ``faults`` is told of images that cannot be read."""
+    images. Images that cannot be read are added to ``faults``."""
     by_id, rng, faults = {m.id: m for m in models}, np.random.default_rng((seed, 2)), faults or Faults()
     for image in tqdm(images, desc="tiles", unit="img"):
         try:
@@ -189,8 +189,8 @@ def rolled(tile: Tile, angle: float, models: Mapping[int, ObjectModel]) -> Tile:
 
 
 def model_box(pose: np.ndarray, model: ObjectModel, K: np.ndarray) -> np.ndarray:
-    """The projected model box (x0, y0, x1, y1): what the track predicts at run time, hidden parts
-    included."""
+    """Return the projected model box (x0, y0, x1, y1): what the track predicts at run time,
+    hidden parts included."""
     points = transform(pose, model.corners()) @ np.transpose(K)
     pixels = points[:, :2] / np.maximum(points[:, 2:], 1e-6)
     return np.concatenate([pixels.min(0), pixels.max(0)])

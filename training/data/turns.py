@@ -10,12 +10,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Turns:
-    """Numbers of the tiles that show an object (A,) and of the wide ones (W,), of which a ``share`` of the
-    samples are.
+    """Numbers of the tiles that show an object (A,) and of the wide ones (W,), of which a ``share`` of
+    the samples are.
 
     A + W samples are an epoch. Which of its samples are wide is drawn, how many is not: after n epochs it is
-    n (A + W) share, rounded down. The tiles of each kind come in shuffled rounds of their own. Where one kind
-    is missing, all samples show the other. Convention: of 3 and 1 tiles with a share of 0.5, two of the first
+    n (A + W) share, rounded down. The tiles of each kind come in separate shuffled rounds. Where one kind is
+    missing, all samples show the other. Convention: of 3 and 1 tiles with a share of 0.5, two of the first
     four samples show the wide one, and two show two different ones of the others.
     """
 
@@ -29,7 +29,7 @@ class Turns:
             raise ValueError("tiles: wanted one with an object to train on or a wide one, found none")
 
     def number(self, index: int) -> int:
-        """The number of the tile that sample ``index`` shows."""
+        """Return the number of the tile that sample ``index`` shows."""
         count = len(self.about) + len(self.wide)
         epoch, position = divmod(index, count)
         before = self._wide_before(epoch)
@@ -51,5 +51,5 @@ class Turns:
 
 @lru_cache(maxsize=8)
 def shuffled(count: int, *seed: int) -> np.ndarray:
-    """The numbers below ``count`` (count,) in an order that ``seed`` decides."""
+    """Return the numbers below ``count`` (count,) in an order that ``seed`` decides."""
     return np.random.default_rng(seed).permutation(count)

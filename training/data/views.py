@@ -45,8 +45,8 @@ class View:
 class Views:
     """The views of a split of a data set; each process maps the files for itself.
 
-    Raises ValueError where the split has none, and where one is not a picture with alpha, depth and one
-    object.
+    Raises ValueError where the split has none, and where one is not a picture with alpha, depth
+    and one object.
     """
 
     def __init__(self, split: Path):
@@ -59,7 +59,7 @@ class Views:
         self.of_object = {int(i): np.flatnonzero(self.object_id == i) for i in np.unique(self.object_id)}
 
     def __reduce__(self):
-        return Views, (self.split,)  # a spawned worker is told where they are, not sent a copy
+        return Views, (self.split,)  # a spawned worker gets the path, not a copy
 
     def __len__(self) -> int:
         return len(self.rgba)
@@ -72,7 +72,7 @@ class Views:
 
 
 def packed(split: Path) -> Path:
-    """The folder of the split's arrays; they are made if they are not there or not of the split's views."""
+    """Return the folder of the split's arrays; make them if they are missing or of other views."""
     folder, images = split / PACKED, BopDataset(split, Faults()).images
     if not images:
         raise ValueError(f"{split}: wanted object views (render --view object), found no images")
@@ -95,8 +95,8 @@ def _about(folder: Path) -> dict:
 
 
 def _fingerprint(images: list[BopImage]) -> str:
-    """A name for views: their number, and the cameras and poses of the first and last, which no other seed
-    has."""
+    """A name for views: their number, and the cameras and poses of the first and last, which no
+    other seed has."""
     ends = [
         (image.K.tolist(), [i.T_camera_object.tolist() for i in image.instances])
         for image in (images[0], images[-1])
@@ -125,8 +125,8 @@ def _pack(images: list[BopImage], folder: Path, fingerprint: str) -> None:
 
 
 def spread(rgba: np.ndarray) -> np.ndarray:
-    """The view (S, S, 4) with the object's colours carried on outside it: what lies between two pixels of its
-    rim is then no mixture with black."""
+    """Return the view (S, S, 4) with the object's colours carried on outside it: what lies between two pixels
+    of its rim is then no mixture with black."""
     color, alpha = rgba[..., :3].astype(np.float32), rgba[..., 3:].astype(np.float32)
     weight = cv2.GaussianBlur(alpha, (0, 0), 2.0)[..., None]
     around = cv2.GaussianBlur(color * alpha, (0, 0), 2.0) / np.maximum(weight, 1e-3)

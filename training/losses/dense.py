@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from pose_kd_ros.core.surface import BITS
 from training.data.dense_targets import UNUSED
-from training.parallel import at_least_one, shared_mean
+
+from .means import at_least_one, shared_mean
 
 MEMORY = 0.05  # share of a step in the running errors of the bits (ZebraPose)
 
@@ -69,7 +70,8 @@ def code_loss(
 
 @torch.no_grad()
 def nearest_maps(loss: torch.Tensor, place: torch.Tensor, instance: torch.Tensor, count: int) -> torch.Tensor:
-    """Whether each map (M,) is its instance's nearest; loss (P,) of pixels of the maps ``place`` (P,)."""
+    """Return whether each map (M,) is its instance's nearest; loss (P,) of pixels of the maps ``place``
+    (P,)."""
     total = loss.new_zeros(len(instance)).index_add_(0, place, loss)
     best = loss.new_full((count,), torch.inf).scatter_reduce_(0, instance, total, "amin")
     ours = total <= best[instance]
@@ -89,7 +91,7 @@ def dense_losses(mask, codes, batch, bit_error, choice=None) -> tuple[dict[str, 
 
 @torch.no_grad()
 def meant_maps(codes: torch.Tensor, batch: dict[str, torch.Tensor], bit_error: torch.Tensor) -> torch.Tensor:
-    """Which map (M,) bool of each instance a teacher's codes, logits (B, BITS, h, w), mean."""
+    """Return which map (M,) bool of each instance a teacher's codes, logits (B, BITS, h, w), mean."""
     return code_loss(codes, batch, bit_error)[2]
 
 

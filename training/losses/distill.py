@@ -14,8 +14,7 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from training.parallel import at_least_one, shared_mean
-
+from .means import at_least_one, shared_mean
 from .task import best_representative, representative_losses, taught_cells, votes_at
 from .transport import sinkhorn_divergence
 
@@ -24,7 +23,7 @@ CLAMP = 1e-3  # released form: masses are scores clamped to [CLAMP, 1 - CLAMP]
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Whom the student learns from, and how."""
+    """The teacher of a student, and the method."""
 
     method: Literal["none", "naive", "fkd", "adlp", "adlp+fkd", "kl"] = "none"
     """none: renders alone. naive: the teacher's output, cell by cell. fkd: its features. adlp: the
@@ -34,43 +33,43 @@ class DistillConfig:
     floor: float = 0.2
     """Refuse a teacher that finds a smaller share of the objects of its validation split."""
     mass: Literal["normalised", "score"] = "normalised"
-    """adlp: a vote's mass. normalised: 1 an object in all, scores learnt by a term of their own. score: the
-    cell's score as it is, as in the released code (with --distill.rho 0.25 --distill.eps 1e-6)."""
+    """adlp: mass of a vote. normalised: the votes for an object share a mass of 1, and scores have a separate
+    term. score: the cell's score, as in the released code (with --distill.rho 0.25 --distill.eps 1e-6)."""
     eps: float = 1e-4
     """adlp: blur of the transport, in squared crop sizes: 1e-4 is a hundredth of the crop."""
     code_eps: float = 0.1
     """adlp, dense: the same for surface codes, where a wrong bit is at cost 1/2."""
     rho: float | None = None
-    """adlp: what it costs to leave a unit of mass behind; None: all must be moved. mass score needs one."""
+    """adlp: cost of a unit of mass that is not moved. None: all must be moved. mass score needs a number."""
     max_sweeps: int = 40
-    """adlp: most sweeps of the solver; the share of unsolved problems is logged as kd_unsolved."""
+    """adlp: largest number of sweeps of the solver; kd_unsolved logs the share of unsolved problems."""
     teacher_score: float = 0.1
-    """adlp: cells of the teacher below this score are not asked."""
+    """adlp: cells of the teacher below this score do not vote."""
     uncertainty: bool = False
     """adlp: keypoints that the teacher's own votes disagree on count less (UAKD)."""
     lead: float = 0.0
-    """Share of the student's steps in which it is not taught yet, so that a teacher that is trained along has
-    learnt something first."""
+    """Share of the student's steps in which it does not learn from the teacher yet."""
     ramp: float = 0.0
-    """Share of the student's steps, after the lead, in which the weights of what is taught rise from 0."""
+    """Share of the student's steps, after the lead, in which the weights of the teacher's terms rise from
+    0."""
 
     def __post_init__(self):
         if not (0 <= self.lead and 0 <= self.ramp and self.lead + self.ramp <= 1):
             raise ValueError(
-                "distill.lead and distill.ramp are shares of the steps, at most 1 together; "
+                "distill.lead, distill.ramp: wanted shares of the steps, at most 1 together, "
                 f"found {self.lead} and {self.ramp}"
             )
         if self.method != "none" and self.teacher is None:
-            raise ValueError(f"distill.method {self.method} wants --distill.teacher, the folder of a run")
+            raise ValueError(f"--distill.teacher: wanted the folder of a run for {self.method}, found none")
         if self.method in ("adlp", "adlp+fkd") and (self.mass == "score") != (self.rho is not None):
             raise ValueError(
-                "distill.rho: mass score wants a number (released: 0.25), mass normalised none; "
+                "distill.rho: wanted a number for mass score (released: 0.25) and none for mass normalised, "
                 f"found mass {self.mass}, rho {self.rho}"
             )
 
     def share(self, progress: float) -> float:
-        """What the weights of the teacher's terms are multiplied by after a share ``progress`` of the steps:
-        0 in the lead, then rising to 1. Convention: lead 0.2, ramp 0.2: 0.5 at progress 0.3."""
+        """Return the factor of the weights of the teacher's terms after a share ``progress`` of the steps: 0
+        in the lead, then rising to 1. Convention: lead 0.2, ramp 0.2: 0.5 at progress 0.3."""
         since = progress - self.lead
         return float(since >= 0) if since >= self.ramp or since < 0 else since / self.ramp
 
@@ -121,7 +120,7 @@ def teacher_votes(logits, offsets, centers, levels, batch, least: float) -> tupl
     """Votes of the teacher's best cells in each instance's visible mask, as many of a level as the student
     draws, with scores above ``least``; no PnP. And the representative (I,) that they mean.
 
-    levels (N,): the level of each cell. Cells of levels that the student lacks are not asked.
+    levels (N,): the level of each cell. Cells of levels that the student lacks do not vote.
     """
     cell, instance = batch["inside_cell"], batch["inside_instance"]
     image, class_index = batch["instance_image"][instance], batch["class_index"][instance]
@@ -187,8 +186,8 @@ def masses(votes: Votes, released: bool) -> torch.Tensor:
 @torch.no_grad()
 def certainty(points: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
     """Weights (I, K), mean 1 over the keypoints: 1 / (1 + s_k^2 / mean s^2) of the scatter s_k of the
-    teacher's votes (I, S, K, 2) with mass (I, S). UAKD's idea (arXiv 2503.13053), with the votes' scatter for
-    its ensemble's."""
+    teacher's votes (I, S, K, 2) with mass (I, S). UAKD's idea (arXiv 2503.13053), with the votes' scatter
+    for its ensemble's."""
     share = (mass / mass.sum(1, keepdim=True))[..., None, None]
     scatter = (share * (points - (share * points).sum(1, keepdim=True)) ** 2).sum((1, 3))
     weight = 1 / (1 + scatter / scatter.mean(1, keepdim=True).clamp(min=1e-12))
@@ -198,7 +197,7 @@ def certainty(points: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
 def score_loss(
     student_logits: torch.Tensor, teacher_logits: torch.Tensor, positives: torch.Tensor | int
 ) -> torch.Tensor:
-    """The teacher's scores as soft targets for all cells that both have, over (positives + images).
+    """Return the teacher's scores as soft targets for all cells that both have, over (positives + images).
 
     logits (B, N, C). Cross-entropy weighted by the squared difference (quality focal loss, Li et al. 2020),
     so that the thousands of cells that both know to be empty weigh nothing.

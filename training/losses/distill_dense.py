@@ -1,5 +1,5 @@
-"""What a dense student learns from a dense teacher: the distribution of its surface codes (ADLP), or each
-pixel's.
+"""What a dense student learns from a dense teacher: the distribution of its surface codes (ADLP),
+or each pixel's.
 
 Source: Guo et al., CVPR 2023, section on dense predictions. A local prediction is the vector of a pixel's bit
 probabilities, a point of [0, 1]^16; its mass is the mask's probability. They are pooled before the transport.
@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from training.parallel import at_least_one, shared_mean
-
 from .distill import CLAMP, DistillConfig
+from .means import at_least_one, shared_mean
 from .transport import sinkhorn_divergence
 
 POOL = 8  # output pixels a side that are averaged: 16 x 16 predictions of a crop of 256
@@ -89,7 +88,7 @@ def mask_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 def code_terms(
     student, teacher, batch: dict[str, torch.Tensor], config: DistillConfig
 ) -> dict[str, torch.Tensor]:
-    """The method's named terms; student, teacher: logits of masks and codes for the same images."""
+    """Return the method's named terms; student, teacher: logits of masks and codes for the same images."""
     (mask, codes), (teacher_mask, teacher_codes) = student[:2], teacher[:2]
     if config.method == "naive":
         terms = {"kd_code": naive_code_loss(codes, teacher_codes, batch)}

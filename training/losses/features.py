@@ -64,8 +64,8 @@ class FeatureDistillation(nn.Module):
 
 @torch.no_grad()
 def attention(features: torch.Tensor, over) -> torch.Tensor:
-    """Softmax, of mean 1, of the mean absolute feature over channels (B, 1, H, W), or over places
-    (B, C, 1, 1)."""
+    """Softmax, of mean 1, of the mean absolute feature over channels (B, 1, H, W), or over places (B,
+    C, 1, 1)."""
     strength = features.float().abs().mean(over, keepdim=True)
     flat = torch.softmax(strength.flatten(1) / TEMPERATURE, 1)
     return (flat * flat.shape[1]).view_as(strength)

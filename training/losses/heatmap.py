@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from training.parallel import at_least_one, shared_mean
+from .means import at_least_one, shared_mean
 
 SIGMA = 2.0  # of the targets, map pixels: what both papers' lineages use at 64 x 64
 
@@ -24,20 +24,20 @@ def gaussian_maps(points: torch.Tensor, shape: tuple[int, int], stride: int) -> 
 
 
 def of_class(maps: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
-    """The maps (..., B, K, h, w) of each crop's object, of all classes' (..., B, C, K, h, w)."""
+    """Return the maps (..., B, K, h, w) of each crop's object, from those of all classes (..., B, C,
+    K, h, w)."""
     image = torch.arange(len(class_index), device=maps.device)
     return maps[..., image, class_index, :, :, :].float()
 
 
 def over_visible(values: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Mean of values (..., B, K) over the visible keypoints (B, K), summed over what leads; 0 without
-    any."""
+    """Mean of values (..., B, K) over the visible keypoints (B, K), summed over what leads; 0 without any."""
     return (values * visible).sum() / at_least_one(shared_mean(visible.sum(), values))
 
 
 def map_loss(maps: torch.Tensor, target: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Mean squared error per pixel of maps (..., B, K, h, w), mean over visible keypoints, summed over what
-    leads."""
+    """Mean squared error per pixel of maps (..., B, K, h, w), mean over visible keypoints, summed
+    over what leads."""
     return over_visible((maps - target).square().mean((-1, -2)), visible)
 
 

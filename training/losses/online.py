@@ -22,25 +22,25 @@ STRONGEST = 32  # places of each map that are transported: at temperature 0.1 th
 
 @dataclass(frozen=True)
 class OnlineConfig:
-    """Who teaches the branches of a network with several, and how."""
+    """What teaches the branches of a network, and how."""
 
     teacher: Literal["none", "ensemble", "peers"] = "none"
-    """ensemble: what the network's aggregation makes of all branches. peers: each learns from each other one
+    """ensemble: the network's aggregation of all branches. peers: each branch learns from each other one
     (deep mutual learning)."""
     align: Literal["kl", "l2", "transport"] = "kl"
     """kl: pixel-wise, between the maps' spatial softmaxes. l2: squared difference. transport: optimal
-    transport of the softmaxes; of the keypoint family, whose votes are aligned, the only one."""
+    transport of the softmaxes, or of votes, which have no other alignment."""
     temperature: float = 0.1
-    """Of the softmax of kl and transport between maps: at 0.1 94 % of a unit peak's mass lie under it, at 1
-    only 5 %."""
+    """Temperature of the softmax for kl and transport between maps: at 0.1 a unit peak holds 94 % of the
+    mass, at 1 only 5 %."""
     ramp: float = 0.6
     """Share of the steps in which the weight rises to its full value, as exp(-5 (1 - share)^2)."""
     ramp_every: int = 1
-    """The weight rises every so many steps: 1 for each, an epoch's steps for each epoch."""
+    """Steps between rises of the weight: 1 for every step, an epoch's steps for every epoch."""
     eps: float = 1e-4
     """transport: blur in squared crop sizes."""
     max_sweeps: int = 40
-    """transport: most sweeps of the solver."""
+    """transport: largest number of sweeps of the solver."""
     released: bool = False
     """kl as in the released code: temperature 1, the ensemble not detached, and a mean over pixels where ours
     is a sum: of 16 keypoints at 64x64 worth 1/128 of ours beside the squared error."""
@@ -53,13 +53,13 @@ class OnlineConfig:
             )
         if self.released and (self.teacher, self.align) != ("ensemble", "kl"):
             raise ValueError(
-                f"online.released: is teacher ensemble and align kl; found {self.teacher}, {self.align}"
+                f"online.released: wanted teacher ensemble and align kl, found {self.teacher}, {self.align}"
             )
         if self.released and self.temperature != 1.0:
-            raise ValueError(f"online.released: is of temperature 1, found {self.temperature}")
+            raise ValueError(f"online.released: wanted temperature 1, found {self.temperature}")
 
     def share(self, step: int, steps: int) -> float:
-        """What the weight is multiplied by at a step. Convention: of 150 epochs and a ramp of 0.6, epoch 45
+        """Return the factor of the weight at a step. Convention: of 150 epochs and a ramp of 0.6, epoch 45
         has exp(-1.25) = 0.29, and from epoch 90 on it is 1."""
         end = self.ramp * steps
         step -= step % self.ramp_every
@@ -107,8 +107,8 @@ def cloud(maps: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.T
 def distance(
     teacher: torch.Tensor, student: torch.Tensor, visible: torch.Tensor, config: OnlineConfig
 ) -> dict[str, torch.Tensor]:
-    """The term ``online``, summed over what leads, of a teacher's maps (..., B, K, h, w), detached here
-    unless the released form is wanted; visible (B, K)."""
+    """Return the term ``online``, summed over what leads, of a teacher's maps (..., B, K, h, w), detached
+    here unless the released form is wanted; visible (B, K)."""
     if config.released:
         # there: KL summed over keypoints, mean over pixels, beside half of the squared error, mean over both
         keypoints, pixels = student.shape[-3], student.shape[-1] * student.shape[-2]
@@ -126,9 +126,9 @@ def distance(
 def map_terms(
     teacher: torch.Tensor, student: torch.Tensor, visible: torch.Tensor, config: DistillConfig
 ) -> dict[str, torch.Tensor]:
-    """The named terms of a frozen teacher's maps (B, K, h, w) for a student's (..., B, K, h, w): their
-    squared difference (naive, which with weights of 1/2 is FPD), the pixel-wise KL (kl), or their transport
-    (adlp)."""
+    """Return the named terms of a frozen teacher's maps (B, K, h, w) for a student's (..., B, K, h,
+    w): their squared difference (naive, which with weights of 1/2 is FPD), the pixel-wise KL (kl), or
+    their transport (adlp)."""
     align = {"naive": "l2", "kl": "kl", "adlp": "transport"}[config.method]
     how = OnlineConfig(align=align, eps=config.eps, max_sweeps=config.max_sweeps)
     terms = distance(teacher, student, visible, how)
@@ -142,7 +142,7 @@ def online_terms(
     visible: torch.Tensor,
     config: OnlineConfig,
 ) -> dict[str, torch.Tensor]:
-    """The named terms of what teaches each other.
+    """Return the named terms of what teaches each other.
 
     final (T, B, K, h, w): the branches' last maps. supervised (M, B, K, h, w): all maps that are taught, the
     intermediate ones too. ensemble (B, K, h, w).

@@ -30,8 +30,9 @@ def branch_vote_terms(
     """
     branches = [(outputs.logits, outputs.offsets), *outputs.others]
     together = outputs.ensemble_logits.detach(), outputs.ensemble_offsets.detach()
-    told, meant = teacher_votes(*together, centers, levels, batch, DistillConfig().teacher_score)
-    choice = torch.where(told.real.any(1), meant, -1) if told.real.shape[1] else torch.full_like(meant, -1)
+    ensemble, meant = teacher_votes(*together, centers, levels, batch, DistillConfig().teacher_score)
+    seen = ensemble.real.any(1) if ensemble.real.shape[1] else torch.zeros_like(meant, dtype=torch.bool)
+    choice = torch.where(seen, meant, -1)
     each = [keypoint_losses(*branch, centers, batch, choice) for branch in branches]
     terms = {name: sum(of_one[name] for of_one in each) for name in each[0]}
     own = keypoint_losses(outputs.ensemble_logits, outputs.ensemble_offsets, centers, batch, choice)
@@ -39,7 +40,7 @@ def branch_vote_terms(
     if online.teacher == "none":
         return terms
     how = DistillConfig(eps=online.eps, max_sweeps=online.max_sweeps)
-    moved = [adlp_loss(student_votes(*b, centers, batch), told, size, how) for b in branches]
+    moved = [adlp_loss(student_votes(*b, centers, batch), ensemble, size, how) for b in branches]
     terms["online_vote"] = sum(value for value, _ in moved)
     terms["online_unsolved"] = sum(unsolved for _, unsolved in moved) / len(moved)
     positives = batch["vote_weight"].sum()

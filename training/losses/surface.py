@@ -1,5 +1,5 @@
-"""Task losses of the surface family: cross-entropy of the masks, distance and Laplace likelihood of the
-points."""
+"""Task losses of the surface family: cross-entropy of the masks, distance and Laplace likelihood
+of the points."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from training.data.dense_targets import UNUSED
 from training.models.surface import Surface
-from training.parallel import at_least_one, shared_mean
+
+from .means import at_least_one, shared_mean
 
 
 def mask_loss(mask: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -55,6 +56,6 @@ def nearest_distance(
 
 
 def surface_losses(surface: Surface, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The named terms ``mask``, ``point`` and ``likelihood``."""
+    """Return the named terms ``mask``, ``point`` and ``likelihood``."""
     point, likelihood = point_losses(surface, batch)
     return {"mask": mask_loss(surface.mask, batch), "point": point, "likelihood": likelihood}

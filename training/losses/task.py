@@ -7,14 +7,15 @@ import torch
 from torch.nn import functional as F
 
 from training.data.targets import IGNORE
-from training.parallel import at_least_one, shared_mean
+
+from .means import at_least_one, shared_mean
 
 SMOOTH_KINK = 0.02  # of the diameter, where smooth-L1 turns from quadratic to linear (WDRNet)
 
 
 def cell_weights(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What each cell (B, N) counts in the score's loss: background 1, a cell that votes its ``vote_weight``,
-    ignored ones 0."""
+    """Return the weight of each cell (B, N) in the score's loss: 1 for background, ``vote_weight`` for a cell
+    that votes, 0 for ignored ones."""
     weights = (batch["cell_class"] != IGNORE).to(batch["vote_weight"])
     weights[batch["vote_image"], batch["vote_cell"]] = batch["vote_weight"]
     return weights
@@ -46,8 +47,8 @@ def focal_loss(
 def ray_residual(votes: torch.Tensor, keypoints: torch.Tensor, K_inverse: torch.Tensor) -> torch.Tensor:
     """Return V p - p (P, R, K, 3), metres: how far keypoint p lies from the viewing ray of its vote.
 
-    votes (P, K, 2) pixels; keypoints (P, R, K, 3) metres in the camera frame; K_inverse (P, 3, 3).
-    V = v v^T / v^T v with v = K^-1 [u v 1]. Source: WDRNet's regression in object space.
+    votes (P, K, 2) pixels; keypoints (P, R, K, 3) metres in the camera frame; K_inverse (P, 3, 3). V = v v^T
+    / v^T v with v = K^-1 [u v 1]. Source: WDRNet's regression in object space.
     """
     rays = torch.cat([votes, torch.ones_like(votes[..., :1])], -1) @ K_inverse.transpose(-1, -2)
     rays = F.normalize(rays, dim=-1).unsqueeze(1)
@@ -57,8 +58,8 @@ def ray_residual(votes: torch.Tensor, keypoints: torch.Tensor, K_inverse: torch.
 def relative_residual(
     votes: torch.Tensor, instance: torch.Tensor, batch: dict[str, torch.Tensor]
 ) -> torch.Tensor:
-    """The ray residual over the diameter (P, R, K, 3), for each representative; votes (P, K, 2) pixels, each
-    for the instance (P,) named."""
+    """Return the ray residual over the diameter (P, R, K, 3), for each representative; votes (P, K, 2)
+    pixels, each for the instance (P,) named."""
     residual = ray_residual(votes.float(), batch["keypoints"][instance], batch["K_inverse"][instance])
     return residual / batch["diameter"][instance].view(-1, 1, 1, 1)
 
@@ -78,7 +79,7 @@ def representative_losses(
 
 @torch.no_grad()
 def best_representative(loss: torch.Tensor, instance: torch.Tensor, tied: torch.Tensor) -> torch.Tensor:
-    """The tied representative (I,) of each instance that all its votes together are nearest to.
+    """Return the tied representative (I,) of each instance that all its votes together are nearest to.
 
     loss (P, R) as ``representative_losses``; tied (I, R) bool.
     """
@@ -92,8 +93,8 @@ def vote_terms(
     choice: torch.Tensor | None = None,
     log_scale: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
-    """The terms ``vote`` and, of votes that say how sure they are, ``likelihood``: weighted means over the
-    taught cells' votes (P, K, 2), pixels, against one representative of each instance.
+    """Return the terms ``vote`` and, of votes that say how sure they are, ``likelihood``: weighted means over
+    the taught cells' votes (P, K, 2), pixels, against one representative of each instance.
 
     choice: that representative (I,), or where it is -1 or not given the tied one that they are nearest to.
     log_scale (P,): of diameters.
@@ -101,8 +102,8 @@ def vote_terms(
     weight = batch["vote_weight"]
     count = at_least_one(shared_mean(weight.sum(), votes))
     if not len(votes):
-        said = {"vote": votes, "likelihood": log_scale}
-        return {name: values.sum() * 0.0 for name, values in said.items() if values is not None}
+        empty = {"vote": votes, "likelihood": log_scale}
+        return {name: values.sum() * 0.0 for name, values in empty.items() if values is not None}
     residual = relative_residual(votes, batch["vote_instance"], batch)
     loss = weight.unsqueeze(1) * smooth(residual)
     index = meant(loss, batch, choice)
@@ -127,7 +128,7 @@ def surprise(residual: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
 def meant(
     loss: torch.Tensor, batch: dict[str, torch.Tensor], choice: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The representative (P,) that each vote is for, from what all cost the votes (P, R): that of its
+    """Return the representative (P,) that each vote is for, from what all cost the votes (P, R): that of its
     instance in ``choice`` (I,), or where this is -1 or not given the nearest."""
     instance = batch["vote_instance"]
     nearest = best_representative(loss, instance, batch["tied"])
@@ -168,6 +169,6 @@ def keypoint_losses(
     log_scale (B, N, C), of diameters.
     """
     votes = taught_votes(offsets, centers, batch)
-    said = None if log_scale is None else log_scale[taught_cells(batch)[:3]]
+    scales = None if log_scale is None else log_scale[taught_cells(batch)[:3]]
     score = focal_loss(logits, batch["cell_class"], cell_weights(batch))
-    return {"score": score, **vote_terms(votes, batch, choice, said)}
+    return {"score": score, **vote_terms(votes, batch, choice, scales)}

@@ -87,13 +87,13 @@ class Sinkhorn:
         return cls(log_plan.add_(log_a[:, None] + log_b), f, g, log_a, log_b, eps, rho)
 
     def colder(self, eps: float) -> None:
-        """The same potentials at another eps."""
+        """Return the same potentials at another eps."""
         prior = self.log_a[:, None] + self.log_b
         self.log_plan = prior.lerp_(self.log_plan, self.eps / eps)
         self.eps = eps
 
     def plan(self) -> torch.Tensor:
-        """The plan itself (S, T, B), 0 where there is next to nothing in it."""
+        """Return the plan itself (S, T, B), 0 where there is next to nothing in it."""
         return threshold(self.log_plan, FAINT, -torch.inf).exp_()
 
     def sweep(self, step: float = 1.0) -> torch.Tensor:
@@ -151,8 +151,8 @@ class Sinkhorn:
         return (rows - mass).abs_().sum(0) / mass.sum(0)
 
     def _scaling(self, potential: torch.Tensor, gap: torch.Tensor, step: float = 1.0) -> torch.Tensor:
-        """The logarithm of the scaling that closes a gap (of logarithms of mass) as far as rho lets it, times
-        ``step``; the potential takes it up."""
+        """Return the logarithm of the scaling that closes a gap (of logarithms of mass) as far as rho lets
+        it, times ``step``; the potential takes it up."""
         if self.rho is not None:
             gap = (self.rho * gap - potential) / (self.rho + self.eps)
         gap = gap * step
@@ -271,7 +271,7 @@ def paid(potential: torch.Tensor, rho: float | None) -> torch.Tensor:
 
 
 def kept(potential: torch.Tensor, rho: float | None) -> torch.Tensor:
-    """The share of a unit of mass with this potential that the plan moves."""
+    """Return the share of a unit of mass with this potential that the plan moves."""
     return torch.ones_like(potential) if rho is None else torch.exp(-potential / rho)
 
 
@@ -288,17 +288,17 @@ def sinkhorn_divergence(
     with masses b (B, T), and which are solved (B,) bool; the others are what ``max_sweeps`` gave.
 
     Mass 0 is padding; a cloud without any mass is at divergence 0. Gradients go to x and a only. By the
-    envelope theorem they need no derivative of the sweeps: with the plan P, x_s is pulled by sum_t P_st
-    (x_s - y_t), less the same towards its own cloud. Raises ValueError for masses that differ in a balanced
+    envelope theorem they need no derivative of the sweeps: with the plan P, x_s is pulled by sum_t P_st (x_s
+    - y_t), less the same towards its own cloud. Raises ValueError for masses that differ in a balanced
     problem, and for a y or b that wants a gradient.
     """
     if y.requires_grad or b.requires_grad:
-        raise ValueError("sinkhorn_divergence: y and b are the teacher's and get no gradient; detach them")
+        raise ValueError("sinkhorn_divergence: wanted y and b without gradient, found one; detach them")
     if rho is None:
         gap = (a.detach().float().sum(1) - b.float().sum(1)).abs() * ((a > 0).any(1) & (b > 0).any(1))
         if (gap > MARGINAL_ERROR * b.float().sum(1)).any():
             raise ValueError(
-                "sinkhorn_divergence: balanced transport wants equal masses, "
+                "sinkhorn_divergence: wanted equal masses for balanced transport, "
                 f"found sums {a.sum(1)[gap.argmax()].item():.4g} and {b.sum(1)[gap.argmax()].item():.4g}"
             )
     return _Divergence.apply(x, a, y, b, eps, rho, max_sweeps)

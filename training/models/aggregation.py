@@ -51,10 +51,10 @@ class FeatureAggregation(nn.Module):
     ``width`` is that of the paths; a 1x1 at the entrance fits other inputs to it. As published, 256 on the
     hourglass's 256 channels, it costs 22.3 GMAC (20.8 * 2**30) at 64x64, more than a network of four stacks.
 
-    ``slim`` is ours: the entrance reduces to 64 channels, which are pooled by ``pool`` and seen by depth-wise
-    paths; 0.07 GMAC. A convolution averaged over a map is, up to the border, its summed kernel on the
-    average: what the paths see beyond that comes of their ReLUs alone. The slim unit keeps these, and one at
-    full size.
+    ``slim`` is ours: the entrance reduces to 64 channels, which are pooled by ``pool`` and seen by
+    depth-wise paths; 0.07 GMAC. A convolution averaged over a map is, up to the border, its summed kernel on
+    the average: what the paths see beyond that comes of their ReLUs alone. The slim unit keeps these, and
+    one at full size.
     """
 
     def __init__(
@@ -84,8 +84,10 @@ def _path(width: int, kernel: int, groups: int) -> nn.Sequential:
 def make_unit(
     kind: Aggregation, inputs: int, branches: int, classes: int, keypoints: int, pool: int = 1
 ) -> nn.Module | None:
-    """The unit of that kind for features of ``inputs`` channels, None for "none". ``pool``: how much smaller
-    the slim unit makes them first."""
+    """Build the unit of that kind for features of ``inputs`` channels; None for "none".
+
+    pool: the factor by which the slim unit first reduces the size of the features.
+    """
     shape = branches, classes, keypoints
     if kind == "none":
         return None

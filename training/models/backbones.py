@@ -1,5 +1,4 @@
-"""DarkNet backbones, trained from scratch. Each yields feature maps of stride 8, 16 (and 32), and says their
-widths."""
+"""DarkNet encoders, trained from scratch, with features of stride 8, 16 (and 32)."""
 
 from __future__ import annotations
 
@@ -28,8 +27,8 @@ class Residual(nn.Module):
 
 
 class DarkNet53(nn.Module):
-    """Source: YOLOv3; 52 convolutions in stages of 1, 2, 8, 8, 4 residual blocks. Features 256@/8, 512@/16,
-    1024@/32."""
+    """Source: YOLOv3; 52 convolutions in stages of 1, 2, 8, 8, 4 residual blocks. Features
+    256@/8, 512@/16, 1024@/32."""
 
     widths = (256, 512, 1024)
     strides = (8, 16, 32)

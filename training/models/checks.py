@@ -1,4 +1,4 @@
-"""What configurations of networks check of themselves."""
+"""Checks that configurations of networks share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def check_named(config, field: str, names: tuple[str, ...]) -> None:
 
 
 def check_least(config, **least: int) -> None:
-    """Raise ValueError where a field is less than what is given for it."""
+    """Raise ValueError for a field below its minimum."""
     for field, wanted in least.items():
         found = getattr(config, field)
         if found < wanted:

@@ -1,8 +1,7 @@
-"""Teacher and students of the dense family: every other pixel says whether it sees an object, and which
-point.
+"""Networks of the dense family: every other pixel says whether it sees an object, and which point.
 
-Source: Su et al., ZebraPose, CVPR 2022; the students' slim decoder and the lite encoders' top-down one are
-ours.
+Source: Su et al., ZebraPose, CVPR 2022; the students' slim decoder and the lite encoders' top-down
+one are ours.
 """
 
 from __future__ import annotations
@@ -18,9 +17,8 @@ from pose_kd_ros.core.surface import BITS
 
 from .backbones import conv_bn
 from .checks import check_least
-from .light import make_backbone
-from .lite import SCALES
-from .resnet import ResNet34, conv_bn_relu
+from .encoders import ENCODERS, make_encoder
+from .resnet import conv_bn_relu
 from .surface import TopDown
 
 STRIDE = 2  # of the output: 128 x 128 for a crop of 256
@@ -28,11 +26,9 @@ STRIDE = 2  # of the output: 128 x 128 for a crop of 256
 
 @dataclass(frozen=True)
 class DenseConfig:
-    """A dense network's shape. ``width`` is that of the decoder at the backbone's coarsest features."""
+    """Shape of a dense network. width: channels of the decoder at the backbone's coarsest features."""
 
-    backbone: Literal["resnet34", "darknet-tiny", "darknet-tiny-h", "lite0", "lite1", "lite2"] = (
-        "darknet-tiny-h"
-    )
+    backbone: Literal[tuple(ENCODERS)] = "darknet-tiny-h"
     width: int = 64
     classes: int = 1
     frozen: int = 2
@@ -53,7 +49,7 @@ class DenseConfig:
     @property
     def input_stride(self) -> int:
         """What a crop's side must be a multiple of."""
-        return {"resnet34": 8, "darknet-tiny": 16, "darknet-tiny-h": 16}.get(self.backbone, 32)
+        return ENCODERS[self.backbone].strides[-1]
 
     @property
     def plain(self) -> DenseConfig:
@@ -105,7 +101,7 @@ class Upsampling(nn.Module):
 
 
 class ResNetDecoder(nn.Module):
-    """ASPP and two upsamplings with skips; the teacher's."""
+    """The teacher's decoder: ASPP and two upsamplings with skips."""
 
     def __init__(self, inputs: tuple[int, ...], width: int):
         super().__init__()
@@ -122,7 +118,7 @@ class ResNetDecoder(nn.Module):
 
 
 class SlimDecoder(nn.Module):
-    """The students': narrower as it gets larger, so that it costs little; one skip, of stride 8."""
+    """The students' decoder: fewer channels at larger sizes, to cost little; one skip, of stride 8."""
 
     def __init__(self, inputs: tuple[int, ...], width: int):
         super().__init__()
@@ -139,8 +135,16 @@ class SlimDecoder(nn.Module):
         return self.at_half(twice(self.at_quarter(twice(x))))
 
 
+def make_decoder(backbone: nn.Module, width: int) -> nn.Module:
+    """Build the decoder that fits the strides of an encoder's features."""
+    published = {(2, 4, 8): ResNetDecoder, (8, 16): SlimDecoder}
+    if decoder := published.get(backbone.strides):
+        return decoder(backbone.widths, width)
+    return TopDown(backbone.widths, backbone.strides, width, STRIDE)
+
+
 def twice(x: torch.Tensor) -> torch.Tensor:
-    """Features at twice the size, bilinear."""
+    """Return features at twice the size, bilinear."""
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
@@ -151,12 +155,8 @@ class DenseNetwork(nn.Module):
     def __init__(self, config: DenseConfig):
         super().__init__()
         self.config = config
-        resnet = config.backbone == "resnet34"
-        self.backbone = ResNet34() if resnet else make_backbone(config.backbone, config.frozen)
-        if config.backbone in SCALES:
-            self.decoder = TopDown(self.backbone.widths, self.backbone.strides, config.width, STRIDE)
-        else:
-            self.decoder = (ResNetDecoder if resnet else SlimDecoder)(self.backbone.widths, config.width)
+        self.backbone = make_encoder(config.backbone, config.frozen)
+        self.decoder = make_decoder(self.backbone, config.width)
         self.last = nn.Conv2d(self.decoder.outputs, config.classes + BITS, 1)
         self.register_buffer("bit_error", torch.full((BITS,), 0.5))
 

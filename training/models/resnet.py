@@ -1,5 +1,5 @@
-"""ResNet-34 with dilated last stages (output stride 8), as dense prediction wants it. Source: He et al., CVPR
-2016; dilation: Chen et al., DeepLab."""
+"""ResNet-34 with dilated last stages (output stride 8), for dense prediction. Source: He et al., CVPR 2016;
+dilation: Chen et al., DeepLab."""
 
 from __future__ import annotations
 
@@ -36,16 +36,13 @@ class ResNet34(nn.Module):
     """Features 64@/2, 64@/4, 512@/8: the last two stages are dilated by 2 and 4 instead of strided."""
 
     widths = (64, 64, 512)
+    strides = (2, 4, 8)
 
     def __init__(self):
         super().__init__()
         self.stem = conv_bn_relu(3, 64, 7, 2)
-        plan = (
-            (64, 3, 1, 1),
-            (128, 4, 2, 1),
-            (256, 6, 1, 2),
-            (512, 3, 1, 4),
-        )  # width, blocks, stride, dilation
+        # width, blocks, stride, dilation
+        plan = ((64, 3, 1, 1), (128, 4, 2, 1), (256, 6, 1, 2), (512, 3, 1, 4))
         stages, inputs = [], 64
         for width, blocks, stride, dilation in plan:
             rest = [BasicBlock(width, width, 1, dilation) for _ in range(blocks - 1)]

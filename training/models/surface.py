@@ -1,8 +1,8 @@
 """The surface family: every fourth pixel says which object it sees, which point of it, and how sure it is.
 
-Sources: surface coordinates as in Pix2Pose (Park et al., ICCV 2019) and GDR-Net (Wang et al., CVPR 2021); a
-Laplace scale per pixel as in Kendall & Gal, NeurIPS 2017; a top-down decoder as in FPN (Lin et al., CVPR
-2017).
+Sources: surface coordinates as in Pix2Pose (Park et al., ICCV 2019) and GDR-Net (Wang et al., CVPR
+2021); a Laplace scale per pixel as in Kendall & Gal, NeurIPS 2017; a top-down decoder as in FPN (Lin et
+al., CVPR 2017).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .checks import check_least
-from .light import make_backbone
+from .encoders import ENCODERS, PYRAMIDS, make_encoder
 from .resnet import conv_bn_relu
 
 STRIDE = 4  # of the output: 32 x 32 for a crop of 128
@@ -26,12 +26,9 @@ LOG_SCALE = (-6.0, 2.0)  # of a coordinate's error in radii of the object: 0.25 
 
 @dataclass(frozen=True)
 class SurfaceConfig:
-    """A surface network's shape.
+    """Shape of a surface network. width: channels of the decoder."""
 
-    ``width`` is that of the decoder.
-    """
-
-    backbone: Literal["lite0", "lite1", "lite2", "darknet-tiny", "darknet-tiny-h"] = "lite0"
+    backbone: Literal[PYRAMIDS] = "lite0"
     width: int = 64
     classes: int = 1
     frozen: int = 2
@@ -55,7 +52,8 @@ class SurfaceConfig:
     @property
     def input_stride(self) -> int:
         """What a crop's side must be a multiple of."""
-        return self.coarsest if self.backbone.startswith("lite") else 16
+        encoder = ENCODERS[self.backbone]
+        return self.coarsest if encoder.weights else encoder.strides[-1]
 
     @property
     def plain(self) -> SurfaceConfig:
@@ -64,10 +62,10 @@ class SurfaceConfig:
 
 
 class Surface(NamedTuple):
-    """What a surface network says of B images, at every fourth pixel, for each of C classes."""
+    """Outputs of a surface network for B images, at every fourth pixel, for each of C classes."""
 
     mask: torch.Tensor
-    """(B, C, h, w) logits: this class is seen."""
+    """(B, C, h, w): logits of seeing the class."""
 
     points: torch.Tensor
     """(B, C, 3, h, w): the point that is seen, from the centre of the object's box, in radii (half
@@ -78,8 +76,8 @@ class Surface(NamedTuple):
 
 
 class TopDown(nn.Module):
-    """From the coarsest of several features to the finest stride: doubled, the next feature added, one 3x3
-    convolution."""
+    """Decode from the coarsest of several features to the finest stride. Each step doubles the size, adds the
+    next feature and applies a 3x3 convolution."""
 
     def __init__(self, widths: tuple[int, ...], strides: tuple[int, ...], width: int, stride: int):
         super().__init__()
@@ -105,7 +103,7 @@ class SurfaceNetwork(nn.Module):
     def __init__(self, config: SurfaceConfig):
         super().__init__()
         self.config = config
-        self.backbone = make_backbone(config.backbone, config.frozen, config.coarsest)
+        self.backbone = make_encoder(config.backbone, config.frozen, config.coarsest)
         self.decoder = TopDown(self.backbone.widths, self.backbone.strides, config.width, STRIDE)
         self.body = nn.Sequential(*(conv_bn_relu(config.width, config.width, 3) for _ in range(2)))
         self.last = nn.Conv2d(config.width, CHANNELS * config.classes, 1)
@@ -119,7 +117,7 @@ class SurfaceNetwork(nn.Module):
         return (self.read(features), features) if with_features else self.read(features)
 
     def read(self, features: torch.Tensor) -> Surface:
-        """The decoder's features (B, width, h, w) in words."""
+        """Return the outputs of the decoder's features (B, width, h, w)."""
         # coordinates want more than bf16's eight bits
         with torch.autocast(features.device.type, enabled=False):
             outputs = self.last(features.float()).unflatten(1, (self.config.classes, CHANNELS))

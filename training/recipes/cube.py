@@ -6,12 +6,12 @@ from pathlib import Path
 
 from ..config import RunConfig
 from ..data.crops import CropConfig
-from ..models.network import darknet53, darknet_tiny_h_slim
+from ..models.keypoint import darknet53, darknet_tiny_h_slim
 
 
 def student_cube_small() -> RunConfig:
-    """First half of the shipped student: the same network on crops of 128 pixels, where a step sees 64 of
-    them."""
+    """First half of the shipped student: the same network on crops of 128 pixels, where a step sees
+    64 of them."""
     return RunConfig(
         "student_cube_small",
         network=darknet_tiny_h_slim(),

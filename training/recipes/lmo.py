@@ -13,7 +13,7 @@ from ..config import RunConfig
 from ..data.crops import CropConfig
 from ..losses.distill import DistillConfig
 from ..models.dense import DenseConfig, dense_resnet34, dense_tiny_h
-from ..models.network import NetworkConfig, darknet53, darknet_tiny_h
+from ..models.keypoint import NetworkConfig, darknet53, darknet_tiny_h
 
 OBJECTS = 8
 
@@ -52,7 +52,7 @@ def student_lmo_dense_adlp() -> RunConfig:
 
 
 def _dense(name: str, network: DenseConfig, steps: int) -> RunConfig:
-    """Crops always show an object: a dense network is told where to look."""
+    """Return a run whose crops always show an object: a dense network does not search."""
     run = _run(name, network, steps)
     return replace(run, crops=replace(run.crops, search_share=0.0))
 

@@ -12,18 +12,18 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """What `--view object` does: one object alone in a square picture."""
+    """Options of `--view object`: one object alone in a square picture."""
 
     view_px: int = 160
     """Side of the picture, pixels."""
     fill: float = 2 / 3
-    """Longer side of the object's box, as a share of the picture's side; the focal length follows."""
+    """Longer side of the object's box, as a share of the picture's side; it decides the focal length."""
     distance_diameters: Range = (3.0, 12.0)
     """How far the camera is from the object's centre, in diameters of the object; log-uniform."""
     off_axis_deg: float = 20.0
-    """The object is seen up to this far off the camera's optical axis, as at a photograph's border."""
+    """Largest angle between the object and the camera's optical axis, as at a photograph's border."""
     view_elevation_deg: Range = (2.0, 88.0)
-    """Camera above the horizon, even on the sphere."""
+    """Camera above the horizon, uniform on the sphere."""
     view_roll_deg: float = 20.0
     """Standard deviation of the camera's roll."""
 
@@ -62,17 +62,17 @@ class RenderConfig:
     mesh_unit: Literal["m", "mm"] = "mm"
     """Unit of the numbers in the mesh file."""
     object_id: int = 1
-    """Object id in the data set (models/obj_<id>.ply); of no meaning for a models folder."""
+    """Object id in the data set (models/obj_<id>.ply); ignored for a models folder."""
     symmetries: Path | None = None
-    """A models_info.json whose entry for `object_id` says how the mesh maps to itself. None: it does not; the
-    procedural cube knows its 24 rotations."""
+    """A models_info.json with the symmetries of `object_id`. None: the mesh has none; the procedural cube has
+    its 24 rotations."""
     cube_edge_mm: float = 84.0
     """Edge of the procedural cube, used when no mesh is given."""
     appearance: Literal["own", "random"] = "random"
     """`own`: the mesh's colours or texture. `random`: new pictures on its surface in every image."""
     pictures: Path | None = None
-    """Folder of photographs for backgrounds and surfaces, searched recursively. None: procedural only.
-    Leave out those that show the object itself: they would teach that it is background."""
+    """Folder of photographs for backgrounds and surfaces, searched recursively. None: procedural only. Leave
+    out those that show the object: they would teach that it is background."""
     pictures_split: Literal["all", "train", "val"] = "all"
     """Which photographs: `val` is the held-out 15 % (by a hash of the file name), `train` the rest."""
     distractors: Path | None = None
@@ -95,18 +95,17 @@ class RenderConfig:
     roll_deg: float = 20.0
     table_probability: float = 0.65
     stand: Literal["any", "upright"] = "any"
-    """How objects lie on a table: on any face of their convex hull, or with the mesh's z axis up, for things
-    that nobody lays down."""
+    """How objects lie on a table: on any face of their convex hull, or always with the mesh's z axis up."""
     empty_probability: float = 0.10
     """Images without the object."""
     second_probability: float = 0.15
     """Images with a second instance, often touching the first."""
     max_others: int = 4
-    """With a models folder: other objects of it beside the first, up to this many."""
+    """With a models folder: largest number of other objects beside the first."""
     occluder_probability: float = 0.4
     max_distractors: int = 6
     min_visibility: float = 0.3
-    """Occluders are taken away where less than this share of an instance would be seen."""
+    """Remove occluders where a smaller share of an instance would be visible."""
     grey_probability: float = 0.3
     effects: bool = True
     """Camera effects: blur, noise, exposure, colour, JPEG artefacts."""
@@ -123,14 +122,14 @@ class RenderConfig:
         self._check_view()
         for name, (low, high) in self._ranges().items():
             if not 0 < low <= high:
-                raise ValueError(f"RenderConfig.{name}: wants 0 < low <= high, got ({low}, {high})")
+                raise ValueError(f"RenderConfig.{name}: wanted 0 < low <= high, found ({low}, {high})")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name.endswith(("_probability", "_visibility")) and not 0 <= value <= 1:
-                raise ValueError(f"RenderConfig.{field.name}: wants a share in 0..1, got {value}")
+                raise ValueError(f"RenderConfig.{field.name}: wanted a share in 0..1, found {value}")
         for name in ("width", "height", "images_per_scene", "object_id", "cube_edge_mm"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"RenderConfig.{name}: wants a positive number, got {getattr(self, name)}")
+                raise ValueError(f"RenderConfig.{name}: wanted a number > 0, found {getattr(self, name)}")
 
     def _check_view(self) -> None:
         """Raise ValueError for an option of the other kind of picture: it would be of no effect."""

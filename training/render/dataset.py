@@ -13,17 +13,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pose_kd_ros.provenance import write_whole
-from training.interrupt import ctrl_c_between_steps
 from training.render import pictures
 from training.render.config import RenderConfig
-from training.render.files import read_object
-from training.render.mesh_files import (
-    check_models,
-    content_hash,
-    load_targets,
-    write_models,
-)
+from training.render.mesh_files import check_models, content_hash, load_targets, write_models
 from training.render.workers import Workers
+
+from .files import read_object
+from .interrupt import ctrl_c_between_steps
 
 MESH = "mesh_sha256"  # in render.json: a path says nothing of what the file held
 
@@ -41,11 +37,11 @@ def render_dataset(
     this one). With a shard (i, n), every n-th scene from i on, to <out>/<split>.shard-i-of-n/
     (training.shards merges them).
 
-    Complete scenes of an earlier, interrupted run with the same configuration and seed are kept.
-    Raises KeyboardInterrupt after the image during which Ctrl-C was pressed. Raises ValueError where
-    <out>/<split> was rendered with another configuration, mesh or seed (named) or holds scenes that
-    `count` images do not have, and where <out>/models is of other objects; ChildProcessError, naming the
-    image, where a process was killed or aborted.
+    Complete scenes of an earlier, interrupted run with the same configuration and seed are kept. Raises
+    KeyboardInterrupt after the image during which Ctrl-C was pressed. Raises ValueError where <out>/<split>
+    was rendered with another configuration, mesh or seed (named) or holds scenes that `count` images do not
+    have, and where <out>/models is of other objects; ChildProcessError, naming the image, where a process was
+    killed or aborted.
     """
     folder = Path(out) / split
     if shard[1] > 1:
@@ -85,24 +81,24 @@ def _check_same_recipe(path: Path, wanted: dict) -> None:
     if not path.exists():
         return
     found = RenderConfig().to_json() | read_object(path)  # options that came later: their defaults
-    found.setdefault(MESH, wanted[MESH])  # rendered before it was kept: nobody knows
+    found.setdefault(MESH, wanted[MESH])  # rendered before the hash was kept
     for name in sorted(wanted.keys() | found.keys()):
         if found.get(name) != wanted.get(name):
             raise ValueError(
-                f"{path}: {name}: the data there was rendered with {found.get(name)!r}, "
-                f"wanted {wanted.get(name)!r}; choose another folder or delete this one"
+                f"{path}: {name}: wanted {wanted.get(name)!r}, found data rendered with {found.get(name)!r}; "
+                "choose another folder or delete this one"
             )
 
 
 def _check_no_surplus(folder: Path, scenes: list[tuple[int, range]]) -> None:
-    """A reader takes every scene it finds, so more than was asked for must not lie there."""
+    """Raise ValueError for more scenes than wanted: a reader takes all scenes that it finds."""
     there = {int(path.parent.name): len(read_object(path)) for path in folder.glob("[0-9]*/scene_gt.json")}
     wanted = {scene: len(indices) for scene, indices in scenes}
     if any(images > wanted.get(scene, 0) for scene, images in there.items()):
         raise ValueError(
-            f"{folder}: holds {sum(there.values())} images in {len(there)} scenes, "
-            f"wanted {sum(wanted.values())} in {len(wanted)}; ask for as many, "
-            "choose another folder or delete the scenes that are too many"
+            f"{folder}: wanted {sum(wanted.values())} images in {len(wanted)} scenes, "
+            f"found {sum(there.values())} in {len(there)}; raise --count, choose another folder or "
+            "delete the other scenes"
         )
 
 

@@ -15,8 +15,8 @@ def camera_effects(
 ) -> np.ndarray:
     """A random camera's version of image (H, W, 3) uint8 RGB; same shape and type.
 
-    strength: of what takes details away, in 0..1: lengths of blurs, and how often there is motion or
-    compression.
+    strength: of what takes details away, in 0..1: lengths of blurs, and how often there is
+    motion or compression.
     """
     image = _blur(image, rng, strength)
     image = _tone(image, rng)

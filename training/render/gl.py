@@ -1,9 +1,9 @@
-"""Scene -> colour image and exact labels, with moderngl on EGL (Mesa's llvmpipe or a graphics card, same
-code).
+"""Scene -> colour image and exact labels, with moderngl on EGL (Mesa's llvmpipe or a graphics
+card, same code).
 
-Convention: pixel centres at integers. A point at camera (0, 0, 1) with cx = 319.5 in a picture 640 wide
-falls on the border between pixels 319 and 320: window x = 319.5 + 0.5 = 320. Row 0 of the framebuffer is
-row 0 of the image, so nothing is flipped.
+Convention: pixel centres at integers. A point at camera (0, 0, 1) with cx = 319.5 in a picture 640 wide falls
+on the border between pixels 319 and 320: window x = 319.5 + 0.5 = 320. Row 0 of the framebuffer is row 0 of
+the image, so nothing is flipped.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _SHADOW_SIZE = 1024
 
 @dataclass(frozen=True)
 class Labels:
-    """instance (H, W) uint8: 0, or the label of the target seen there; depth (H, W) float32 metres, 0 for
-    none."""
+    """instance (H, W) uint8: 0, or the label of the target seen there; depth (H, W) float32 metres,
+    0 for none."""
 
     instance: np.ndarray
     depth: np.ndarray
@@ -37,7 +37,7 @@ def egl_context() -> moderngl.Context:
         return moderngl.create_standalone_context(backend="egl", require=330)
     except Exception as error:
         raise RuntimeError(
-            f"no OpenGL 3.3 through EGL ({error}); on Debian/Ubuntu: apt install libegl1 libgl1-mesa-dri"
+            f"wanted OpenGL 3.3 through EGL, found {error}; Debian: apt install libegl1 libgl1-mesa-dri"
         ) from error
 
 
@@ -90,9 +90,9 @@ def look_at_scene(direction: np.ndarray, centre: np.ndarray, radius: float) -> n
 class OwnsContext:
     """Holds the graphics context ``ctx``, and with it every buffer, texture and shader in it.
 
-    A context manager: what is not released stays for as long as the process does (with llvmpipe 20 MB and
-    50 memory maps), since the garbage collector does not free a context. A process has one current context:
-    each call makes its own the current one, so several may live side by side (in one thread).
+    A context manager: what is not released stays for as long as the process does (with llvmpipe 20 MB and 50
+    memory maps), since the garbage collector does not free a context. A process has one current context: each
+    call makes its own the current one, so several may live side by side (in one thread).
     """
 
     ctx: moderngl.Context
@@ -205,7 +205,7 @@ class Renderer(OwnsContext):
     def _alone(
         self, target: moderngl.Framebuffer, clip: np.ndarray, body: Body
     ) -> tuple[np.ndarray, tuple[int, int]]:
-        """The window of the buffer that holds the body, bool, and the window's place in it."""
+        """Return the window of the buffer that holds the body, bool, and the window's place in it."""
         window = window_about(self.corners[body.mesh], clip @ body.T_world_body, target.size)
         x, y, width, height = window
         if not width or not height:

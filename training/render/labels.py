@@ -50,8 +50,8 @@ def bounding_box(mask: np.ndarray, origin: tuple[int, int] = (0, 0)) -> tuple[in
 
 @dataclass(frozen=True)
 class Alone:
-    """What is known of a target whatever else is in the scene: mask (H, W); box and pixel count, which go
-    on beside the picture."""
+    """What is known of a target whatever else is in the scene: mask (H, W); box and pixel count, which go on
+    beside the picture."""
 
     mask: np.ndarray
     bbox: tuple[int, int, int, int]
@@ -61,8 +61,8 @@ class Alone:
 def instance_labels(
     renderer: Renderer, scene: Scene, alone: list[Alone] | None = None
 ) -> tuple[list[InstanceLabel], Labels]:
-    """Labels of the targets that reach into the picture, in their order, and the label images they come
-    from. alone: what `targets_alone` said, if that is known."""
+    """Labels of the targets that reach into the picture, in their order, and the label images they come from.
+    alone: what `targets_alone` said, if that is known."""
     seen = renderer.labels(scene)
     alone = targets_alone(renderer, scene) if alone is None else alone
     labels = (_instance(scene, body, a, seen.instance == body.label) for body, a in zip(scene.targets, alone))
@@ -98,8 +98,8 @@ def _instance(scene: Scene, body: Body, alone: Alone, visible: np.ndarray) -> In
 
 
 def uncovered(renderer: Renderer, scene: Scene, least: float) -> tuple[Scene, list[InstanceLabel], Labels]:
-    """The scene, less occluders and then less all clutter, where a target's part in the picture is hidden
-    too far."""
+    """Return the scene, less occluders and then less all clutter, where a target's part in the picture is
+    hidden too far."""
     without = (scene.bodies, tuple(b for b in scene.bodies if not b.occluder), scene.targets)
     alone = targets_alone(renderer, scene)
     for bodies in without:

@@ -31,8 +31,8 @@ class Target:
 
 
 def load_targets(config: RenderConfig) -> list[Target]:
-    """The objects to be learned: the file or the models folder that the configuration names, or the
-    procedural cube.
+    """Return the objects to be learned: the file or the models folder that the configuration names, or
+    the procedural cube.
 
     Raises ValueError for a folder that models_info.json or its files' names do not explain.
     """
@@ -53,14 +53,14 @@ def _load_folder(folder: Path, unit: str) -> list[Target]:
     for object_id in sorted(load_models_info(path)):
         mesh = folder / f"obj_{object_id:06d}.ply"
         if not mesh.exists():
-            raise ValueError(f"{mesh}: missing, though {path} names object {object_id}")
+            raise ValueError(f"{mesh}: wanted the mesh of object {object_id} in {path}, found none")
         targets.append(Target(object_id, load_mesh(mesh, unit), _symmetries_of(path, object_id)))
     return targets
 
 
 def numbered_meshes(folder: Path) -> dict[int, Path]:
-    """The mesh files in a folder and its sub-folders by object id: the number that the file's name, or else
-    its folder's, begins with.
+    """Return the mesh files in a folder and its sub-folders by object id: the number that the file's name, or
+    else its folder's, begins with.
 
     Convention: 003_cracker_box/textured.obj and 3_box.ply are object 3. Raises ValueError for a mesh without
     a number, and for two with one.
@@ -70,7 +70,10 @@ def numbered_meshes(folder: Path) -> dict[int, Path]:
     for path in (p for p in files if p.suffix.lower() in MESH_SUFFIXES):
         numbers = [m for name in (path.name, path.parent.name) if (m := re.match(r"(?:obj_)?(\d+)", name))]
         if not numbers:
-            raise ValueError(f"{path}: wanted a name that begins with the object's id, as in 3_{path.name}")
+            example = f"3_{path.name}"
+            raise ValueError(
+                f"{path}: wanted a name that begins with the object's id ({example}), found none"
+            )
         number = int(numbers[0][1])
         if number in found:
             raise ValueError(f"{path}: wanted one mesh of object {number}, found {found[number]} too")
@@ -88,23 +91,23 @@ def _symmetries_of(path: Path, object_id: int) -> dict[str, list]:
 def load_mesh(path: Path, unit: str) -> Mesh:
     """Mesh file -> Mesh in metres, with its own UV texture or vertex colours where it has them.
 
-    Raises ValueError for an unreadable or empty file and where the diameter is outside 5 mm..5 m (wrong
-    unit).
+    Raises ValueError for an unreadable or empty file and where the diameter is outside 5 mm..5
+    m (wrong unit).
     """
     import trimesh
 
     try:
         loaded = trimesh.load(str(path), process=False, force="mesh")
     except Exception as error:
-        raise ValueError(f"{path}: cannot be read as a mesh: {error}") from error
+        raise ValueError(f"{path}: wanted a mesh, found {error}") from error
     if len(loaded.faces) == 0:
-        raise ValueError(f"{path}: the mesh has no triangles")
+        raise ValueError(f"{path}: wanted a mesh with triangles, found none")
     mesh = _from_trimesh(loaded, _METRES[unit])
     low, high = _PLAUSIBLE_DIAMETER_M
     if not low <= mesh.diameter <= high:
         other = "m" if unit == "mm" else "mm"
         raise ValueError(
-            f"{path}: read in {unit} its diameter is {mesh.diameter:.4g} m, wanted {low}..{high} m; "
+            f"{path}: wanted a diameter of {low}..{high} m, found {mesh.diameter:.4g} m when read in {unit}; "
             f"in {other} it would be {mesh.diameter * _METRES[other] / _METRES[unit]:.4g} m"
         )
     return mesh
@@ -138,7 +141,8 @@ def _own_colours(loaded: object) -> np.ndarray:
 
 
 def symmetry_fields(config: RenderConfig, mesh: Mesh) -> dict[str, list]:
-    """The symmetry fields of models_info.json (mm): the cube's 24 rotations, or those of `config.symmetries`.
+    """Return the symmetry fields of models_info.json (mm): the cube's 24 rotations, or those of
+    `config.symmetries`.
 
     Raises ValueError where that file is wrong or does not know the object's id.
     """
@@ -146,7 +150,7 @@ def symmetry_fields(config: RenderConfig, mesh: Mesh) -> dict[str, list]:
         own = mesh.symmetries
         return {} if own is None else {"symmetries_discrete": [_in_mm(matrix) for matrix in own[1:]]}
     if config.object_id not in load_models_info(config.symmetries):
-        raise ValueError(f"{config.symmetries}: has no object {config.object_id}")
+        raise ValueError(f"{config.symmetries}: wanted object {config.object_id}, found others")
     return _symmetries_of(config.symmetries, config.object_id)
 
 
@@ -176,21 +180,21 @@ def check_models(folder: Path, targets: list[Target]) -> None:
     infos = read_object(path) if path.exists() else {}
     wanted = {str(t.object_id): json.loads(json.dumps(_size_fields(t.mesh) | t.symmetries)) for t in targets}
     if infos and sorted(infos) != sorted(wanted):
-        found, asked = (", ".join(sorted(ids)) for ids in (infos, wanted))
-        raise ValueError(f"{path}: holds object {found}, wanted object {asked}; {advice}")
+        found, ids = (", ".join(sorted(each)) for each in (infos, wanted))
+        raise ValueError(f"{path}: wanted object {ids}, found object {found}; {advice}")
     for target in targets:
         key = str(target.object_id)
         entry, there = wanted[key], infos.get(key, wanted[key])
         for name in sorted(entry.keys() | there.keys()):
             if there.get(name) != entry.get(name):
                 raise ValueError(
-                    f"{path}: object {key}: {name}: holds {_short(there.get(name))}, "
-                    f"wanted {_short(entry.get(name))}; {advice}"
+                    f"{path}: object {key}: {name}: wanted {_short(entry.get(name))}, "
+                    f"found {_short(there.get(name))}; {advice}"
                 )
         ply = folder / f"obj_{target.object_id:06d}.ply"
         if ply.exists() and ply.read_text() != (text := _ply_text(target.mesh)):
             old, new = (hashlib.sha256(t.encode()).hexdigest()[:12] for t in (ply.read_text(), text))
-            raise ValueError(f"{ply}: holds another mesh (SHA-256 {old}..., wanted {new}...); {advice}")
+            raise ValueError(f"{ply}: wanted the mesh with SHA-256 {new}..., found {old}...; {advice}")
 
 
 def _short(value: object) -> str:

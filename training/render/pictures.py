@@ -15,7 +15,8 @@ Rng = np.random.Generator
 
 
 def is_held_out(name: str) -> bool:
-    """Whether the photograph of this file name belongs to the held-out 15 % (by MD5, so it never changes)."""
+    """Return whether the photograph of this file name belongs to the held-out 15 % (by MD5, so
+    it never changes)."""
     return int(hashlib.md5(name.encode()).hexdigest(), 16) % 1000 < 1000 * _HELD_OUT_SHARE
 
 
@@ -28,20 +29,20 @@ def load_photographs(folder: Path | None, split: str) -> list[np.ndarray]:
 
 
 def photograph_paths(folder: Path | None, split: str) -> list[Path]:
-    """The files that load_photographs reads, sorted; ValueError where there are none."""
+    """Return the files that load_photographs reads, sorted; ValueError where there are none."""
     if folder is None:
         return []
     paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in _SUFFIXES)
     paths = [p for p in paths if split == "all" or is_held_out(p.name) == (split == "val")]
     if not paths:
-        raise ValueError(f"{folder}: no pictures (*.jpg, *.png) of the split {split!r}")
+        raise ValueError(f"{folder}: wanted pictures (*.jpg, *.png) of the split {split!r}, found none")
     return paths
 
 
 def _read(path: Path) -> np.ndarray:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
-        raise ValueError(f"{path}: cannot be decoded as a picture")
+        raise ValueError(f"{path}: wanted a picture, found a file that cannot be decoded")
     scale = min(1.0, 900 / max(image.shape[:2]))
     image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(image[..., ::-1])
@@ -207,8 +208,8 @@ def _recoloured(rng: Rng, image: np.ndarray) -> np.ndarray:
 
 
 def block_puzzle(rng: Rng, sources: list[np.ndarray], blocks: int) -> np.ndarray:
-    """A face of blocks x blocks parts of the source pictures (each (S, S, 3)), with thin dark seams between
-    them."""
+    """A face of blocks x blocks parts of the source pictures (each (S, S, 3)), with thin dark
+    seams between them."""
     size = len(sources[0])
     image = np.empty((size, size, 3), np.uint8)
     edges = np.linspace(0, size, blocks + 1).astype(int)

@@ -73,8 +73,8 @@ def _target_pose(stock: Stock, rng: Rng, object_id: int, on_table: bool) -> np.n
 def _camera_pose(
     config: RenderConfig, rng: Rng, K: np.ndarray, depth: float, centre: np.ndarray, on_table: bool
 ) -> np.ndarray:
-    """T_camera_world with `centre` at the given depth somewhere in the picture and the camera above the
-    table."""
+    """T_camera_world with `centre` at the given depth somewhere in the picture and the camera
+    above the table."""
     for _ in range(50):
         pixel = rng.uniform([0.06, 0.06], [0.94, 0.94]) * [config.width, config.height]
         in_camera = depth * np.linalg.solve(K, [*pixel, 1.0])
@@ -118,7 +118,8 @@ def _others(stock: Stock, rng: Rng, object_id: int, most: int) -> list[int]:
 
 
 def _apart(stock: Stock, a: int, pose: np.ndarray, b: int, there: np.ndarray, on_table: bool) -> bool:
-    """Whether two objects are too far from each other to stand in each other (spheres of 0.8 diameters)."""
+    """Return whether two objects are too far from each other to stand in each other (spheres
+    of 0.8 diameters)."""
     gap = (pose[:3, 3] - there[:3, 3])[: 2 if on_table else 3]
     return np.linalg.norm(gap) > 0.4 * (stock.diameter(a) + stock.diameter(b))
 
@@ -150,13 +151,7 @@ def _pose_nearby(
 
 
 def _target(
-    config: RenderConfig,
-    stock: Stock,
-    rng: Rng,
-    object_id: int,
-    pose: np.ndarray,
-    label: int,
-    on_table: bool,
+    config: RenderConfig, stock: Stock, rng: Rng, object_id: int, pose: np.ndarray, label: int, on_table: bool
 ) -> Body:
     images = pictures.face_pictures(rng, stock.photos, 256) if config.appearance == "random" else None
     name = target_name(object_id)
@@ -188,8 +183,8 @@ def _light(rng: Rng, centre: np.ndarray, depth: float, colour: np.ndarray) -> Li
 
 
 def _table(stock: Stock, rng: Rng, depth: float, diameter: float) -> Body:
-    """The table top: endless, or a desk with edges in sight; mostly plain, else wood, print or a
-    photograph."""
+    """Return the table top: endless, or a desk with edges in sight; mostly plain, else wood, print
+    or a photograph."""
     size = rng.uniform(4, 12) if rng.random() < 0.5 else max(5 * diameter, depth * rng.uniform(0.8, 2.5))
     offset = rng.uniform(-0.35, 0.35, 2) * (size - 3 * diameter) if size < 4 else np.zeros(2)
     if rng.random() < 0.55:

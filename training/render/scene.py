@@ -14,7 +14,7 @@ from training.render.shapes import Mesh
 
 
 def target_name(object_id: int) -> str:
-    """The name of an object to be learned among a stock's meshes."""
+    """Return the name of an object to be learned among a stock's meshes."""
     return f"target:{object_id}"
 
 
@@ -101,8 +101,8 @@ def turn(axis: str, degrees: float) -> np.ndarray:
 
 
 def resting_rotations(mesh: Mesh) -> np.ndarray:
-    """Rotations (N, 3, 3), N = 24 drawn by footprint area, that put a face of the convex hull flat on the
-    table."""
+    """Rotations (N, 3, 3), N = 24 drawn by footprint area, that put a face of the convex hull flat
+    on the table."""
     from scipy.spatial import ConvexHull
 
     hull = ConvexHull(np.unique(mesh.positions, axis=0))

@@ -1,7 +1,7 @@
 """Meshes as triangle soups, made by formulas: the cube that is trained on, and primitives to clutter a scene.
 
-A soup keeps three vertices of its own for every triangle, so normals, texture coordinates and picture
-layers may jump at every edge.
+A soup keeps three vertices of its own for every triangle, so normals, texture coordinates and picture layers
+may jump at every edge.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 class Mesh:
     """A triangle soup of V = 3 x (number of triangles) vertices; lengths in metres.
 
-    positions (V, 3), normals (V, 3) unit, uv (V, 2) in 0..1, layers (V,) picture index 0..5 of the side the
-    vertex lies on, colours (V, 3) in 0..1, texture (H, W, 3) uint8 RGB or None, symmetries (S, 4, 4) incl.
-    the identity.
+    positions (V, 3), normals (V, 3) unit, uv (V, 2) in 0..1, layers (V,) picture index 0..5 of the side
+    the vertex lies on, colours (V, 3) in 0..1, texture (H, W, 3) uint8 RGB or None, symmetries (S, 4, 4)
+    incl. the identity.
     """
 
     positions: np.ndarray
@@ -102,8 +102,8 @@ def box_mapping(positions: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray,
 
 
 def cube(edge_m: float = 0.084) -> Mesh:
-    """Cube of the given edge (metres), origin in its centre, a picture of its own on each face, 24
-    symmetries.
+    """Cube of the given edge (metres), origin in its centre, a picture of its own on each
+    face, 24 symmetries.
 
     Convention: edge 0.084 -> corners at +-0.042 on each axis, diameter 0.084 x sqrt(3) = 0.1455 m.
     """
@@ -118,7 +118,7 @@ def _scaled(mesh: Mesh, factor: float) -> Mesh:
 
 
 def cube_rotations() -> np.ndarray:
-    """The 24 rotations that map a cube to itself, (24, 3, 3), identity first."""
+    """Return the 24 rotations that map a cube to itself, (24, 3, 3), identity first."""
     found = []
     for order in itertools.permutations(range(3)):
         for signs in itertools.product((1.0, -1.0), repeat=3):
@@ -210,7 +210,7 @@ def blob(seed: int) -> Mesh:
 
 
 def primitives() -> dict[str, Mesh]:
-    """The clutter a scene is furnished with, by name; all about one metre in size, to be scaled."""
+    """Return the clutter a scene is furnished with, by name; all about one metre in size, to be scaled."""
     shapes = {
         "box": box(),
         "plane": plane(),

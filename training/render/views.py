@@ -1,7 +1,7 @@
 """Object views: each object alone in a small square picture, with coverage, exact depth and its own K.
 
-No table, shadow, background or camera effect: whoever pastes the views on photographs adds those.
-World frame: z up, the object's box centre in the origin, metres.
+No table, shadow, background or camera effect: whoever pastes the views on photographs adds those. World
+frame: z up, the object's box centre in the origin, metres.
 
 Samples: the buffer has 2 S + 1 samples a side for S pixels, sample k at pixel coordinate (k - 1) / 2. So
 every other sample lies on a pixel centre, where depth and label are read, and colour and coverage are the
@@ -58,8 +58,8 @@ class ViewScene:
 
 @dataclass(frozen=True)
 class RenderedView:
-    """One finished view: rgba (S, S, 4) uint8, colour not multiplied by alpha, alpha the coverage;
-    depth (S, S) float32 m at pixel centres, 0 where the object is not; K (3, 3)."""
+    """One finished view: rgba (S, S, 4) uint8, colour not multiplied by alpha, alpha the coverage; depth (S,
+    S) float32 m at pixel centres, 0 where the object is not; K (3, 3)."""
 
     rgba: np.ndarray
     depth: np.ndarray
@@ -116,8 +116,8 @@ def _object_pose(stand: str, outline: Outline, rng: Rng) -> np.ndarray:
 
 
 def _camera_pose(config: RenderConfig, distance: float, rng: Rng) -> np.ndarray:
-    """T_camera_world of a camera at `distance` from the origin, which it sees `off_axis_deg` or less off its
-    axis."""
+    """T_camera_world of a camera at `distance` from the origin, which it sees `off_axis_deg` or less
+    off its axis."""
     view = config.views
     low, high = np.sin(np.radians(view.view_elevation_deg))
     elevation = np.degrees(np.arcsin(rng.uniform(low, high)))
@@ -138,8 +138,8 @@ def framing(points: np.ndarray, size_px: int, fill: float) -> np.ndarray:
 
 
 def is_closed(mesh: Mesh) -> bool:
-    """Whether every part of the surface is closed and its triangles are wound to face outwards, so that from
-    outside only triangles that face the camera are seen."""
+    """Return whether every part of the surface is closed and its triangles are wound to face outwards, so
+    that from outside only triangles that face the camera are seen."""
     corners, index = np.unique(mesh.positions, axis=0, return_inverse=True)
     faces = index.reshape(-1, 3)
     faces = faces[(faces != np.roll(faces, 1, axis=1)).all(1)]
@@ -183,7 +183,7 @@ class ViewRenderer(OwnsContext):
         return self.ctx.program(shaders.MESH_VERTEX, shaders.variant(shaders.MESH_FRAGMENT, *names))
 
     def _vertices(self, mesh: Mesh) -> tuple[moderngl.VertexArray, moderngl.VertexArray]:
-        """The mesh for the programs without and with pictures."""
+        """Return the mesh for the programs without and with pictures."""
         corners = self.ctx.buffer(mesh.interleaved().tobytes())
         bare = ("3f 3f 12x 3f", "in_position", "in_normal", "in_colour")
         full = ("3f 3f 2f 1f 3f", "in_position", "in_normal", "in_uv", "in_layer", "in_colour")

@@ -10,6 +10,7 @@ import pytest
 from pose_kd_ros.datasets.bop import BopDataset
 from training.data.crops import CropConfig, CropDataset
 from training.data.objects import load_objects
+from training.data.targets import VoteTargets
 from training.render.config import RenderConfig
 from training.render.dataset import render_dataset
 from training.render.mesh_files import Target, load_targets, numbered_meshes, write_models
@@ -63,7 +64,8 @@ def test_objects_do_not_stand_in_each_other(data):
 
 def test_what_comes_out_trains_a_network_of_several_classes(data):
     objects = load_objects(data)
-    dataset = CropDataset(BopDataset(data / "train").images, objects, (8, 16, 32, 64), CropConfig(128), 0)
+    images = BopDataset(data / "train").images
+    dataset = CropDataset(images, objects, VoteTargets(objects, (8, 16, 32, 64)), CropConfig(128), 0)
     classes = set()
     for index in range(24):
         classes |= set(dataset[index]["class_index"].tolist())
@@ -74,13 +76,13 @@ def test_a_folder_that_does_not_say_what_it_holds_is_refused(models, tmp_path):
     with pytest.raises(ValueError, match=r"wanted meshes \(.ply, .obj, .stl\), found none"):
         load_targets(RenderConfig(mesh=tmp_path))
     (tmp_path / "models_info.json").write_text((models / "models_info.json").read_text())
-    with pytest.raises(ValueError, match=r"obj_000001.ply: missing, though .* names object 1"):
+    with pytest.raises(ValueError, match=r"obj_000001.ply: wanted the mesh of object 1"):
         load_targets(RenderConfig(mesh=tmp_path))
 
 
 def test_another_set_of_objects_in_the_same_place_is_refused(data, models):
     config = RenderConfig(images_per_scene=12, **SMALL)
-    with pytest.raises(ValueError, match=r"holds object 1, 5, 9, wanted object 1;"):
+    with pytest.raises(ValueError, match=r"wanted object 1, found object 1, 5, 9;"):
         render_dataset(config, data, "val", 12, seed=2)
 
 

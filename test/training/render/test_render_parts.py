@@ -68,7 +68,7 @@ def test_units_of_a_mesh_file(tmp_path):
     path.write_text(obj_text(30.0))
     np.testing.assert_allclose(mesh_files.load_mesh(path, "mm").box[1], [0.03, 0.06, 0.09])
     with pytest.raises(
-        ValueError, match=r"block.obj: read in m its diameter is 112.* in mm it would be 0.112"
+        ValueError, match=r"block.obj: wanted a diameter .* found 112.* in mm it would be 0.112"
     ):
         mesh_files.load_mesh(path, "m")
 
@@ -95,7 +95,7 @@ def test_photographs_are_split_by_name_without_overlap(shared_data):
 
 
 def test_a_folder_without_pictures_is_named(tmp_path):
-    with pytest.raises(ValueError, match=f"{tmp_path}: no pictures"):
+    with pytest.raises(ValueError, match=f"{tmp_path}: wanted pictures"):
         pictures.load_photographs(tmp_path, "all")
 
 

@@ -160,7 +160,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_files(config, data, tmp_path
     assert files == sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
     assert len(files) == 4 + 1 + 9 * 4 + 2 * 3  # models, recipe, pictures, json files
     assert all((data / f).read_bytes() == (tmp_path / f).read_bytes() for f in files)
-    with pytest.raises(ValueError, match=r"fill: the data there was rendered with 0.66.*, wanted 0.5"):
+    with pytest.raises(ValueError, match=r"fill: wanted 0.5, found data rendered with 0.66"):
         changed = dataclasses.replace(config, views=dataclasses.replace(config.views, fill=0.5))
         render_dataset(changed, tmp_path, "views", 9, seed=1)
 

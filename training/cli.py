@@ -1,0 +1,222 @@
+"""The verbs of ``python -m training``: one dataclass each. Its fields are the options, its call does it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from .render.config import RenderConfig
+
+
+@dataclass(frozen=True)
+class Render:
+    """Render a BOP data set from a mesh, or from the procedural cube if no mesh is given.
+
+    Example: python -m training render --out data/cube --split train --count 10000 --workers 2
+    """
+
+    out: Path
+    """Folder of the data set; models/ and the folder of the split are created in it."""
+    split: str = "train"
+    """Name of the split, a folder in --out: train, val, ..."""
+    count: int = 10_000
+    """Images in the split. A run that was stopped goes on and keeps its complete scenes."""
+    seed: int = 1
+    """Image i depends on the settings, the seed and i only; give each split another seed."""
+    workers: int = 1
+    """Processes; with more than one, each has one thread. 0 renders in the command's process; if the graphics
+    driver then aborts, the command ends without naming the image."""
+    shard: str = "0/1"
+    """Part i/n of the scenes, in a separate folder; `merge OUT/SPLIT` combines the n parts."""
+    render: tyro.conf.OmitArgPrefixes[RenderConfig] = field(default_factory=RenderConfig)
+
+    def __call__(self) -> None:
+        from .render.dataset import render_dataset
+        from .render.shards import Shard
+
+        shard = Shard.parse(self.shard)
+        part = self.count, self.seed, self.workers, (shard.index, shard.count)
+        try:
+            render_dataset(self.render, self.out, self.split, *part)
+        except KeyboardInterrupt:
+            raise SystemExit("stopped; the same command goes on where this one was") from None
+
+
+@dataclass(frozen=True)
+class Make:
+    """Make a bundle from a mesh in the time given: render, train, export, evaluate. Ctrl-C stops it; the same
+    command goes on.
+
+    Example: python -m training make --mesh part.ply --out bundles/part --hours 8
+    """
+
+    mesh: Path
+    """Mesh file (ply, obj, stl), or a BOP models folder for several objects in one network."""
+    out: Path
+    """The bundle's folder; its name is the bundle's name and, of one object, the class name."""
+    hours: float = 8.0
+    """Time for everything, on this machine with its present load."""
+    mesh_unit: Literal["m", "mm"] = "mm"
+    """Unit of the numbers in the mesh file."""
+    symmetries: Path | None = None
+    """A models_info.json with the symmetries of object 1. None: it has no symmetry."""
+    appearance: Literal["own", "random"] = "own"
+    """``own``: the mesh has its real colours or texture. ``random``: the appearance is unknown."""
+    stand: Literal["any", "upright"] = "any"
+    """``upright``: the object always stands with its z axis up and is seen from above."""
+    pictures: Path | None = None
+    """Folder of photographs for backgrounds, which must not show the object. None: procedural pictures."""
+    names: dict[int, str] = field(default_factory=dict)
+    """Class names of several objects by id: --names 1 cup 2 plate."""
+    init: Path | None = None
+    """Checkpoint (last.ckpt) of another surface run to start from, instead of ImageNet weights."""
+    work: Path | None = None
+    """Folder of the data, the run and the evaluation (default: runs/make_<name>)."""
+    seed: int = 0
+
+    @property
+    def folder(self) -> Path:
+        return self.work or Path("runs") / f"make_{self.out.name}"
+
+    @property
+    def render(self) -> RenderConfig:
+        """Return the settings of the held-out frames."""
+        return RenderConfig(
+            mesh=self.mesh,
+            mesh_unit=self.mesh_unit,
+            symmetries=self.symmetries,
+            appearance=self.appearance,
+            stand=self.stand,
+            pictures=self.pictures,
+            pictures_split="val" if self.pictures else "all",
+        )
+
+    @property
+    def views(self) -> RenderConfig:
+        """Return the settings of the object views to train on."""
+        return replace(self.render, view="object", pictures_split="train" if self.pictures else "all")
+
+    def __call__(self) -> None:
+        from .export.make import make
+        from .fit.train import Stopped
+
+        try:
+            print(make(self))
+        except (KeyboardInterrupt, Stopped):
+            print("stopped; the same command goes on where this one was", file=sys.stderr)
+            raise SystemExit(130) from None
+
+
+@dataclass(frozen=True)
+class Export:
+    """Turn a run's last checkpoint into a bundle that the node runs.
+
+    Example: python -m training export runs/student_cube_none --out bundles/mine --names 1 mine
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run: it holds config.json and last.ckpt."""
+    out: Path
+    """The bundle's folder; its name is the bundle's name."""
+    names: dict[int, str] = field(default_factory=dict)
+    """Class name of each object id, as TF frames and detections show it: --names 1 cube."""
+    search_size: int = 320
+    """Longer side, pixels, of the whole frame when nothing is tracked. A larger one finds smaller objects and
+    costs more. It is rounded up to a multiple of the network's largest stride."""
+    val_images: int = 2000
+    """Images of the run's validation split: the first half chooses pose_score, the second half gives the
+    manifest's figures. With 0, or without a val_split, pose_score is 0 and every pose is kept."""
+    locator: Path | None = None
+    """A keypoint bundle, or a run of the keypoint family, that finds the objects for a dense or heatmap run,
+    which does not search. It goes into the bundle; a run is exported with the same settings."""
+    object_runs: tuple[Path, ...] = ()
+    """For a surface run of several objects: folders of surface runs of single ones. In the bundle, their
+    networks look at these objects, and the joint network searches the whole frame."""
+
+    def __call__(self) -> None:
+        from .export.run import export_with_locator
+
+        how = self.names, self.search_size, self.val_images, self.locator, self.object_runs
+        print(export_with_locator(self.run, self.out, *how))
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a bundle on a BOP split through the robot's own estimator.
+
+    Example: python -m training evaluate bundles/cube --data data/cube/val
+    """
+
+    bundle: tyro.conf.Positional[Path]
+    """Folder of the bundle."""
+    data: Path
+    """Split folder of a BOP data set; meshes and models_info.json are in ../models_eval or ../models."""
+    limit: int = 0
+    """Only the first N images; 0 for all."""
+    out: Path | None = None
+    """Write the figures there as JSON too."""
+    faults: Literal["refuse", "skip"] = "refuse"
+    """What to do with an image that is missing, damaged or wrongly described: stop and name it, or skip
+    and count it."""
+    given_boxes: bool = False
+    """Look in the true boxes instead of searching; the figures say so."""
+
+    def __call__(self) -> None:
+        from .measure.evaluate import evaluate_command
+
+        evaluate_command(self.bundle, self.data, self.limit, self.out, self.faults, self.given_boxes)
+
+
+@dataclass(frozen=True)
+class EvaluatePeople:
+    """Measure a bundle for people on files of COCO or MPII, in the boxes that they give.
+
+    Example: python -m training evaluate-people BUNDLE --kind coco --annotations VAL.json --images val2017
+    """
+
+    bundle: tyro.conf.Positional[Path]
+    """Folder of the bundle."""
+    kind: Literal["coco", "mpii"]
+    annotations: Path
+    """person_keypoints_val2017.json, or MPII's valid.json."""
+    images: Path
+    """Folder of the pictures."""
+    heads: Path | None = None
+    """MPII: mpii_human_pose_v1_u12_1.mat with the head boxes; without it PCKh cannot be compared
+    with published figures."""
+    detections: Path | None = None
+    """COCO: boxes of a detector (image_id, category_id, bbox, score), instead of the annotated ones."""
+    suppress: float | None = None
+    """COCO with detections: keep only the best of people who are more alike than this (published: 0.9)."""
+    flip_test: bool = True
+    """Average the maps with those of the mirrored picture."""
+    out: Path | None = None
+    """Write the figures there as JSON too."""
+    faults: Literal["refuse", "skip"] = "refuse"
+    """What to do with missing or damaged pictures and entries: stop and name them, or skip and count them."""
+
+    def __call__(self) -> None:
+        from .measure.people import evaluate_people_command
+
+        files = self.bundle, self.kind, self.annotations, self.images, self.heads, self.detections
+        evaluate_people_command(*files, self.suppress, self.flip_test, self.out, self.faults)
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Put together what the shards of render have made: what one run would have made.
+
+    Example: python -m training merge data/cube/train
+    """
+
+    split: tyro.conf.Positional[Path]
+    """The split's folder, without .shard-i-of-n."""
+
+    def __call__(self) -> None:
+        from .render.shards import merge
+
+        print(merge(self.split))

@@ -1,0 +1,86 @@
+"""A network as an ONNX file: written, stripped of traces, its weights halved, compared with torch."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import torch
+from torch import nn
+
+from pose_kd_ros.bundle.store import golden_input
+from pose_kd_ros.pipeline.network import OnnxNetwork
+
+# Largest deviation between torch and ONNX Runtime: absolute for probabilities, pixels for offsets
+PARITY = 2e-3
+HALF_PARITY = 0.2  # the same with weights of 16 bits: a fifth of a pixel, where votes scatter by several
+SMALL, HALF_RANGE = 256, 6e4  # values of a tensor that is left as it is, and what 16 bits hold
+
+
+def write_onnx(network: nn.Module, path: Path, size: int, stride: int, outputs: list[str]) -> None:
+    """Export with free height and width, each a multiple of ``stride``."""
+    rows, columns = torch.export.Dim("rows", min=1, max=64), torch.export.Dim("columns", min=1, max=64)
+    size = max(size, 2 * stride)  # a side of one stride would be taken for a constant
+    example = torch.zeros(1, 3, size, size + stride)  # unlike sides, or the exporter ties them to each other
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter deprecates parts of itself
+        torch.onnx.export(
+            network,
+            (example,),
+            path,
+            input_names=["image"],
+            output_names=outputs,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            optimize=True,
+            dynamic_shapes={"image": {2: stride * rows, 3: stride * columns}},
+        )
+
+
+def without_traces(path: Path) -> None:
+    """Rewrite an ONNX file without the exporter's notes, which name files of the machine that trained it."""
+    model = onnx.load(path)
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    onnx.save(model, path)
+
+
+def with_half_weights(path: Path) -> None:
+    """Rewrite an ONNX file with its weights as 16-bit floats, which the engine widens once when it loads
+    them: half the size, the same arithmetic on weights rounded by at most 1 in 2048."""
+    model = onnx.load(path)
+    graph, casts = model.graph, []
+    for tensor in graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < SMALL or np.abs(values).max() > HALF_RANGE:
+            continue
+        half = onnx.numpy_helper.from_array(values.astype(np.float16), f"{tensor.name}_half")
+        casts.append(onnx.helper.make_node("Cast", [half.name], [tensor.name], to=onnx.TensorProto.FLOAT))
+        tensor.CopyFrom(half)
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(model, path)
+
+
+def check_parity(
+    network: nn.Module, engine: OnnxNetwork, height: int, width: int, allowed: float = PARITY
+) -> float:
+    """Return the largest deviation between torch and the exported network; raises ValueError past
+    what is allowed."""
+    image = golden_input(1, height, width)
+    with torch.no_grad():
+        expected = [t.numpy() for t in network(torch.from_numpy(image))]
+    found = engine(image)
+    worst = max(float(np.abs(found[name] - e).max()) for name, e in zip(engine.outputs, expected))
+    if not worst <= allowed:
+        raise ValueError(
+            f"exported network: wanted a deviation from torch of {allowed} at most at {width}x{height}, "
+            f"found {worst:.3g}"
+        )
+    return worst

@@ -1,0 +1,55 @@
+"""The surface family: every fourth pixel says which object it sees, which point of it, and how sure it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ..data.compose import ComposedDataset
+from ..data.views import Views
+from ..losses.surface import surface_losses
+from ..models.surface import Surface as Outputs
+from ..models.surface import SurfaceConfig, SurfaceNetwork
+from .base import Defaults, Supervision, check_classes
+
+if TYPE_CHECKING:
+    from ..config import RunConfig
+
+
+class Surface(Defaults):
+    """See ``base.Family``."""
+
+    name = "surface"
+    searches = votes_scale = True
+    cell_score = 0.5
+
+    def make_network(self, config: SurfaceConfig) -> SurfaceNetwork:
+        return SurfaceNetwork(config)
+
+    def make_dataset(self, run: RunConfig, split: str, val: bool) -> ComposedDataset | None:
+        """Return crops composed of object views; to watch, of other views on other photographs."""
+        objects = run.load_objects()
+        check_classes(run, objects)
+        split = run.compose.val_split if val else run.split
+        if not split:
+            return None
+        views, stride = Views(run.data / split), run.network.strides[0]
+        return ComposedDataset(views, objects, stride, run.crops, run.compose, run.seed, val)
+
+    def loss_terms(self, outputs, batch: dict, network: nn.Module, how: Supervision) -> dict:
+        return surface_losses(outputs[0], batch)
+
+    def teaching(self, outputs) -> Outputs:
+        return Outputs(*(part.detach() for part in outputs[0]))
+
+    def output_names(self, config: SurfaceConfig) -> list[str]:
+        return ["mask", "points", "scale"]
+
+    def deploy(self, outputs: Outputs) -> tuple[torch.Tensor, ...]:
+        return outputs.mask.sigmoid(), outputs.points, outputs.log_scale.exp()
+
+    def describe_data(self, run: RunConfig) -> list[str]:
+        pictures = run.compose.pictures
+        return [f"composed on {f'photographs: {pictures.name}' if pictures else 'procedural pictures'}"]

@@ -1,0 +1,36 @@
+"""The forward half of a training step: prepared images, and the named losses of a network's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from ..families import FAMILIES, Supervision
+from ..families.base import WATCHED
+
+
+@torch.no_grad()
+def prepare(
+    batch: dict[str, torch.Tensor], augment: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> torch.Tensor:
+    """Return a batch's pictures (B, 3, H, W) uint8 as floats in [0, 1], augmented.
+
+    Every network that learns from the batch normalises them for its own encoder.
+    """
+    images = batch["image"].float() / 255
+    return augment(images) if augment else images
+
+
+def losses(
+    outputs, batch: dict[str, torch.Tensor], network: nn.Module, how: Supervision
+) -> dict[str, torch.Tensor]:
+    """Return the named loss terms of a network's outputs for a batch and their weighted sum, ``total``.
+
+    Every term has a weight of its name in ``LossWeights``, except those that are only watched. With gradients
+    on, the running errors of a dense network's bits move.
+    """
+    terms = FAMILIES[network.config.family].loss_terms(outputs, batch, network, how)
+    weighted = [getattr(how.weights, name) * term for name, term in terms.items() if name not in WATCHED]
+    return terms | {"total": sum(weighted)}

@@ -1,0 +1,154 @@
+"""Fit a bundle's scores and covariances on held-out images, choose its threshold, measure on others."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+
+from pose_kd_ros.bundle.manifest import DecodeSpec
+from pose_kd_ros.bundle.store import Bundle
+from pose_kd_ros.core.metrics import mahalanobis_radius
+from pose_kd_ros.datasets.bop import BopDataset
+from pose_kd_ros.datasets.faults import Faults, OnFault
+from pose_kd_ros.evaluation.matching import FOUND, NEAR, ObjectMatches, best, cut, rescored
+from pose_kd_ros.evaluation.metrics import false_alarm_scores, figures
+from pose_kd_ros.pipeline.families import open_estimator
+
+from ..families import FAMILIES
+from .evaluate import every_pose, measure, rounded
+
+LEAST_FOUND = 20  # for a scale of covariances that means something
+LOWEST_SCORE = 0.05
+TAIL, LEAST_TAIL = 8, 30  # how far the tail of false alarms is followed beyond those that are allowed
+ALARMS_PER_IMAGE = 1 / 100  # the score threshold is chosen so that held-out renders have no more
+
+
+class Chosen(NamedTuple):
+    """What ``choose`` fits, measures on other images, and the curve that the threshold is a point of."""
+
+    decode: DecodeSpec
+    metrics: dict[str, float]
+    precision_recall: dict[str, list[float]]
+
+
+def choose(bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse") -> Chosen:
+    """Fit the votes' scale, the score's weights and the covariances' scale and choose the pose_score
+    (``alarm_threshold``) on the first half of the split's first ``limit`` images, or of as many as there are;
+    return these and the figures on the second half.
+
+    The votes' scale comes first, since what else is fitted depends on it: where it is not 1, that half is
+    looked at twice. A dense or heatmap bundle without a locator, which finds nothing, is given the true
+    boxes; its figures say so.
+    """
+    given = bundle.manifest.looks_where_told
+    estimator = open_estimator(bundle, threads=1, pose_score=0.0)
+    limit = min(limit, len(BopDataset(split, Faults(on_fault)).images))
+    first = max(1, limit // 2)
+    fit, half, _ = measure(estimator, split, first, 0, on_fault, given)
+    scales = vote_scales(fit) if FAMILIES[bundle.manifest.family].votes_scale else {}
+    if scales:
+        bundle = with_vote_scale(bundle, scales)
+        estimator = open_estimator(bundle, threads=1, pose_score=0.0)
+        fit, half, _ = measure(estimator, split, first, 0, on_fault, given)
+    weights = fit_confidence(
+        np.concatenate([g.evidence for g in fit]), np.concatenate([g.right for g in fit])
+    )
+    threshold = alarm_threshold(false_alarm_scores([rescored(g, weights) for g in fit]), half)
+    scale = covariance_scale([cut(rescored(g, weights), threshold) for g in fit])
+    decode = DecodeSpec(bundle.manifest.decode.cell_score, threshold, weights.tolist(), scale, scales)
+    groups, images, seconds = measure(estimator, split, limit - first, first, on_fault, given)
+    groups = [rescored(g, weights) for g in groups]
+    kept = [cut(g, threshold) for g in groups]
+    values = figures(kept, images, seconds) | every_pose(groups) | {"coverage_90": coverage(kept, 0.9, scale)}
+    values |= {"given_boxes": 1.0} if given else {}
+    return Chosen(decode, rounded(values), precision_recall(groups))
+
+
+def vote_scales(groups: list[ObjectMatches]) -> dict[str, float]:
+    """Return, by object id, the size of the votes over the true size: the median true depth over the
+    estimated of all poses that are near. Objects of which there are fewer than LEAST_FOUND are not named.
+
+    Near, not found: what is found at half a diameter leaves out the poses that are farthest off in depth. On
+    renders of the shipped cube that gives 0.986 where the size is 0.957, and half of the gain.
+    """
+    ratios: dict[str, list[np.ndarray]] = {}
+    for group in groups:
+        found = best(group, group.depth, NEAR)
+        ratios.setdefault(str(group.object_id), []).append(found[np.isfinite(found)])
+    joined = {name: np.concatenate(parts) for name, parts in sorted(ratios.items())}
+    return {n: float(f"{np.median(r):.4g}") for n, r in joined.items() if len(r) >= LEAST_FOUND}
+
+
+def with_vote_scale(bundle: Bundle, scales: dict[str, float]) -> Bundle:
+    """Return the bundle with another ``vote_scale``, without writing it."""
+    manifest = bundle.manifest
+    return replace(bundle, manifest=replace(manifest, decode=replace(manifest.decode, vote_scale=scales)))
+
+
+def fit_confidence(terms: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the weights (TERMS,) of a logistic regression of ``right`` (N,) on ``terms`` (N,
+    TERMS), ridge 1."""
+    sign = np.where(right, 1.0, -1.0)
+
+    def loss(weights: np.ndarray) -> float:
+        return float(np.logaddexp(0, -sign * (terms @ weights)).sum() + 0.5 * (weights[1:] ** 2).sum())
+
+    return np.round(minimize(loss, np.zeros(terms.shape[1]), method="L-BFGS-B").x, 6)
+
+
+def alarm_threshold(scores: np.ndarray, images: int, allowed: float = ALARMS_PER_IMAGE) -> float:
+    """Return the lowest threshold with ``allowed`` false alarms an image, rounded up to a
+    hundredth; LOWEST_SCORE where there are no more than that. scores: (N,) in [0, 1], of all false
+    alarms in so many images.
+
+    The few highest scores are chance. So an exponential tail is fitted to the logits of TAIL times as many as
+    are allowed, at least LEAST_TAIL: of the n highest, which lie above m with the mean excess e, n exp(-(z -
+    m) / e) lie above z. Convention: 100 images, one alarm allowed, the 30 highest above m = -2 with e = 0.5:
+    one lies above z = -2 + 0.5 ln(30) = -0.3, a score of 0.43.
+    """
+    if len(scores) <= max(1.0, allowed * images):
+        return LOWEST_SCORE
+    logits = np.sort(logit(np.clip(scores, 1e-6, 1 - 1e-6)))
+    upper = logits[-round(max(LEAST_TAIL, TAIL * allowed * images)) :]
+    excess = max(float((upper - upper[0]).mean()), 1e-6)
+    reached = upper[0] + excess * math.log(max(len(upper) / (allowed * images), 1.0))
+    return max(LOWEST_SCORE, math.ceil(100 * float(expit(reached)) - 1e-6) / 100)
+
+
+def covariance_scale(groups: list[ObjectMatches]) -> float:
+    """Return the factor of covariances with which half of the found instances' errors lie in the half
+    ellipsoid; 1 where fewer than LEAST_FOUND were found."""
+    distances = surprises_of_found(groups)
+    if len(distances) < LEAST_FOUND:
+        return 1.0
+    return float(f"{np.median(distances) / mahalanobis_radius(0.5):.4g}")
+
+
+def coverage(groups: list[ObjectMatches], share: float, scale: float) -> float:
+    """Return the share of the found instances' errors inside the ellipsoid of this share; NaN of nothing."""
+    distances = surprises_of_found(groups)
+    return float((distances < scale * mahalanobis_radius(share)).mean()) if len(distances) else float("nan")
+
+
+def surprises_of_found(groups: list[ObjectMatches]) -> np.ndarray:
+    """Return the found instances' squared Mahalanobis distances (N,)."""
+    found = [best(g, g.surprise, FOUND) for g in groups]
+    distances = np.concatenate([np.zeros(0), *found])
+    return distances[np.isfinite(distances)]
+
+
+def precision_recall(groups: list[ObjectMatches]) -> dict[str, list[float]]:
+    """Precision and recall (MSSD < FOUND diameters) at thresholds of the score, for a curve."""
+    curve: dict[str, list[float]] = {"score": [], "precision": [], "recall": []}
+    for threshold in np.linspace(0, 0.98, 50):
+        values = figures([cut(group, threshold) for group in groups], 1, [])
+        row = threshold, values["precision_05d"], values["found"]
+        for name, value in zip(curve, row):
+            curve[name].append(float(value))
+    return curve

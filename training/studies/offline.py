@@ -1,0 +1,115 @@
+"""The table of distillation: a teacher, and students that differ in the method alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from pose_kd_ros.datasets.bop import BopDataset
+
+from ..config import RunConfig
+from ..losses.distill import DistillConfig
+from ..models.keypoint import NetworkConfig
+from .variant import Row, Variant, in_stages
+
+
+def taught(distill: DistillConfig, steps: int = 1, kd_vote: float = 1.0) -> Callable[[RunConfig], RunConfig]:
+    """Return the change of a student's run to a method.
+
+    steps: times the student's steps. kd_vote: times the student's weight of the teacher's votes.
+    """
+
+    def change(student: RunConfig) -> RunConfig:
+        weights = replace(student.weights, kd_vote=kd_vote * student.weights.kd_vote)
+        return replace(student, distill=distill, weights=weights, steps=steps * student.steps)
+
+    return change
+
+
+def methods(adlp: DistillConfig) -> list[Variant]:
+    """Return all methods, the most important first. adlp: our settings, which the others change."""
+
+    def variant(name: str, **options) -> Variant:
+        return Variant(name, taught(replace(adlp, **options)))
+
+    return [
+        Variant("none", taught(DistillConfig())),
+        variant("adlp"),
+        variant("naive", method="naive"),
+        variant("fkd", method="fkd"),
+        variant("adlp, released form", mass="score", rho=0.25, eps=1e-6),
+        variant("adlp+fkd", method="adlp+fkd"),
+        variant("adlp, uncertainty", uncertainty=True),
+        Variant("none, 2x steps", taught(DistillConfig(), steps=2)),
+    ]
+
+
+def ablations(adlp: DistillConfig) -> list[Variant]:
+    """Return our settings with one change each: what the defaults rest on."""
+
+    def changed(name: str, kd_vote: float = 1.0, **options) -> Variant:
+        return Variant(f"adlp, {name}", taught(replace(adlp, **options), kd_vote=kd_vote))
+
+    return [
+        changed("mass score", mass="score", rho=0.25),
+        changed("eps 1e-3", eps=1e-3),
+        changed("eps 1e-5", eps=1e-5),
+        changed("kd_vote x0.3", 0.3),
+        changed("kd_vote x3", 3.0),
+        changed("teacher_score 0.01", teacher_score=0.01),
+        changed("teacher_score 0.3", teacher_score=0.3),
+        changed("ramp 0.3", ramp=0.3),
+        changed("lead 0.3", lead=0.3),
+    ]
+
+
+def offline_rows(
+    teacher: RunConfig,
+    student: RunConfig,
+    seeds: int,
+    floor: float,
+    others: tuple[tuple[str, NetworkConfig], ...] = (),
+    dense: tuple[Row, ...] = (),
+) -> list[Row]:
+    """Return the table's rows, the most important first: the teacher; none and adlp with all seeds; the other
+    methods; the dense family; other networks; ablations; the other methods' other seeds.
+
+    others: names and networks of further students, which take all methods with one seed. dense: rows of the
+    dense family, its teacher first.
+    """
+    adlp = DistillConfig("adlp", teacher=teacher.folder, floor=floor)
+    main, rest = methods(adlp)[:2], methods(adlp)[2:]
+    more = [replace(student, name=f"{student.name}-{name}", network=network) for name, network in others]
+    return in_stages(
+        [
+            [Row("teacher", teacher)],
+            *([each.row(student, seed) for each in main] for seed in range(seeds)),
+            [each.row(student) for each in rest],
+            dense,
+            *([each.row(other) for each in (*main, *rest)] for other in more),
+            [each.row(student) for each in ablations(adlp)],
+            *([each.row(student, seed) for each in rest] for seed in range(1, seeds)),
+        ]
+    )
+
+
+def dense_rows(
+    teacher: RunConfig, student: RunConfig, floor: float, locator: Path | None = None
+) -> tuple[Row, ...]:
+    """Return the dense family's rows: teacher, none, adlp, naive.
+
+    locator: run whose bundle finds the objects; without one the true boxes are given.
+    """
+    adlp = DistillConfig("adlp", teacher=teacher.folder, floor=floor)
+    rows = Row("teacher", teacher), *(each.row(student) for each in methods(adlp)[:3])
+    return tuple(replace(row, locator=locator) for row in rows)
+
+
+def check_depth(run: RunConfig) -> None:
+    """Raise ValueError if a data set's renders have no depth: before the first row, not after days."""
+    for split in (run.data / run.split, run.data / run.val_split):
+        if BopDataset(split).images[0].depth is None:
+            raise ValueError(
+                f"{split}: wanted depth for the dense rows, found none; render --depth, or table --no-dense"
+            )
