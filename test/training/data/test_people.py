@@ -111,7 +111,7 @@ def test_what_a_mirror_swaps_differs_in_left_and_right_alone(skeleton):
 @pytest.mark.parametrize(
     "which, changes, message",
     [
-        (0, {"joints": [[1, 2]]}, "mpii.json, entry 0: joints: wants 32"),
+        (0, {"joints": [[1, 2]]}, "mpii.json, entry 0: joints: wanted 32 finite numbers, found"),
         (0, {"scale": -0.1}, "mpii.json, entry 0: scale: wanted a positive"),
         (0, {"image": "b.png"}, "mpii.json, entry 0: image: wanted the picture"),
         (1, {"keypoints": [1, 2, 3] * 17}, "coco.json, annotation 0: keypoints: wanted 0, 1 or 2"),

@@ -165,7 +165,7 @@ def damage_info(data):
 @pytest.mark.parametrize(
     "damage, kind, message",
     [
-        (damage_mask, "mask", "object 1: no mask_visib, which training needs"),
+        (damage_mask, "mask", "object 1: wanted a mask_visib to choose cells from, found none"),
         (damage_info, "json", "scene_gt_info.json, image 1, instance 0: bbox_obj is missing"),
     ],
 )
@@ -301,7 +301,7 @@ def test_a_run_may_choose_objects(two_objects):
     assert sorted(shown) == [0, 0, 0, 1, 1, 1]
     for objects, expected in (((4,), [4]), ((), [1, 4])):
         run = RunConfig("x", data=two_objects, objects=objects)
-        assert [spec.id for spec in object_specs(run, {}, "centre")] == expected
+        assert [spec.id for spec in object_specs(run, {})] == expected
 
 
 def test_an_object_that_is_not_there_is_refused_by_number(two_objects):
