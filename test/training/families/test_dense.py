@@ -325,5 +325,5 @@ def test_a_depth_that_does_not_fit_is_refused_by_name(box_models):
 
     labels, depth, instance = seen_box(POSE, K, (80, 80))
     reader = CodeReader([box_model()], {1: load_surface(box_models, 1)})
-    with pytest.raises(DatasetError, match=r"000007\.png: object 1: wanted depth within .* found 100% .*--depth"):
+    with pytest.raises(DatasetError, match=r"000007\.png: object 1: wanted depth .* found 100% .*--depth"):
         reader.codes(labels, depth * 1.3, K, [instance], "000007.png")
