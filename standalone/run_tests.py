@@ -35,7 +35,7 @@ RENDERED = ("test/training/render",)
 TORCH = Group("torch", 424, ("test/training",), RENDERED)
 GRAPHICS = Group("graphics", 95, RENDERED)
 NODES = Group("nodes", 238, ("test/nodes", "test/standalone"))
-REST = Group("rest", 630, ("test",), ("test/training", "test/nodes", "test/standalone"))
+REST = Group("rest", 740, ("test",), ("test/training", "test/nodes", "test/standalone"))
 # One after the other; the lanes of a stage side by side. Nodes wait for each other: nothing else runs then.
 STAGES = (((TORCH,), (REST, GRAPHICS)), ((NODES,),))
 

@@ -13,8 +13,7 @@ from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3D, Detection3DArray
 
 from pose_kd_ros.core.camera import Camera
-from pose_kd_ros.core.sensor_messages import UnusableMessage, info_to_camera
-from pose_kd_ros.nodes.overlay_node import to_matrix
+from pose_kd_ros.core.sensor_messages import UnusableMessage, decode_pose, info_to_camera
 from standalone.bag_writer import INFO_TOPIC
 from standalone.demo.records import Found, Records
 
@@ -65,7 +64,7 @@ def to_found(detection: Detection3D) -> Found:
         name=result.hypothesis.class_id,
         track=detection.id,
         score=result.hypothesis.score,
-        pose=to_matrix(result.pose.pose),
-        box_pose=to_matrix(detection.bbox.center),
+        pose=decode_pose(result.pose.pose.position, result.pose.pose.orientation),
+        box_pose=decode_pose(detection.bbox.center.position, detection.bbox.center.orientation),
         box_size=np.array([size.x, size.y, size.z]),
     )

@@ -67,7 +67,7 @@ def test_an_unknown_distortion_model(rig):
     rig.camera.info(distortion_model="thin_prism", d=[0.1] * 4)
     rig.pause(0.1)
     assert rig.show(BALL, info=False) is None
-    assert "'thin_prism', wanted one of plumb_bob" in rig.diagnosis()[1]
+    assert "equidistant, fisheye, found 'thin_prism'" in rig.diagnosis()[1]
     recovers(rig)
 
 

@@ -104,7 +104,7 @@ def test_occluded_linemod_measures_the_same_in_shards(occluded_linemod):
     assert ours[1] == theirs[1] == 6
     assert len(ours[0]) == len(theirs[0]) == 48
     for a, b in zip(ours[0], theirs[0]):
-        for name in ("mssd", "mspd", "add", "shift", "turn", "scores", "asked"):
+        for name in ("mssd", "mspd", "add", "shift", "turn", "scores", "is_target"):
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     assert figures(*ours[:2], [])["instances"] == figures(*theirs[:2], [])["instances"] > 30
 
