@@ -46,15 +46,19 @@ def test_threads_change_no_bit(name):
             assert all(np.array_equal(one[output], other[output]) for output in one)
 
 
-def test_occluded_linemods_eight_objects_are_found_by_one_network():
+def test_occluded_linemods_eight_objects_are_found_by_one_network_and_have_one_each():
     bundle = open_bundle(BUNDLES / "lmo")
     load_network(bundle, threads=1)
     assert bundle.manifest.family == "surface" and bundle.manifest.locator is None
     assert [model.id for model in bundle.objects] == [1, 5, 6, 8, 9, 10, 11, 12]
     assert [len(model.symmetries) for model in bundle.objects] == [1, 1, 1, 1, 1, 2, 2, 1]
-    assert files_of(bundle) == {"manifest.json", "network.onnx", "golden.npz"}  # no mesh, no picture
-    assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < 8_000_000
+    looks = bundle.manifest.network.object_files
+    assert {int(object_id) for object_id in looks} == {model.id for model in bundle.objects}
+    # No mesh, no picture.
+    assert files_of(bundle) == {"manifest.json", "network.onnx", "golden.npz", *looks.values()}
+    assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < 22_000_000
     assert "photographs" in bundle.manifest.training.data
+    assert bundle.manifest.training.metrics["found"] > 0.25  # on held-out renders
 
 
 def files_of(bundle):
