@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
@@ -51,7 +52,7 @@ class Estimator(Protocol):
         ...
 
 
-class CropEstimator:
+class CropEstimator(ABC):
     """What the families share: a look at each region, a search, and the best pose of each object.
 
     cell_score, pose_score: override the bundle's thresholds.
@@ -91,10 +92,10 @@ class CropEstimator:
     def _kept(self, poses: list[ObjectPose]) -> list[ObjectPose]:
         return [pose for pose in poses if pose.score >= self.pose_score]
 
+    @abstractmethod
     def _look_at(self, image, camera: Camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
         """Return the best pose in a zoomed crop about a region; none if it shows nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _search(self, image, camera: Camera, known: list[ObjectPose], watch: Stopwatch) -> list[ObjectPose]:
         """Return the poses of objects that are not ``known`` yet."""
-        raise NotImplementedError
