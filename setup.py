@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Installs what runs on the robot: pose_kd_ros/ and its data. training/ and standalone/ stay behind."""
 
 from pathlib import Path

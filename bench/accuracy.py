@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figures of a cube bundle on renders, on two real recordings, and on images without a cube; writes
 docs/results/cube.json.
 
@@ -75,9 +76,7 @@ def on_recording(estimator, frames, tracked: bool) -> dict:
     for index, (grey, true) in enumerate(zip(frames, truth)):
         image, camera = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), camera_of(RECORDING_K, grey)
         if tracked:
-            poses = [
-                t for t in follower.process(index / 25, image, camera).tracks if t.state in MEASURED
-            ]
+            poses = [t for t in follower.process(index / 25, image, camera).tracks if t.state in MEASURED]
         else:
             poses = estimator.estimate(image, camera).poses
         if poses:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A second opinion on the recorded cube: its pose carried through the frames by optical flow and edges, no
 network.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long an evaluation takes beside what it took to record, and where the time goes.
 
     python -m bench.evaluation .state/recordings/cube --bundle cube --out docs/results/evaluation.json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long from an image's stamp to its transform on /tf, and where the time goes.
 
     python bench/latency.py bundles/cube [--recording BAG] [--frames 500] [--rate 25]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pose node in a process of its own, and a camera that feeds it over DDS."""
 
 from __future__ import annotations

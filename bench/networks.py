@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bundles on BOP splits, from the whole frame and in the true boxes: rows of docs/results/networks.json.
 
     python -m bench.networks bundles/lmo --data ../shared/data/lmo/test --split "lmo-dev100, real" --limit 0

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PnP from cell votes: this package's solver beside OpenCV's, on the same synthetic votes.
 
     python bench/pnp.py [trials]
@@ -59,10 +60,12 @@ SCENES = {
 def opencv(method, **options):
     def solve(c):
         cv2.setRNGSeed(0)
-        found, vector, translation, _ = cv2.solvePnPRansac(c.object, c.image, K, None, reprojectionError=5.0,
-                                                           flags=method, **options)
+        found, vector, translation, _ = cv2.solvePnPRansac(
+            c.object, c.image, K, None, reprojectionError=5.0, flags=method, **options
+        )
         pose = make_pose(cv2.Rodrigues(vector)[0], translation[:, 0]) if found else None
         return pose if found and np.isfinite(pose).all() and pose[2, 3] > 0 else None
+
     return solve
 
 
@@ -71,6 +74,7 @@ def ours(hypotheses, cells=True):
         given = c if cells else Correspondences(1, c.image, c.object, c.weight, c.score)
         result = solve_pnp(given, K, hypotheses=hypotheses)
         return None if result is None else result.pose
+
     return solve
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images a second of the renderer, one process: where the time of a finished image goes, and what
 antialiasing costs.
 

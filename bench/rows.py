@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The keys that every row of docs/results shares."""
 
 from __future__ import annotations

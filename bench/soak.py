@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Does the node's memory stay flat? Ten thousand frames, over DDS, with objects that come and go.
 
     python bench/soak.py bundles/cube [--frames 10000] [--rate 50] [--recording BAG]

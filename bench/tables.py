@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/results.md from docs/results/*.json: every table has its figures in one place, and no figure is typed.
 
 python -m bench.tables            write docs/results.md

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training's throughput: a step of each network, and what distillation adds to it.
 
     python -m bench.training [--size 128] [--batch 32] [--threads 1] [--steps 5] [--out FILE]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sinkhorn divergences: ours, geomloss's and POT's, on the problems that distillation has; accuracy and time
 in one run.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cell votes of a cube under a known pose, for the benchmarks and the tests of PnP."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts the pose node, and the overlay node if asked to.
 
 ros2 launch pose_kd_ros pose.launch.py bundle:=cube image:=/camera/image_raw camera_info:=/camera/camera_info

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Records what an evaluation needs: images, their CameraInfo, TF and, if they are published, poses.
 
 ros2 launch pose_kd_ros record.launch.py out:=desk image:=/camera/image_raw camera_info:=/camera/camera_info

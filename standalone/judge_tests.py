@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Judges a pytest run by its junit file: enough tests ran, and only those skipped that may.
 
 python -m standalone.judge_tests REPORT --at-least N

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where things lie below .state/<distro>, and the variables that make them usable. Standard library only."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Says what a machine lacks before anything is installed: one message, one apt line.
 
 Standard library only.

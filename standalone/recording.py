@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo's recording: a real block cube on a desk (ViSP's images), or a drawn one where it cannot be had.
 
 The images (GPL-2) come from the Debian and Ubuntu package visp-images-data, fetched without root into a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the tests in groups, each in a pytest process of its own, by what they load natively.
 
 python -m standalone.run_tests FOLDER      one log and one junit file a group go to FOLDER

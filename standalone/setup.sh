@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Sets up ROS 2 from the package registries: standalone/setup.sh [--distro kilted|jazzy] [--with-test] [--python PATH]
 # Everything it writes lies below .state/ of this checkout. Running it again is quick.
 set -euo pipefail

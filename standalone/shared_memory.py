@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Removes the shared memory that killed nodes leave behind: enough segments of 64 MB fill the memory."""
 
 import re

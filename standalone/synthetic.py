@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A drawn recording: a cube with six made-up pictures that moves smoothly before a made-up background.
 
 OpenCV only.

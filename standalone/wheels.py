@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One mend of the ROS wheels: their CMake exports name folders of the machine that built them."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/results.md says what the JSON files say, and each row has the keys that all share."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bundle that ships: whole, replayable, and what the README says it is."""
 
 from pathlib import Path

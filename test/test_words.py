@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Errors say "<where>: wanted <x>, found <y>", everywhere the same two words in the same order."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The offline side's command: ``python -m training make | render | train | export | evaluate |
 evaluate-people | table | online | merge``."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The verbs of ``python -m training``: one dataclass each. Its fields are the options, its call does it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One run, typed: data, network, crops, augmentation, optimisation."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where bundles lie: in the source tree, and in each prefix that this package is installed to."""
 
 from __future__ import annotations

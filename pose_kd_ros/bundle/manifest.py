@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The manifest's schema, strict both ways: unknown keys, missing keys without a default and wrong types are
 refused by name."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bundles on disk: written whole or not at all, opened only when every file is what the manifest says."""
 
 from __future__ import annotations

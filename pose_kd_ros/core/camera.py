@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cameras with lens distortion, and crops that feed a network.
 
 Convention: pixel centres at integers, u right, v down; a 640 pixel wide image spans -0.5 to 639.5. Points in
@@ -198,8 +199,14 @@ def warp(image: np.ndarray, matrix: np.ndarray, width: int, height: int, border:
     shrink = int(1 / np.hypot(matrix[0, 0], matrix[1, 0]))
     if shrink >= 2:
         image, matrix = _shrunk(image, matrix, shrink)
-    return cv2.warpAffine(image, matrix[:2], (width, height), flags=cv2.INTER_LINEAR,
-                          borderMode=cv2.BORDER_CONSTANT, borderValue=(border,) * 4)
+    return cv2.warpAffine(
+        image,
+        matrix[:2],
+        (width, height),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(border,) * 4,
+    )
 
 
 def _shrunk(image: np.ndarray, matrix: np.ndarray, shrink: int) -> tuple[np.ndarray, np.ndarray]:

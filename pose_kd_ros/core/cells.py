@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cells of a feature pyramid: where they are and how far their votes reach. Shared by training and
 runtime."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keypoint heatmaps: where a map peaks between its pixels, how high, and how far that may be off.
 
 Convention: pixel (i, j) of a map of stride s stands for the crop's pixel u = (j + 0.5) s - 0.5,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How far an estimated pose is from the true one, and what share of poses is right.
 
 Poses are ``T_camera_object`` (..., 4, 4), whose leading shapes broadcast: ``mssd(found[:, None], true[None],
@@ -22,8 +23,12 @@ _NONE = np.eye(4)[None]  # no symmetry but the identity
 
 def add(estimated, true, points) -> np.ndarray:
     """Average distance (...) of points (V, 3) at the two poses. Source: Hinterstoisser et al., ACCV 2012."""
-    return _over_pairs(estimated, true, len(points), lambda e, t: np.linalg.norm(
-        transform(e, points) - transform(t, points), axis=-1).mean(-1))
+    return _over_pairs(
+        estimated,
+        true,
+        len(points),
+        lambda e, t: np.linalg.norm(transform(e, points) - transform(t, points), axis=-1).mean(-1),
+    )
 
 
 def add_s(estimated, true, points) -> np.ndarray:
@@ -34,8 +39,9 @@ def add_s(estimated, true, points) -> np.ndarray:
     from scipy.spatial import cKDTree  # half a second: only where there is truth
 
     tree = cKDTree(points)  # in the estimated object's frame, where the estimated points do not move
-    return _over_pairs(estimated, true, len(points), lambda e, t: tree.query(
-        transform(inverse(e) @ t, points))[0].mean(-1))
+    return _over_pairs(
+        estimated, true, len(points), lambda e, t: tree.query(transform(inverse(e) @ t, points))[0].mean(-1)
+    )
 
 
 def mssd(estimated, true, points, symmetries) -> np.ndarray:
@@ -43,28 +49,34 @@ def mssd(estimated, true, points, symmetries) -> np.ndarray:
 
     Source: BOP challenge 2020, with ``symmetries`` from object_model.expand_symmetries.
     """
+
     def distance(e, t):
         gap = (e[:, None] - t[:, None] @ symmetries)[..., :3, :]
         return np.sqrt(((gap[..., :3] @ np.transpose(points) + gap[..., 3:]) ** 2).sum(-2).max(-1).min(-1))
+
     return _over_pairs(estimated, true, len(symmetries) * len(points), distance)
 
 
 def mspd(estimated, true, points, symmetries, K) -> np.ndarray:
     """Maximum projection distance (...), pixels of the pinhole K (3, 3); else as ``mssd``."""
+
     def distance(e, t):
         seen = project_pinhole(K, transform(e, points))[:, None]
         wanted = project_pinhole(K, transform(t[:, None] @ symmetries, points))
         worst = np.linalg.norm(seen - wanted, axis=-1).max(-1)
         return np.where(np.isnan(worst), np.inf, worst).min(-1)
+
     return _over_pairs(estimated, true, len(symmetries) * len(points), distance)
 
 
 def projection_error(estimated, true, points, K) -> np.ndarray:
     """Mean distance (...) in pixels of the points' (V, 3) projections; infinite behind the camera."""
+
     def distance(e, t):
         gap = project_pinhole(K, transform(e, points)) - project_pinhole(K, transform(t, points))
         mean = np.linalg.norm(gap, axis=-1).mean(-1)
         return np.where(np.isnan(mean), np.inf, mean)
+
     return _over_pairs(estimated, true, len(points), distance)
 
 
@@ -197,5 +209,5 @@ def _over_pairs(estimated, true, size: int, distance) -> np.ndarray:
     shape = estimated.shape[:-2]
     estimated, true = estimated.reshape(-1, 4, 4), true.reshape(-1, 4, 4)
     step = max(1, _CHUNK // (3 * max(1, size)))
-    parts = [distance(estimated[i:i + step], true[i:i + step]) for i in range(0, len(true), step)]
+    parts = [distance(estimated[i : i + step], true[i : i + step]) for i in range(0, len(true), step)]
     return np.concatenate([np.zeros(0), *parts]).reshape(shape)

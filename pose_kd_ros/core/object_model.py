@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is known of an object: its keypoints, box, diameter and symmetries. All lengths in metres."""
 
 from __future__ import annotations
@@ -90,8 +91,16 @@ class ObjectModel:
         """The same shape ``factor`` times as large (symmetry offsets included)."""
         symmetries = self.symmetries.copy()
         symmetries[:, :3, 3] *= factor
-        return ObjectModel(self.id, self.name, self.diameter * factor, self.box_center * factor,
-                           self.box_size * factor, self.keypoints * factor, symmetries, self.reference)
+        return ObjectModel(
+            self.id,
+            self.name,
+            self.diameter * factor,
+            self.box_center * factor,
+            self.box_size * factor,
+            self.keypoints * factor,
+            symmetries,
+            self.reference,
+        )
 
 
 def symmetric_angles(pose, model: ObjectModel) -> np.ndarray:
@@ -102,8 +111,9 @@ def symmetric_angles(pose, model: ObjectModel) -> np.ndarray:
     return np.arccos(np.clip(cosine, -1, 1))
 
 
-def representatives(pose, model: ObjectModel, margin: float = np.radians(5.0),
-                    apart: float = np.radians(20.0)) -> np.ndarray:
+def representatives(
+    pose, model: ObjectModel, margin: float = np.radians(5.0), apart: float = np.radians(20.0)
+) -> np.ndarray:
     """Return the (R, 4, 4) equivalent poses of ``T_camera_object`` that training may aim at, nearest first.
 
     R = 1 except within ``margin`` radians of a boundary, where the tied ones follow; neighbours on a

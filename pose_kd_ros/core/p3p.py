@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pose of three points, for many triples at once."""
 
 from __future__ import annotations
@@ -31,14 +32,24 @@ def _quartic(squares: np.ndarray, cosines: np.ndarray) -> np.ndarray:
     (a, b, c), (alpha, beta, gamma) = squares.T, cosines.T
     minus, plus = (a - c) / b, (a + c) / b
     mixed = alpha * gamma * (1 - plus)
-    return np.stack([
-        (minus - 1) ** 2 - 4 * c / b * alpha**2,
-        4 * (minus * (1 - minus) * beta - mixed + 2 * c / b * alpha**2 * beta),
-        2 * (minus**2 - 1 + 2 * minus**2 * beta**2 + 2 * (b - c) / b * alpha**2
-             - 4 * plus * alpha * beta * gamma + 2 * (b - a) / b * gamma**2),
-        4 * (-minus * (1 + minus) * beta + 2 * a / b * gamma**2 * beta - mixed),
-        (1 + minus) ** 2 - 4 * a / b * gamma**2,
-    ], -1)
+    return np.stack(
+        [
+            (minus - 1) ** 2 - 4 * c / b * alpha**2,
+            4 * (minus * (1 - minus) * beta - mixed + 2 * c / b * alpha**2 * beta),
+            2
+            * (
+                minus**2
+                - 1
+                + 2 * minus**2 * beta**2
+                + 2 * (b - c) / b * alpha**2
+                - 4 * plus * alpha * beta * gamma
+                + 2 * (b - a) / b * gamma**2
+            ),
+            4 * (-minus * (1 + minus) * beta + 2 * a / b * gamma**2 * beta - mixed),
+            (1 + minus) ** 2 - 4 * a / b * gamma**2,
+        ],
+        -1,
+    )
 
 
 def _roots(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pose from votes with outliers: hypotheses from three votes each, scored against all votes.
 
 Measured in bench/pnp.py.
@@ -29,8 +30,9 @@ class PnPResult:
     support: float
 
 
-def solve_pnp(correspondences: Correspondences, K, threshold_px: float = 5.0, hypotheses: int = 64,
-              seed: int = 0) -> PnPResult | None:
+def solve_pnp(
+    correspondences: Correspondences, K, threshold_px: float = 5.0, hypotheses: int = 64, seed: int = 0
+) -> PnPResult | None:
     """Return the pose that the largest weight of votes agrees on, or None if there is none.
 
     K: (3, 3). threshold_px: pixels of the full image; votes made on a crop that shows the object s times as

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rigid transforms as 4x4 matrices.
 
 Convention: ``T_a_b`` maps coordinates in frame b to frame a, inner letters meet: ``T_a_c = T_a_b @ T_b_c``.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What passes from a network's decoder to PnP, whatever the family."""
 
 from __future__ import annotations
@@ -36,8 +37,14 @@ class LocalPredictions:
     def select(self, index) -> LocalPredictions:
         """The same predictions for a subset of cells (boolean mask or indices)."""
         error = None if self.error is None else self.error[index]
-        return LocalPredictions(self.points[index], self.scores[index], self.object_index[index],
-                                self.cells[index], self.scale[index], error)
+        return LocalPredictions(
+            self.points[index],
+            self.scores[index],
+            self.object_index[index],
+            self.cells[index],
+            self.scale[index],
+            error,
+        )
 
     def spread(self, factors: np.ndarray) -> LocalPredictions:
         """The same, each cell's votes ``factors[object_index]`` times as far from their mean. Convention: a
@@ -96,8 +103,15 @@ class Correspondences:
     def select(self, index) -> Correspondences:
         """The same for a subset of rows (boolean mask, indices or slice)."""
         covariance = None if self.covariance is None else self.covariance[index]
-        return Correspondences(self.object_id, self.image[index], self.object[index], self.weight[index],
-                               self.score, self.cell[index], covariance)
+        return Correspondences(
+            self.object_id,
+            self.image[index],
+            self.object[index],
+            self.weight[index],
+            self.score,
+            self.cell[index],
+            covariance,
+        )
 
     def whitening(self, usable) -> np.ndarray | None:
         """Matrices (M, 2, 2) that make all residuals equally sure; None where they are so already.

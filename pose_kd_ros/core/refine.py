@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Robust refinement of a pose on its votes, and how sure of it one may be.
 
 Convention: a small change (vx, vy, vz, wx, wy, wz) moves T_camera_object = [R t] to [exp(w) R, t + v], in
@@ -36,8 +37,9 @@ class RefinedPose:
     sigma_px: float
 
 
-def refine_pose(pose, correspondences: Correspondences, K, threshold_px: float = 5.0,
-                iterations: int = 5) -> RefinedPose | None:
+def refine_pose(
+    pose, correspondences: Correspondences, K, threshold_px: float = 5.0, iterations: int = 5
+) -> RefinedPose | None:
     """Minimise the robust reprojection error from ``T_camera_object`` (4, 4); None if votes do not hold it.
 
     K: (3, 3). threshold_px: each step leaves out the votes farther away. Each step is Gauss-Newton on votes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Messages of sensor_msgs to arrays and cameras; pixels are copied only if need be.
 
 A message is whatever has the fields of the one in ROS: rclpy's, or one read from a recording without ROS.

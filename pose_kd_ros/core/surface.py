@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Surface codes: every bit halves what is left of an object's surface, so a pixel's bits name a point of it.
 
 Source: Su et al., ZebraPose, CVPR 2022. The code of a surface point has BITS bits, the first for the coarsest

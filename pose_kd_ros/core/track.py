@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which object of this frame is which of the last: ids, states and predictions.
 
 Time is what the caller's stamps say, in seconds; nothing here reads a clock, so a recording gives the same
@@ -129,8 +130,14 @@ class Tracker:
             min(unseen + gap, LONGEST) ** 2 - min(unseen, LONGEST) ** 2  # the same in one step or in ten
         )
         pose = make_pose(track.pose[:3, :3], track.pose[:3, 3] + track.velocity * way)
-        return replace(track, state="predicted", pose=pose, covariance=track.covariance + np.diag(grown),
-                       age=track.age + stamp - self._stamp, measured=None)
+        return replace(
+            track,
+            state="predicted",
+            pose=pose,
+            covariance=track.covariance + np.diag(grown),
+            age=track.age + stamp - self._stamp,
+            measured=None,
+        )
 
     def _pairs(self, expected: list[Track], detections: list[Detection]) -> list[tuple[int, int]]:
         """Indices of tracks and detections that belong together, at the least total distance."""
@@ -156,8 +163,17 @@ class Tracker:
         velocity = before.velocity * np.exp(-(self._stamp - before.stamp) / MEMORY)
         if elapsed > 0:  # half of what the velocity missed
             velocity = velocity + (measured[:3, 3] - expected.pose[:3, 3]) / elapsed / 2
-        return replace(expected, state="tracked", pose=pose, covariance=covariance, stamp=stamp,
-                       score=detection.score, hits=expected.hits + 1, velocity=velocity, measured=detection)
+        return replace(
+            expected,
+            state="tracked",
+            pose=pose,
+            covariance=covariance,
+            stamp=stamp,
+            score=detection.score,
+            hits=expected.hits + 1,
+            velocity=velocity,
+            measured=detection,
+        )
 
     def _unseen(self, track: Track, stamp: float) -> Track:
         return replace(track, state="lost") if stamp - track.stamp > self.ttl else track
@@ -165,8 +181,19 @@ class Tracker:
     def _begun(self, detection: Detection, stamp: float) -> Track:
         pose, covariance = _like(detection, self.objects[detection.object_id], None)
         self._next_id += 1
-        return Track(self._next_id - 1, detection.object_id, "new", pose, covariance, detection.score, stamp,
-                     age=0.0, hits=1, velocity=np.zeros(3), measured=detection)
+        return Track(
+            self._next_id - 1,
+            detection.object_id,
+            "new",
+            pose,
+            covariance,
+            detection.score,
+            stamp,
+            age=0.0,
+            hits=1,
+            velocity=np.zeros(3),
+            measured=detection,
+        )
 
 
 def _assigned(cost: np.ndarray) -> list[tuple[int, int]]:

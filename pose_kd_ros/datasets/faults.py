@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is wrong with a data set: refused at once, or skipped, but named and counted."""
 
 from __future__ import annotations

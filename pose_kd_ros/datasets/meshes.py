@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meshes in millimetres: vertices of ply files with NumPy alone, triangles with open3d."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the bytes of a picture or a mask are: a file, or a part of a shard; and what is in them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Values of json files, checked at the door: every error names the file, the entry and the field."""
 
 from __future__ import annotations

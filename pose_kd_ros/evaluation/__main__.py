@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Accuracy that you can check yourself.
 
     evaluate BAG --bundle B            a recording of your own

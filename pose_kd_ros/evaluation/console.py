@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the commands end with and print; docs/evaluation.md and docs/reports.md name the exit codes."""
 
 from __future__ import annotations

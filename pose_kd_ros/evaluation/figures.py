@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The figures of a recording, from the lines of frames.jsonl alone: with truth, without, and over time.
 
 Fractions in 0..1, SI units, but for names that end in ``_ms`` or ``_px``; NaN where there was nothing to

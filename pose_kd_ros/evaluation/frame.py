@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One image of an evaluation, a line of frames.jsonl: estimates, true poses, and the errors between them.
 
 Everything but TIMES is the same each time on one machine.

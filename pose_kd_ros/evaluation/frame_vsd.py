@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """VSD on a recording: what its depth images say of estimates and truth."""
 
 from __future__ import annotations

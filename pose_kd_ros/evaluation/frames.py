@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frames are made here, of recordings and of data sets, and their estimates are matched with the truth."""
 
 from __future__ import annotations

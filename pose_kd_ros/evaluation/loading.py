@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a bundle's name to the pipeline that the node runs with its default parameters."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The images of a BOP split through the node's estimator, each by itself."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Estimates and true poses of an image, matched object by object, with all errors between them."""
 
 from __future__ import annotations

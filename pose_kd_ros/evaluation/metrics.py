@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figures over the matches of many images: BOP19's recalls and those that other papers print."""
 
 from __future__ import annotations

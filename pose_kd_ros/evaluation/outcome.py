@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The folder of an evaluation: summary.json and frames.jsonl, written, read back and checked."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """frames.jsonl, appended to image by image, and what is needed to go on after a break with the same bytes."""
 
 from __future__ import annotations

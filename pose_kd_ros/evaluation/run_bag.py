@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A bundle on a recording, through the pipeline of the node, and the figures of the run.
 
 Every picture is processed, and in order: the node on a slow machine drops some. What is written to OUT is the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A bundle on a BOP data set, either layout, through the estimator of the node: every image by itself,
 the whole frame searched. A run that was stopped goes on where it was; all it writes is the same each time
 on one machine, but for times.

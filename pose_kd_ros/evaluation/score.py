@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scores a results file in BOP's format, ours or a peer's, on any targets of a data set.
 
 Protocol: BOP19's localisation task. A target is an object in an image and how many instances of it are asked

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The objects' shapes, as ``--mesh`` gives them, and whether an outline lies on edges of the image.
 
 The second needs a mesh, but no truth.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where true poses come from: a topic or TF frames of the recording, or a CSV file.
 
 Topics: PoseStamped, interpolated in time; PoseArray and Detection3DArray, whose stamps are those of pictures

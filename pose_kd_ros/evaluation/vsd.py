@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Visible surface discrepancy (VSD) of BOP19: compares what of the object can be seen at two poses.
 
 Distances are along the rays, metres, 0 where there is nothing; pixel centres at integers. Rays are cast with

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The camera an image was taken with: the latest CameraInfo of its frame and size, never matched by stamp."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ROS messages to arrays and regions; pixels are copied only if need be.
 
 What needs no ROS is in core/sensor_messages.py; encodings unknown there go to

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tracks and pixels to messages: detections, frames, markers, class table, status, images.
 
 Convention: a pose is T_camera_object, metres, the object's origin in the image's optical

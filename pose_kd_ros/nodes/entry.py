@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the command line to a spinning node: what all of them share."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The real node on a recording, over DDS: what of it arrives, and when.
 
     ros2 run pose_kd_ros evaluate_live BAG --bundle cube

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the node is doing: counts, latencies and what is wrong, as /diagnostics and ~/status say it.
 
 Percentiles are over the last WINDOW frames. ``diagnostic_updater`` is not used: its Python half uses another

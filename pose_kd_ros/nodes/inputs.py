@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pose node's subscriptions: made when it activates, destroyed when it deactivates."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """People's keypoints as PointCloud2, and the way back.
 
 Convention: one point for each keypoint that is seen, fields u, v (raw pixels of the image, not metres), score

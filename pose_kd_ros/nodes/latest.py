@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The newest frame and the thread that works on it.
 
 Nothing queues up, every drop is counted, no death is silent.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From parameters to an estimator that is ready: bundle opened, golden samples replayed, networks warm."""
 
 from __future__ import annotations

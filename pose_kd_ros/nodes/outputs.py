@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything the pose node says to the world about a frame."""
 
 from __future__ import annotations

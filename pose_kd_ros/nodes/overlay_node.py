@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws detections, or people's keypoints, into the images they were found in.
 
     ros2 launch pose_kd_ros pose.launch.py overlay:=true ...

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's parameters: declared with type, range and description, and read into one checked value.
 
 ``ros2 param describe /pose_node <name>`` shows what stands here. Those in FROZEN take effect when the node

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bag player: publishes a recording at its own pace, as the serialized bytes that were recorded.
 
 ros2 run pose_kd_ros play recording --loop ros2 run pose_kd_ros play recording --rate 0.5 --clock 100 ros2 run

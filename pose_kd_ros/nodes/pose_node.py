@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Camera frames in, 6D object poses out: detections, TF, markers, status. Of a bundle for people: keypoints.
 
     ros2 run pose_kd_ros pose_node --ros-args -p bundle:=cube -r image:=/camera/image_raw -r

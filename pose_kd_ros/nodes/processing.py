@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What runs while the pose node is active: newest frame in, worker thread, results out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Network outputs to local predictions, and local predictions to groups: one group per object instance."""
 
 from __future__ import annotations

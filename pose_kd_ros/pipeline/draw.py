@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Poses drawn into a picture: the object's box, its axes, and a label;
 skeletons of people. No ROS, no window."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Image to object poses: the one path that the node, the evaluation and training's own evaluation share."""
 
 from __future__ import annotations

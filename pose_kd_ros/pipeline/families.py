@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a bundle to the estimator of its family."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frames to tracks: where to look in each frame, and what was found there."""
 
 from __future__ import annotations

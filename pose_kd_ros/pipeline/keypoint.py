@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The keypoint family: cells vote for the keypoints of an object, in the whole frame and in crops."""
 
 from __future__ import annotations

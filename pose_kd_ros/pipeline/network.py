@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inference engines behind one small protocol, and the golden sample that proves them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """People: keypoints of the person in each given box, in pixels of the image. No poses, camera or search."""
 
 from __future__ import annotations

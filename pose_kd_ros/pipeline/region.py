@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where to look: the whole frame at low resolution, or a zoomed crop around what is expected."""
 
 from __future__ import annotations

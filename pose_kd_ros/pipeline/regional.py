@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The families that do not search but look where they are told to. Dense: every pixel there says which point
 of the surface it sees. Heatmap: a map for each keypoint peaks where it is.
 

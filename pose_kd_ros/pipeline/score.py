@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How sure a pose is: what the estimator saw of it, weighed into a probability.
 
 The weights are fitted on held-out renders (logistic regression), where a pose is right if every point of the

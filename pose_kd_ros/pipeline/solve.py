@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From one instance's correspondences to its pose: the half of the way that all families share."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The surface family: decoding of its maps, and the search of the whole frame by the same network.
 
 Every fourth pixel says, for each class, whether it sees it, which point of it (from the centre of the

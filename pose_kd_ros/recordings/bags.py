@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recordings without ROS: rosbag2 folders, single .mcap and .db3 files, with or without metadata.yaml, plain
 or compressed by file or message.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recorded bytes to messages, without ROS: field names are those of the .msg files."""
 
 from __future__ import annotations

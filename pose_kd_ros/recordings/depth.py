@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Depth images of a recording that are registered to the images of a camera."""
 
 from __future__ import annotations

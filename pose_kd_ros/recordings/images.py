@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pictures of one camera of a recording, each with the camera that took it.
 
 A CameraInfo holds for the pictures of its frame_id and size until the next of these comes, and the first also

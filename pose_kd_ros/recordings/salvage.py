@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can still be read of a damaged recording: an MCAP file without its end, a broken SQLite file.
 
 Nothing is written: the MCAP file is read as if it ended after its last whole record, the SQLite file row by

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TF of a recording: static and dynamic frames, interpolated in time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Zstandard, with which rosbag2 compresses whole files or single messages; rosbags brings a module for it."""
 
 from __future__ import annotations

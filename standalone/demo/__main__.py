@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """./demo: plays a recording in real time over DDS into the pose node and shows what arrives.
 
 Then demo_out/ holds overlay pictures, a video and summary.json.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo's node: listens to detections, transforms and status, and writes them into Records."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws what was found onto the recording's pictures, and writes pictures and a video."""
 
 from collections.abc import Iterator

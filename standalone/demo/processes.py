@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo's child processes: started with a log file, ended for certain."""
 
 import contextlib

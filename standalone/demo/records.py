@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the demo hears, frame by frame, and the summary made from it. No ROS here."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo's live table: redrawn in place on a terminal, a line now and then where there is none."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bundle refuses everything that is not exactly what was written, by file and field."""
 
 import dataclasses

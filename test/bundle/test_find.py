@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a bundle is looked for by its name."""
 
 from pathlib import Path

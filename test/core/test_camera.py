@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import cv2
 import numpy as np
 import pytest
@@ -53,8 +54,10 @@ def test_distortion_formulas():
     r2 = x * x + y * y
     k1, k2, p1, p2, k3 = LENSES["plumb_bob"][1]
     radial = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3
-    wanted = [x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
-              y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y]
+    wanted = [
+        x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+        y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+    ]
     np.testing.assert_allclose(camera("plumb_bob").project([x, y, 1]), K[:2, :2] @ wanted + K[:2, 2])
     theta = np.arctan(np.sqrt(r2))
     bent = theta * (1 + np.polyval([0.0006, -0.003, 0.005, -0.02, 0], theta**2))
@@ -78,18 +81,21 @@ def test_pixels_no_ray_reaches_are_nan():
     assert cam.undistort(np.zeros((0, 2))).shape == (0, 2)
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(K=np.zeros((3, 3))), "not calibrated"),
-    (dict(K=np.diag([500, 0, 1.0])), "fy = 0"),
-    (dict(K=np.diag([-1, 500, 1.0])), "fx = -1"),
-    (dict(K=np.full((3, 3), np.nan)), "not finite"),
-    (dict(K=K.T), "fx, 0, cx"),
-    (dict(K=K + [[0, 3, 0], [0, 0, 0], [0, 0, 0]]), "fx, 0, cx"),
-    (dict(model="fisheye62"), "distortion model: wanted one of .*plumb_bob.*, found 'fisheye62'"),
-    (dict(D=[1, 2, 3]), "values or none, found 3"),
-    (dict(D=[0, 0, 0, np.inf]), "D is not finite"),
-    (dict(width=0), "0x480"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(K=np.zeros((3, 3))), "not calibrated"),
+        (dict(K=np.diag([500, 0, 1.0])), "fy = 0"),
+        (dict(K=np.diag([-1, 500, 1.0])), "fx = -1"),
+        (dict(K=np.full((3, 3), np.nan)), "not finite"),
+        (dict(K=K.T), "fx, 0, cx"),
+        (dict(K=K + [[0, 3, 0], [0, 0, 0], [0, 0, 0]]), "fx, 0, cx"),
+        (dict(model="fisheye62"), "distortion model: wanted one of .*plumb_bob.*, found 'fisheye62'"),
+        (dict(D=[1, 2, 3]), "values or none, found 3"),
+        (dict(D=[0, 0, 0, np.inf]), "D is not finite"),
+        (dict(width=0), "0x480"),
+    ],
+)
 def test_refusals(change, words):
     with pytest.raises(ValueError, match=words):
         camera(**change)

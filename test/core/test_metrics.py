@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import csv
 from collections import defaultdict
 
@@ -95,8 +96,10 @@ def test_equivalent_poses_have_no_symmetric_error():
 
 def test_within_cm_degrees():
     true = make_pose(np.eye(3), [0, 0, 1.0])
-    turned = [make_pose(Rotation.from_rotvec([np.radians(a), 0, 0]).as_matrix(), [0, s, 1]) for a, s in
-              ((4.9, 0.049), (5.1, 0.0), (0.0, 0.051))]
+    turned = [
+        make_pose(Rotation.from_rotvec([np.radians(a), 0, 0]).as_matrix(), [0, s, 1])
+        for a, s in ((4.9, 0.049), (5.1, 0.0), (0.0, 0.051))
+    ]
     assert within_cm_degrees(turned, true).tolist() == [True, False, False]
 
 
@@ -189,10 +192,14 @@ def test_posecnn_auc_on_ycbv(shared_data):
     """PoseCNN on YCB-Video's cracker box: published AUC 53.1 (ADD) and 76.9 (ADD-S)."""
     folder = shared_data / "oracles/ycbv"
     points = np.loadtxt(folder / "003_cracker_box_points.xyz")
-    rows = {name: np.concatenate([np.loadtxt(path) for path in sorted((folder / name).glob("*.txt"))])
-            for name in ("ground_truth", "posecnn")}
-    pose = {name: make_pose(Rotation.from_quat(row[:, [1, 2, 3, 0]]).as_matrix(), row[:, 4:])
-            for name, row in rows.items()}
+    rows = {
+        name: np.concatenate([np.loadtxt(path) for path in sorted((folder / name).glob("*.txt"))])
+        for name in ("ground_truth", "posecnn")
+    }
+    pose = {
+        name: make_pose(Rotation.from_quat(row[:, [1, 2, 3, 0]]).as_matrix(), row[:, 4:])
+        for name, row in rows.items()
+    }
     missing = (rows["posecnn"][:, 4:] == 0).all(1)
     figures = []
     for metric in (add, add_s):

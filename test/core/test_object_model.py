@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -21,8 +22,16 @@ REFERENCE = from_rotation_vector([0.4, -0.6, 0.2])
 
 
 def cube(symmetries=CUBE_TURNS, **change):
-    known = dict(id=1, name="cube", diameter=0.1455, box_center=CENTER, box_size=SIZE, reference=REFERENCE,
-                 keypoints=box_corners(CENTER, SIZE), symmetries=symmetries)
+    known = dict(
+        id=1,
+        name="cube",
+        diameter=0.1455,
+        box_center=CENTER,
+        box_size=SIZE,
+        reference=REFERENCE,
+        keypoints=box_corners(CENTER, SIZE),
+        symmetries=symmetries,
+    )
     return ObjectModel(**{**known, **change})
 
 
@@ -165,16 +174,19 @@ def test_scaled():
     np.testing.assert_allclose(transform(half.symmetries, [axis])[:, 0], [axis] * 4, atol=1e-12)
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(diameter=145.5), "'cube': diameter: wanted .*, found 145.5 m"),
-    (dict(diameter=np.nan), "diameter: wanted .*, found nan"),
-    (dict(keypoints=np.zeros((3, 3))), "keypoints: wanted at least 4, found 3"),
-    (dict(keypoints=np.zeros((8, 2))), "keypoints: wanted finite"),
-    (dict(box_size=[1, 2]), "box_size: wanted finite"),
-    (dict(box_center=[0, 0, np.inf]), "box_center: wanted finite"),
-    (dict(symmetries=CUBE_TURNS[::-1]), "first symmetry must be the identity"),
-    (dict(symmetries=np.stack([np.eye(4), 2 * np.eye(4)])), "symmetry 1: rotation is not orthonormal"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(diameter=145.5), "'cube': diameter: wanted .*, found 145.5 m"),
+        (dict(diameter=np.nan), "diameter: wanted .*, found nan"),
+        (dict(keypoints=np.zeros((3, 3))), "keypoints: wanted at least 4, found 3"),
+        (dict(keypoints=np.zeros((8, 2))), "keypoints: wanted finite"),
+        (dict(box_size=[1, 2]), "box_size: wanted finite"),
+        (dict(box_center=[0, 0, np.inf]), "box_center: wanted finite"),
+        (dict(symmetries=CUBE_TURNS[::-1]), "first symmetry must be the identity"),
+        (dict(symmetries=np.stack([np.eye(4), 2 * np.eye(4)])), "symmetry 1: rotation is not orthonormal"),
+    ],
+)
 def test_refusals(change, words):
     with pytest.raises(ValueError, match=words):
         cube(**change)

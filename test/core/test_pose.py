@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import numpy as np
 import pytest
 from hypothesis import given
@@ -103,12 +104,15 @@ def test_looking_elsewhere_leaves_the_allocentric_rotation(rotation, yaw, pitch)
     np.testing.assert_allclose(allocentric(aside), rotation, atol=1e-6)
 
 
-@pytest.mark.parametrize("pose, words", [
-    (np.eye(3), "grip: wanted a finite 4x4 transform, found shape \\(3, 3\\)"),
-    (np.full((4, 4), np.nan), "finite"),
-    (make_pose(2 * np.eye(3), np.zeros(3)), "not orthonormal"),
-    (make_pose(np.diag([1.0, 1, -1]), np.zeros(3)), "not orthonormal"),
-])
+@pytest.mark.parametrize(
+    "pose, words",
+    [
+        (np.eye(3), "grip: wanted a finite 4x4 transform, found shape \\(3, 3\\)"),
+        (np.full((4, 4), np.nan), "finite"),
+        (make_pose(2 * np.eye(3), np.zeros(3)), "not orthonormal"),
+        (make_pose(np.diag([1.0, 1, -1]), np.zeros(3)), "not orthonormal"),
+    ],
+)
 def test_check_pose_refuses(pose, words):
     with pytest.raises(ValueError, match=words):
         check_pose(pose, "grip")

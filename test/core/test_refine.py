@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import dataclasses
 
 import numpy as np
@@ -220,8 +221,9 @@ def test_too_little_gives_none():
         few = Correspondences(1, c.image[rows], c.object[rows], c.weight[rows], 1.0)
         assert refine_pose(pose, few, K) is None
     far_off = Correspondences(1, c.image + 100, c.object, c.weight, 1.0)
-    line = Correspondences(1, np.tile(K[:2, 2], (8, 1)), np.linspace(-1, 1, 8)[:, None] * [0, 0, 0.1],
-                           np.ones(8), 1.0)
+    line = Correspondences(
+        1, np.tile(K[:2, 2], (8, 1)), np.linspace(-1, 1, 8)[:, None] * [0, 0, 0.1], np.ones(8), 1.0
+    )
     askew_points = np.linspace(-1, 1, 8)[:, None] * [0.05, 0.02, 0.01]
     askew_image = project_pinhole(K, transform(pose, askew_points))
     askew = Correspondences(1, askew_image, askew_points, np.ones(8), 1.0)

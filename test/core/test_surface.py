@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Surface codes: every bit halves the surface, near points share leading bits, and codes name points."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,7 +57,7 @@ def test_seen_again_within_ttl_keeps_the_id():
     tracker = Tracker(OBJECTS, ttl=0.5)
     tracker.update(0.0, [Seen(at(0))])
     tracker.update(0.2, [])
-    track, = tracker.update(0.4, [Seen(at(0.02), score=0.7)])
+    (track,) = tracker.update(0.4, [Seen(at(0.02), score=0.7)])
     assert (track.id, track.state, track.hits, track.score) == (1, "tracked", 2, 0.7)
     assert track.age == pytest.approx(0.4) and track.stamp == 0.4
     np.testing.assert_array_equal(track.pose, at(0.02))
@@ -85,11 +86,11 @@ def test_fast_motion_is_followed():
     """1.5 m/s, 10 diameters per second: beyond a standing object's gate, within a moving one's."""
     tracker, x, speed = Tracker(OBJECTS), 0.0, 0.0
     for frame in range(30):
-        track, = tracker.update(frame * STEP, [Seen(at(x))])
+        (track,) = tracker.update(frame * STEP, [Seen(at(x))])
         assert track.id == 1
         speed = min(speed + 0.3, 1.5)
         x += speed * STEP
-    expected, = tracker.predict(30 * STEP)
+    (expected,) = tracker.predict(30 * STEP)
     assert abs(expected.pose[0, 3] - x) < 0.02
     assert abs(track.pose[0, 3] - x) > 0.05
 
@@ -100,7 +101,7 @@ def test_coming_back_does_not_make_it_race():
     tracker.update(0.0, [Seen(at(0))])
     for frame in range(1, 10):
         tracker.update(frame * STEP, [])
-    track, = tracker.update(0.4, [Seen(at(0.04))])
+    (track,) = tracker.update(0.4, [Seen(at(0.04))])
     assert 0 < track.velocity[0] < 0.11
 
 
@@ -187,7 +188,7 @@ def test_symmetric_objects_keep_their_frame():
     for frame in range(80):
         turn = Rotation.from_rotvec([0, 0, np.radians(5.0 * frame)]).as_matrix()
         seen = at(0, rotation=turn) @ QUARTERS[random.integers(4)]
-        track, = tracker.update(frame * STEP, [Seen(seen, 3)])
+        (track,) = tracker.update(frame * STEP, [Seen(seen, 3)])
         if last is not None:
             assert rotation_angle(last, track.pose[:3, :3]) == pytest.approx(np.radians(5), abs=1e-6)
         last = track.pose[:3, :3]
@@ -198,7 +199,7 @@ def test_symmetry_with_an_offset_moves_the_covariance_along():
     covariance = np.diag([1e-6, 1e-6, 1e-6, 0, 0, 1e-4])
     tracker = Tracker({1: model(1, around)})
     tracker.update(0.0, [Seen(at(0), covariance=covariance)])
-    track, = tracker.update(STEP, [Seen(at(0) @ around[1], covariance=covariance)])
+    (track,) = tracker.update(STEP, [Seen(at(0) @ around[1], covariance=covariance)])
     np.testing.assert_allclose(track.pose, at(0), atol=1e-9)
     assert track.covariance[1, 1] == pytest.approx(1e-6 + (0.1 * 0.01) ** 2)
 
@@ -221,7 +222,7 @@ def test_time_that_goes_back_forgets():
 def test_equal_stamps_are_no_division_by_zero():
     tracker = Tracker(OBJECTS)
     for _ in range(3):
-        track, = tracker.update(1.0, [Seen(at(0))])
+        (track,) = tracker.update(1.0, [Seen(at(0))])
     assert np.isfinite(track.velocity).all() and track.hits == 3
 
 
@@ -255,7 +256,7 @@ def test_smoothing_turns_a_share_of_the_way():
     turn = Rotation.from_rotvec([0, 0, 0.2]).as_matrix()
     tracker = Tracker(OBJECTS, smoothing=0.5)
     tracker.update(0.0, [Seen(at(0))])
-    track, = tracker.update(0.04, [Seen(at(0, rotation=turn))])
+    (track,) = tracker.update(0.04, [Seen(at(0, rotation=turn))])
     assert rotation_angle(track.pose[:3, :3]) == pytest.approx(0.1)
 
 

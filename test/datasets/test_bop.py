@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The BOP reader on a real data set, and on files with one thing wrong at a time."""
 
 import json

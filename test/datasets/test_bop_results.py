@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Results files: what is written is read again, and a wrong line is refused by name."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Image-wise shards hold what scene folders hold, and what is wrong with either is refused or counted."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The record of an image: what it writes it reads, and what it does not know it refuses."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """VSD on recordings with depth: drawn from the true poses, so that its figures are known beforehand."""
 
 import json

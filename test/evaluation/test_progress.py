@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run's folder while it is filled: what a kill leaves, and what an end leaves."""
 
 import json

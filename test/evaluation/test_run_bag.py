@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command line on recordings of a disc that a hand-written bundle takes for a ball."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A bundle on a BOP data set from the command line, on balls whose poses are known."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scores of results files: bop_toolkit's figures on real ones, and protocol by hand on a drawn data set."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """VSD on planes and boxes whose error is known beforehand, and on a real depth camera."""
 
 import json

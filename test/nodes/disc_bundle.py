@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A bundle whose network is written by hand: a red or a green disc is a ball, whose keypoints it votes for.
 
 The ball's pose is known: a disc of radius r pixels about (u, v) is a ball of RADIUS metres at depth

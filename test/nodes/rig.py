@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A camera that looks at painted discs, and ears for everything the pose node says."""
 
 import json

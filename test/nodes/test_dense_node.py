@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Dense and heatmap bundles in the node: with a keypoint bundle as locator in them, with given
 regions, with neither."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recording over real DDS into a real node in a process of its own."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything that goes wrong on a robot: the message, the count, and that the node recovers."""
 
 import shutil

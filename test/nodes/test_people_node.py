@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A bundle for people in the node: boxes in, keypoints out; and what the overlay draws of them."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests clean up after killed nodes, beside nodes that live."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Votes to groups, and the stages before the network."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one door from a bundle on disk to an estimator, with one network and with two."""
 
 import numpy as np

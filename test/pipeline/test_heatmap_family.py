@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The heatmap family's runtime on a network that draws perfect maps of a box's keypoints, or of a disc."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole path on a network that votes perfectly: every crop, scale, distortion and symmetry must come out
 right."""
 

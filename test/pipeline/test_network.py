@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The golden sample proves an engine: a network that computes anything else is refused."""
 
 from types import SimpleNamespace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The dense family's runtime on a network that sees perfectly which point of a box each pixel shows."""
 
 import dataclasses

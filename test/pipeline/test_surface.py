@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The surface family's runtime on a network that sees perfectly which point of a box each pixel shows."""
 
 import numpy as np

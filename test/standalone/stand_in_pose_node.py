@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Behaves as the pose node does towards the demo: lifecycle states; detections, status and TF per image."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The groups of the test run: all files in one of them, and a group that dies says where."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A BOP data set of red discs, which the bundle of discs takes for balls, with depth and meshes."""
 
 import json

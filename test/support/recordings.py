@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recordings for tests: any messages, and a red disc that the bundle of discs takes for a ball."""
 
 import cv2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A tiny BOP data set, drawn with OpenCV, that learns and loads like a real one."""
 
 import json

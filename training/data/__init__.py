@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Disk to samples, samples to targets, targets to batches."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Photometric augmentation of a whole batch on its device. No geometry: crops jitter that, and a mirror
 would be wrong."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tiles on disk, memory-mapped: made once, shared by the runs of a table and the processes of a run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """COCO's person_keypoints files.
 
 Convention: COCO's joints are pixels with centres at integers, its boxes count from the image's corner: the

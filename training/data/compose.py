@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training crops composed of object views: pasted on photographs, beside, behind and before each other, each
 under different lights, then seen by a random camera. Source: Dwibedi et al., Cut, Paste and Learn, ICCV 2017.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A BOP data set as an endless, seeded stream of training crops: sample i is the same on every
 machine and restart."""
 

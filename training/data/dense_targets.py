@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Targets of the dense family: which pixels see which instance, and which point of it."""
 
 from __future__ import annotations

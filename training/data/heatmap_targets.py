@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Targets of the heatmap family: where the keypoints of the object that a crop is about are."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MPII Human Pose: the json files of the public code bases, and the head boxes of the official annotations.
 
 Convention: MPII counts pixels from 1: its joint (804, 711) is the pixel (803, 710).

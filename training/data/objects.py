@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Object models of a BOP data set: models_info.json read as what the network and the node need to know."""
 
 from __future__ import annotations

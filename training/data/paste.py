@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Objects of a render pasted on photographs, and pieces of photographs pasted over them: the clutter that a
 renderer's tables lack.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """People with annotated joints, and what both readers (``coco``, ``mpii``) ask of an entry.
 
 Convention: all pixels are the full image's, centres at integers.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """People as an endless, seeded stream of top-down training crops: sample i is the same on every
 machine and restart."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which people a run learns from and is measured on: files of COCO or of MPII."""
 
 from __future__ import annotations

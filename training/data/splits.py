@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Load a split from disk for ``CropDataset``: as BOP images, as tiles in memory, or as tiles in a cache."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An object's surface codes, computed once and stored beside its mesh, and the codes that pixels see."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Targets of the keypoint family: which cells vote for which instance, and where its keypoints truly are."""
 
 from __future__ import annotations

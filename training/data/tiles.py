@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images in memory: read once, cut to what training looks at, so that a small network never waits for a
 disk."""
 

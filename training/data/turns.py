@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which tile each of an endless row of samples shows: both kinds of tile in a stated share, each in turn."""
 
 from __future__ import annotations

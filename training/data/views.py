@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Object views in memory: small pictures of single objects with alpha and depth, which training pastes.
 
 ``python -m training render --view object`` makes them, an ordinary BOP data set. They are packed once into

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write a run's last checkpoint as a bundle: network files, golden sample, manifest."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a mesh to a bundle in one command: render views, train, render held-out frames, export, evaluate.
 
 Each part is also a separate command and goes on where it stopped; so does the whole.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The records of a bundle's manifest: its input, its objects or people, and where it comes from."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run's last checkpoint as the network that the robot runs, and that network as a file."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A network as an ONNX file: written, stripped of traces, its weights halved, compared with torch."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What ``python -m training export`` does: write a run as a bundle, choose its thresholds, measure it."""
 
 from __future__ import annotations

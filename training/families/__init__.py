@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The families of networks. To add one: write its class and add it to ``FAMILIES``; see ``base.Family``."""
 
 from __future__ import annotations

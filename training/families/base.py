@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a family is: one way in which networks say where an object is, from targets to the bundle."""
 
 from __future__ import annotations

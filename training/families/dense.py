@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The dense family: every other pixel says whether it sees an object, and which point by a surface code."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The heatmap family: a map for each keypoint, by one branch or by several that teach each other."""
 
 from __future__ import annotations

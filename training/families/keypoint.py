@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The keypoint family: every cell votes for the keypoints of the object that it sees."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The heatmap family on people: joints instead of an object's keypoints."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The surface family: every fourth pixel says which object it sees, which point of it, and how sure it is."""
 
 from __future__ import annotations

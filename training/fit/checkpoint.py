@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints: one file, written to a temporary name and renamed, read without pickle's code execution."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cost of a training run: wall time, time of its steps, memory."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One run in training: its network and optimizer, what it does with a batch, and what it keeps on disk.
 
 Several learners may train side by side on the same batches (``train.train_together``); each ends as

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BatchNorm over the crops of all processes that share a batch."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The forward half of a training step: prepared images, and the named losses of a network's outputs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Teachers: trained and measured runs, frozen where they are loaded."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The training loop: one for every method and family, for one run or several side by side."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Task losses of the dense family (ZebraPose): L1 of the mask, cross-entropy of the code's bits inside it."""
 
 from __future__ import annotations

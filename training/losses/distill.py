@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a student learns from a teacher's local predictions: ADLP, and prediction by prediction beside it.
 
 Source: Guo et al., Knowledge Distillation for 6D Pose Estimation by Aligning Distributions of Local

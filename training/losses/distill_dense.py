@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a dense student learns from a dense teacher: the distribution of its surface codes (ADLP),
 or each pixel's.
 

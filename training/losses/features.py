@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """FKD: the student's features, level by level, after the teacher's.
 
 Source: Zhang and Ma, Improve Object Detection with Feature-based Knowledge Distillation: Towards Accurate and

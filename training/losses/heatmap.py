@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Task loss of the heatmap family: every supervised map against a unit-peak Gaussian about its keypoint."""
 
 from __future__ import annotations

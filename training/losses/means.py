@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What several processes that share a batch need for the figures of one process with all of it.
 
 Each sums over its own crops and divides by ``shared_mean`` of the counts; the mean over the processes, which

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Online distillation: the branches of one network learn from their ensemble, or from each other.
 
 Source: Li et al., Online Knowledge Distillation for Efficient Pose Estimation, ICCV 2021 (OKDHP). Who teaches

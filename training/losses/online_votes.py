@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Online distillation of the keypoint family: branches of one network learn from the ensemble of their votes.
 
 The aggregation unit of OKDHP weighs the branches' votes, ADLP's transport draws each branch's votes to the

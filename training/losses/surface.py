@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Task losses of the surface family: cross-entropy of the masks, distance and Laplace likelihood
 of the points."""
 

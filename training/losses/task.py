@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Task losses of the keypoint family. Every term is a mean over positives (+ images), weighted by what each
 positive counts, so no weight knows the batch size."""
 

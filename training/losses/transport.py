@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Entropic optimal transport between small clouds of local predictions: the distance that ADLP brings down.
 
 Problem b moves masses a_s at points x_s onto masses b_t at points y_t, at the cost 1/2 |x - y|^2:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fit a bundle's scores and covariances on held-out images, choose its threshold, measure on others."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is measured is what flies: an exported bundle through the robot's estimator, on renders
 or real images."""
 

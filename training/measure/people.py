@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A network's figures on people: crops, its heatmaps, joints in the full image, PCKh or AP."""
 
 from __future__ import annotations

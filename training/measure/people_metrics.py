@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How right the joints of people are: PCKh (MPII) and AP by object keypoint similarity (COCO).
 
 Sources: the evaluations of http://human-pose.mpi-inf.mpg.de and https://cocodataset.org/#keypoints-eval, with

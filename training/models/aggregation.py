@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What weighs the branches of a network into the ensemble that teaches them, by sample and keypoint.
 
 Every unit looks at features (B, inputs, h, w) that all branches share and returns weights (B, T, C, K), >= 0,

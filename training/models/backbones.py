@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DarkNet encoders, trained from scratch, with features of stride 8, 16 (and 32)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks that configurations of networks share."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Networks of the dense family: every other pixel says whether it sees an object, and which point.
 
 Source: Su et al., ZebraPose, CVPR 2022; the students' slim decoder and the lite encoders' top-down

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The encoders that networks are built on. To add one: write its class and add its line to ``ENCODERS``.
 
 An encoder takes images (B, 3, H, W) and returns feature maps, finest first. Its class or its instance names

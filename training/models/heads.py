@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Feature pyramid and the shared head of the keypoint family."""
 
 from __future__ import annotations

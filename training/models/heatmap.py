@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The heatmap family: a map for each keypoint, by one branch or by several that learn from their ensemble.
 
 Branch 0 is the one that is deployed; the others and the unit that weighs them exist in training alone.

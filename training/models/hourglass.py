@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stacked hourglass: maps of keypoints at stride 4, each stack starting from what the one before it found.
 
 Source: Newell et al., ECCV 2016, with one block in every place, as OKDHP (Li et al., ICCV 2021) has it: 2, 4

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The keypoint family's network: teacher and student are two configurations of it."""
 
 from __future__ import annotations

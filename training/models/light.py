@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Encoders for small computers, and the decoder that makes maps at stride 4 of their coarsest features.
 
 The encoders yield features of stride 8, 16 and 32, as the DarkNets do. Their weights have torchvision's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """EfficientNet-Lite encoders with ImageNet weights: no squeeze-and-excite, ReLU6, made for int8.
 
 Source: Tan & Le, EfficientNet, ICML 2019; the Lite variants of Google's TPU models, whose converted weights

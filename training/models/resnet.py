@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ResNet-34 with dilated last stages (output stride 8), for dense prediction. Source: He et al., CVPR 2016;
 dilation: Chen et al., DeepLab."""
 

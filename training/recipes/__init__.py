@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Named runs: functions that return a RunConfig."""
 
 from .cube import student_cube_none, student_cube_small, teacher_cube

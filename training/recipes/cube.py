@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The shipped object: a cube of 84 mm with unknown pictures on its faces (24 rotational symmetries)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Heatmaps of the eight objects of Occluded-LINEMOD, on renders alone: plain, and with branches that teach
 each other (OKDHP). The data is that of ``recipes.lmo``."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The eight objects of Occluded-LINEMOD in one network, on renders of their meshes alone.
 
 The data: ``python -m training render --out data/lmo --mesh LMO/models --appearance own --pictures PHOTOS

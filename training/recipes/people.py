@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The online distillation's own benchmarks, with its settings: Adam at 2.5e-4, a tenth of it from epoch 90
 of 150 and again from 120, batches of 16, flips, a quarter of scale, 30 degrees. Steps are those of 150
 epochs."""

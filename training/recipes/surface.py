@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Surface networks on object views alone: what ``make`` trains.
 
 The data: ``python -m training render --view object --out data/lmo --split views --count 24000

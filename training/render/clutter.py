@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Things that lie around a target, under it and in front of it; never cubes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a rendered data set is made of: one frozen, typed record that checks itself."""
 
 from __future__ import annotations

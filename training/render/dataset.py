@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Renders whole BOP data sets.
 
 Image i depends on (configuration, seed, i) alone; scenes appear complete or not at all.

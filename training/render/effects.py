@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a camera does to a picture: blur, exposure, colour, noise, compression."""
 
 from __future__ import annotations

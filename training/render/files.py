@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON whose faults name the file."""
 
 from __future__ import annotations

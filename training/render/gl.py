@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scene -> colour image and exact labels, with moderngl on EGL (Mesa's llvmpipe or a graphics
 card, same code).
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ctrl-C as a flag that long work checks between two parts, so that nothing is left half done."""
 
 from __future__ import annotations

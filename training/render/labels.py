@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scene -> what BOP wants to know about each instance: masks, boxes, pixel counts, visible share."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Image number -> finished image with its labels: scene, labels, colours, camera effects."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mesh files in (ply, obj, stl; through trimesh) and the BOP model folder out (millimetres)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random pictures for surfaces and backgrounds: crops of photographs, and drawings made by formulas."""
 
 from __future__ import annotations

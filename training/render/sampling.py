@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws random scenes: target, camera, table, lights, background; clutter.py furnishes them.
 
 Nothing here touches the graphics library; equal generators give equal scenes.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A scene as plain numbers: what lies where, under which light, seen by which camera.
 
 World frame: z up, table top in z = 0, metres. Camera frame: OpenCV (z forward, y down).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The GLSL of the renderer: light, shadow, contact darkening; and the labels (instance and depth)."""
 
 MESH_VERTEX = """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meshes as triangle soups, made by formulas: the cube that is trained on, and primitives to clutter a scene.
 
 A soup keeps three vertices of its own for every triangle, so normals, texture coordinates and picture layers

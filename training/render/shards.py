@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Render a split in shards that are independent of each other, for any job array, and merge them.
 
 A shard lies beside the split, under the split's name with ``.shard-i-of-n`` added.

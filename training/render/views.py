@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Object views: each object alone in a small square picture, with coverage, exact depth and its own K.
 
 No table, shadow, background or camera effect: whoever pastes the views on photographs adds those. World

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes the images of a scene, here or in processes; one that dies ends the run with an error."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One finished image to disk, as BOP wants it (millimetres in the json entries)."""
 
 from __future__ import annotations

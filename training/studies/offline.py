@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of distillation: a teacher, and students that differ in the method alone."""
 
 from __future__ import annotations

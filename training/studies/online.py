@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of online distillation: plain students, branches that teach each other, and their controls."""
 
 from __future__ import annotations

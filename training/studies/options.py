@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The options of the verbs ``table`` and ``online``."""
 
 from __future__ import annotations

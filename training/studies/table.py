@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fill a table without supervision: train its rows, several side by side, export and measure them.
 
 The table may be stopped at any time, by Ctrl-C or by ``minutes``, and goes on with the same call; rows that

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rows of a table: runs that differ in one thing, in the order in which they count."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one reader of data sets in BOP format
 (https://github.com/thodan/bop_toolkit/blob/master/docs/bop_datasets_format.md).
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where things are in a BOP data set's folder, and its objects as the metrics want them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One image of a data set and what is in it, made from the json entries of either layout."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """models_info.json and the lists of test targets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Results in BOP's format, one estimate a line, below the header
 
     scene_id,im_id,obj_id,score,R,t,time

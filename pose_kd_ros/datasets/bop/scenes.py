@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The layout of scene folders: <split>/000002/{rgb|gray, depth, mask_visib}/ and one json file a subject."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The layout of image-wise shards, which bop_toolkit calls bop-webdataset: <split>/shard-000000.tar, ...
 
 Members of an image: <scene>_<image>.{rgb|gray}.*, .depth.*, .camera.json, .gt.json, .gt_info.json and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An evaluation against an earlier one: what changed, by how much, and whether a robot may have it."""
 
 from __future__ import annotations

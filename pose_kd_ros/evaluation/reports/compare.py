@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several bundles on the same images: what each costs and how well it sees, and which are worth choosing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What figures are called, which way is better and how they are shown: the one place that knows.
 
 Convention: shares are kept in 0..1 and shown in per cent: 0.494 is "49.4 %"; 0.0031 m is "3.10 mm".

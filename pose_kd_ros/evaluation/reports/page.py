@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An evaluation as a page for people: OUT/report.html, which needs nothing beside itself."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plots as SVG for a page: their colours are the page's variables, so one plot serves light and dark."""
 
 from __future__ import annotations

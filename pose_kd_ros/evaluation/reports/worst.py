@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The frames to look at first: where a pose is most wrong, an object was missed, or something was seen that
 is not there; without truth, where tracks were lost or scores are low."""
 

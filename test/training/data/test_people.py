@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """People of COCO and MPII: what the readers make of the files, the crops, and the figures."""
 
 import dataclasses

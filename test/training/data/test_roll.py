@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A camera turned about its axis: pictures, masks, poses and boxes turn together."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Both layouts, faults met while training, the cache and a choice of objects: what samples they give."""
 
 import dataclasses

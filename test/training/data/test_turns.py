@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tiles: as many samples show a wide one as was asked for, and none is forgotten."""
 
 import dataclasses

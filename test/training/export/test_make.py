@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a mesh to a bundle in one command."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The dense family's training side: networks, surface codes of a mesh, targets, losses, distillation."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The dense family from a data set to a bundle: trained, distilled, exported, run as the robot runs it."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The heatmap family from a data set to a bundle: crops, branches that teach each other, export, robot."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """EfficientNet-Lite encoders in the keypoint, dense and heatmap families: as teacher, student and bundle."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """People from annotation files to a bundle: trained, exported, measured through the robot's engine."""
 
 import json

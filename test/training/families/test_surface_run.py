@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The surface family from object views to a bundle: composed crops, losses, a run that is stopped, export."""
 
 import contextlib

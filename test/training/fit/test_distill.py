@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Distillation: what must be true of it whatever the networks, and the whole way through the trainer."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several processes that share each batch: the loss curve of one process with all of it."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs side by side on the same batches: each ends as it would alone, and a teacher is asked once for all."""
 
 import dataclasses

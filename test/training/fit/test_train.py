@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The loop: a stopped run ends where an uninterrupted one does, and what comes out runs on the robot."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Losses of the heatmap family and of online distillation, on maps that a test can reckon with."""
 
 import math

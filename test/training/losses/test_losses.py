@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Task losses: what must be true of them whatever the network."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Optimal transport against POT and against what must be true of it."""
 
 import numpy as np

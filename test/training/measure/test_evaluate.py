@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The score's weights, and the measurement on either layout and on damaged data."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Heatmap networks: the published counts, and what holds between one in branches and what is deployed
 of it."""
 

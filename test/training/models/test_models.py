@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Networks against the published counts, and the order of their cells."""
 
 import dataclasses

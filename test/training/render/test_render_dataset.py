@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data sets on disk: read back, repeated, resumed, refused."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labels against geometry worked out by hand: projection, ray casting, constructed occlusion."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meshes, mesh files, pictures and camera effects by themselves."""
 
 import numpy as np

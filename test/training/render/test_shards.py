@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shards: each by itself, and merged the same as one run."""
 
 import dataclasses

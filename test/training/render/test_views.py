@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Object views: what is in the files fits the mesh, and a run goes on where it stopped."""
 
 import dataclasses

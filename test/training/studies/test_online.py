@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of online distillation: which runs, in which order, and that they differ in the method alone."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of methods: every row in its order, stopped and gone on with, nothing invented."""
 
 import dataclasses
