@@ -47,13 +47,14 @@ def choose(bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse"
     boxes; its figures say so.
     """
     given = bundle.manifest.looks_where_told
+    bundle = with_decode(bundle, DecodeSpec(bundle.manifest.decode.cell_score, 0.0, []))
     estimator = open_estimator(bundle, threads=1, pose_score=0.0)
     limit = min(limit, len(BopDataset(split, Faults(on_fault)).images))
     first = max(1, limit // 2)
     fit, half, _ = measure(estimator, split, first, 0, on_fault, given)
     scales = vote_scales(fit) if FAMILIES[bundle.manifest.family].votes_scale else {}
     if scales:
-        bundle = with_vote_scale(bundle, scales)
+        bundle = with_decode(bundle, replace(bundle.manifest.decode, vote_scale=scales))
         estimator = open_estimator(bundle, threads=1, pose_score=0.0)
         fit, half, _ = measure(estimator, split, first, 0, on_fault, given)
     weights = fit_confidence(
@@ -88,10 +89,9 @@ def vote_scales(groups: list[ObjectMatches]) -> dict[str, float]:
     return {n: float(f"{np.median(r):.4g}") for n, r in joined.items() if len(r) >= LEAST_FOUND}
 
 
-def with_vote_scale(bundle: Bundle, scales: dict[str, float]) -> Bundle:
-    """Return the bundle with another ``vote_scale``, without writing it."""
-    manifest = bundle.manifest
-    return replace(bundle, manifest=replace(manifest, decode=replace(manifest.decode, vote_scale=scales)))
+def with_decode(bundle: Bundle, decode: DecodeSpec) -> Bundle:
+    """Return the bundle with other thresholds and scales, without writing it."""
+    return replace(bundle, manifest=replace(bundle.manifest, decode=decode))
 
 
 def fit_confidence(terms: np.ndarray, right: np.ndarray) -> np.ndarray:
