@@ -64,10 +64,11 @@ def to_quaternion(rotation) -> np.ndarray:
 
 
 def from_quaternion(xyzw) -> np.ndarray:
-    """Return the rotation (3, 3) of a quaternion (x, y, z, w); raises ValueError on a zero quaternion."""
+    """Return the rotation (3, 3) of a quaternion (x, y, z, w); raises ValueError where it is zero or not
+    finite."""
     quaternion = np.asarray(xyzw, float)
-    if not np.linalg.norm(quaternion) > 0:
-        raise ValueError(f"quaternion: wanted a length above 0, found {quaternion.tolist()}")
+    if not 0 < np.linalg.norm(quaternion) < np.inf:
+        raise ValueError(f"quaternion: wanted a finite length above 0, found {quaternion.tolist()}")
     return quat2mat(np.roll(quaternion, 1) / np.linalg.norm(quaternion))
 
 
