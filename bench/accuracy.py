@@ -6,7 +6,7 @@ docs/results/cube.json.
     --out docs/results/cube.json
 
 FOLDER holds the 218 frames image0000.pgm ... of the package visp-images-data. What is not given keeps the row
-that OUT has of it, with that row's date and commit; else it is "not run".
+that OUT has of it, with that row's date and commit, if there is one.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def on_visp_rbt(estimator, folder: Path) -> dict:
     return summary(rows, len(frames))
 
 
-def row(bundle, name: str, dataset: str, split: str, figures: dict | None) -> dict:
-    """One row with the keys that all of docs/results share; figures None = not run."""
+def row(bundle, name: str, dataset: str, split: str, figures: dict) -> dict:
+    """One row with the keys that all of docs/results share."""
     training = bundle.manifest.training
     shared = common(
         name,
@@ -142,8 +142,6 @@ def row(bundle, name: str, dataset: str, split: str, figures: dict | None) -> di
         seed=training.seed,
         steps=training.steps,
     )
-    if not figures:
-        return shared | {"status": "not run"}
     return shared | {k: float(f"{v:.5g}") for k, v in figures.items()}
 
 
@@ -175,9 +173,11 @@ def main() -> None:
         kept = {tuple(r[key] for key in SAME): r for r in there}
 
     def add(name, dataset, split, figures):
-        measured = row(bundle, name, dataset, split, figures)
-        rows.append(measured if figures else kept.get(tuple(measured[key] for key in SAME), measured))
-        print(name, {k: v for k, v in rows[-1].items() if isinstance(v, float) or k == "status"}, flush=True)
+        measured = row(bundle, name, dataset, split, figures or {})
+        there = measured if figures else kept.get(tuple(measured[key] for key in SAME))
+        if there:
+            rows.append(there)
+        print(name, {k: v for k, v in (there or {}).items() if isinstance(v, float)}, flush=True)
 
     frames = recording_frames(options.frames) if options.frames else None
     add(

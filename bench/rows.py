@@ -19,7 +19,7 @@ def common(
     seed: int = 0,
     steps: int = 0,
 ) -> dict:
-    """A row's name, what was run, and when and where; "measured"."""
+    """A row's name, what was run, and when and where."""
     return {
         "name": name,
         "method": method,
@@ -29,7 +29,6 @@ def common(
         "split": split,
         "seed": seed,
         "steps": steps,
-        "status": "measured",
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
         "hardware": processor(),

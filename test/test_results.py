@@ -1,24 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/results.md says what the JSON files say, and each row has the keys that all share."""
+"""docs/results.md and the README's figures say what the JSON files say; rows share their keys."""
 
 import json
 
 import pytest
 
-from bench.tables import COMMON, DOCS, page
+from bench.tables import COMMON, RESULTS, pages, table
 
-FILES = sorted((DOCS / "results").glob("*.json"))
+FILES = sorted(RESULTS.glob("*.json"))
 
 
-def test_the_page_is_made_from_the_files():
-    assert (DOCS / "results.md").read_text(encoding="utf-8") == page()
+def test_the_pages_are_made_from_the_files():
+    for path, text in pages().items():
+        assert path.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_rows_have_the_common_keys_and_figures_only_where_measured(path):
+def test_rows_have_the_common_keys_and_figures(path):
     for row in json.loads(path.read_text(encoding="utf-8")):
         assert set(COMMON) <= set(row), row["name"]
         figures = {k: v for k, v in row.items() if k not in COMMON}
-        assert all(isinstance(v, (int, float)) for v in figures.values()), row["name"]
-        assert (row["status"] == "measured") == bool(figures), row["name"]
-        assert row["status"] in ("measured", "not run")
+        assert figures and all(isinstance(v, (int, float)) for v in figures.values()), row["name"]
+
+
+def test_real_and_synthetic_rows_share_no_table():
+    with pytest.raises(ValueError, match="wanted real or synthetic rows, found both"):
+        table("cube", ["images <- found", "a <- recording, followed", "b <- held-out renders"])
+
+
+def test_a_table_has_eight_columns_at_most():
+    with pytest.raises(ValueError, match="wanted at most 8, found 9"):
+        table("cube", ["images <- " + ", ".join(["found"] * 8), "a <- recording, followed"])

@@ -147,6 +147,7 @@ class ObjectSpec:
         """The object as the pipeline knows it."""
         try:
             symmetries = expand_symmetries(self.symmetries_discrete, self.symmetries_continuous)
+            axes = [[a / np.linalg.norm(a), offset] for a, offset in self.symmetries_continuous]
             return ObjectModel(
                 self.id,
                 self.class_name,
@@ -156,6 +157,7 @@ class ObjectSpec:
                 self.keypoints,
                 symmetries,
                 self.reference,
+                np.reshape(axes, (-1, 2, 3)),
             )
         except (ValueError, np.linalg.LinAlgError) as error:
             raise BundleError(f"objects: {error}") from error
@@ -197,16 +199,17 @@ class DecodeSpec:
     """What held-out renders decided. cell_score: a cell, pixel or keypoint counts above it.
 
     pose_score: a pose is kept above it. calibration: weights of the score's terms (``pipeline.score``),
-    or empty. covariance_scale: what refinement's covariance is multiplied by, so that half of the errors lie
-    in its half ellipsoid. vote_scale: by object id, the size of the votes for it over the true one, by which
-    they are divided; 1 of objects that are not named. Convention: votes for object 5 that lie 0.94 of the
-    true way from their centre have {"5": 0.94}.
+    or empty. covariance_scale, covariance_shared: what turns refinement's covariance into that of the errors,
+    see ``core.uncertainty``. vote_scale: by object id, the size of the votes for it over the true one, by
+    which they are divided; 1 of objects that are not named. Convention: votes for object 5 that lie 0.94 of
+    the true way from their centre have {"5": 0.94}.
     """
 
     cell_score: float
     pose_score: float
     calibration: list[float]
     covariance_scale: float = 1.0
+    covariance_shared: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     vote_scale: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -218,6 +221,9 @@ class DecodeSpec:
                 raise BundleError(f"decode.vote_scale.{object_id}: wanted more than 0, found {scale}")
         if not self.covariance_scale > 0:
             raise BundleError(f"decode.covariance_scale: wanted more than 0, found {self.covariance_scale}")
+        if len(self.covariance_shared) != 3 or min(self.covariance_shared) < 0:
+            found = self.covariance_shared
+            raise BundleError(f"decode.covariance_shared: wanted three numbers of 0 or more, found {found}")
 
 
 @dataclass(frozen=True)

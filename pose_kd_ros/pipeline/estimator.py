@@ -17,6 +17,7 @@ from .network import Network
 from .region import Region
 from .solve import Estimates, ObjectPose, Stopwatch, check_size, suppress
 
+KEEP_FACTOR = 0.4  # .22 of .54: on a real recording of 218 frames 2 tracks are lost for a frame, of 49
 ANSWERS = 0.2  # overlap of a pose's box with the region that it is an answer to
 Made = TypeVar("Made", bound="CropEstimator")
 
@@ -24,13 +25,15 @@ Made = TypeVar("Made", bound="CropEstimator")
 class Estimator(Protocol):
     """A bundle, made to run. Holds no state between images; tracks belong to its caller.
 
-    objects: by id. cell_score, pose_score: thresholds, which may be set between two images.
+    objects: by id. cell_score, pose_score: thresholds, which may be set between two images, as may
+    keep_factor: a pose where a track looks for its object needs this share of ``pose_score`` alone.
     """
 
     bundle: Bundle
     objects: Mapping[int, ObjectModel]
     cell_score: float
     pose_score: float
+    keep_factor: float
 
     def estimate(
         self,
@@ -43,9 +46,14 @@ class Estimator(Protocol):
         """Return the poses in an RGB image (H, W, 3) uint8, seen by ``camera``.
 
         regions: where objects are expected. search: look for others too, in the whole frame or where a
-        locator says. recover: do so if a region shows no pose worth keeping. Raises ValueError where
+        locator says. recover: do so if no region shows a pose worth keeping. Raises ValueError where
         image and camera disagree in size.
         """
+        ...
+
+    def candidates(self, image: np.ndarray, camera: Camera, known: Sequence[np.ndarray] = ()) -> list[Region]:
+        """Return where objects may be, likeliest first, but at the boxes (4,) that are ``known``: the first
+        half of a search, without a look at each place."""
         ...
 
     def scaled(self, factors: Mapping[int, float]) -> Estimator:
@@ -65,6 +73,7 @@ class CropEstimator(ABC):
         self.order, self.objects = bundle.objects, {model.id: model for model in bundle.objects}
         self.cell_score = decode.cell_score if cell_score is None else cell_score
         self.pose_score = decode.pose_score if pose_score is None else pose_score
+        self.keep_factor = KEEP_FACTOR
 
     def scaled(self: Made, factors: Mapping[int, float]) -> Made:
         """As ``Estimator.scaled``."""
@@ -86,17 +95,33 @@ class CropEstimator(ABC):
         watch = Stopwatch()
         found = [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
         answered = self._kept(found)
-        if search or (recover and len(answered) < len(regions)):
+        if search or (recover and regions and not answered):
             found += self._search(image, camera, answered, watch)
         return Estimates(self._kept(suppress(found)), watch.stages_ms)
 
+    def candidates(self, image: np.ndarray, camera: Camera, known: Sequence[np.ndarray] = ()) -> list[Region]:
+        """As ``Estimator.candidates``."""
+        check_size(image, camera)
+        return self._candidates(image, camera, known, Stopwatch())
+
     def _kept(self, poses: list[ObjectPose]) -> list[ObjectPose]:
-        return [pose for pose in poses if pose.score >= self.pose_score]
+        return [pose for pose in poses if pose.score >= self.least_score(pose)]
+
+    def least_score(self, of: Region | ObjectPose) -> float:
+        """The score that a pose needs: less where a track expects it, so that tracks do not come and go."""
+        return self.pose_score * (1.0 if of.track_id is None else self.keep_factor)
 
     @abstractmethod
     def _look_at(self, image, camera: Camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
         """Return the best pose in a zoomed crop about a region; none if it shows nothing."""
 
     @abstractmethod
+    def _candidates(
+        self, image, camera: Camera, known: Sequence[np.ndarray], watch: Stopwatch
+    ) -> list[Region]:
+        """Return where objects may be, but at the boxes that are ``known``."""
+
     def _search(self, image, camera: Camera, known: list[ObjectPose], watch: Stopwatch) -> list[ObjectPose]:
         """Return the poses of objects that are not ``known`` yet."""
+        regions = self._candidates(image, camera, [pose.box for pose in known], watch)
+        return [pose for region in regions for pose in self._look_at(image, camera, region, watch)]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..bundle.store import Bundle
@@ -21,7 +23,6 @@ from .solve import (
     ObjectPose,
     Stopwatch,
     solve,
-    suppress,
     with_track,
 )
 
@@ -31,7 +32,7 @@ MAX_GROUPS = 8  # groups of an image that are solved, best first: a busy backgro
 
 
 class KeypointEstimator(CropEstimator):
-    """A keypoint bundle, made to run. zoom: look again at a zoomed crop after a search."""
+    """A keypoint bundle, made to run."""
 
     def __init__(
         self,
@@ -40,13 +41,12 @@ class KeypointEstimator(CropEstimator):
         *,
         cell_score: float | None = None,
         pose_score: float | None = None,
-        zoom: bool = True,
         search_size: int | None = None,
     ):
         super().__init__(bundle, network, cell_score, pose_score)
         vote_scale = bundle.manifest.decode.vote_scale
         self.spread = np.array([1 / vote_scale.get(str(model.id), 1.0) for model in self.order])
-        self.strides, self.zoom = bundle.manifest.network.strides, zoom
+        self.strides = bundle.manifest.network.strides
         self.search_size = search_size or self.spec.search_size
 
     def places(self, image: np.ndarray, camera: Camera) -> Places:
@@ -54,32 +54,28 @@ class KeypointEstimator(CropEstimator):
         found = self.estimate(image, camera)
         return Places([Region(pose.box, pose.object_id) for pose in found.poses], found.stages_ms)
 
-    def _search(self, image, camera, known: list[ObjectPose], watch: Stopwatch) -> list[ObjectPose]:
-        """Whole frame at low resolution, then a zoomed look at each object that is not known yet.
-
-        Where to look is voted, not solved: PnP waits for the votes of the zoomed crop.
-        """
+    def _candidates(self, image, camera, known: Sequence[np.ndarray], watch: Stopwatch) -> list[Region]:
+        """Look at the whole frame at low resolution. Where to look is voted, not solved: PnP waits for the
+        votes of the zoomed crop."""
         crop = Crop.whole(camera.width, camera.height, self.search_size, self.spec.stride)
         groups = self._groups_in(image, crop, watch, FEWEST)
-        if not self.zoom:
-            found = self._solved(groups, crop, camera, watch)
-            return [p for p in suppress(found) if all(overlap(p.box, k.box) < SAME_OBJECT for k in known)]
         regions: list[Region] = []
         for votes in groups:
             box = group_box(votes, crop)
             if (box[2:] - box[:2] < 1).any():
                 continue
             region = Region(box, self.order[int(votes.object_index[0])].id)
-            rivals = [r for r in regions if r.object_id == region.object_id]
-            if all(overlap(region.box, k.box) < SAME_OBJECT for k in [*known, *rivals]):
+            rivals = [r.box for r in regions if r.object_id == region.object_id]
+            if all(overlap(region.box, taken) < SAME_OBJECT for taken in [*known, *rivals]):
                 regions.append(region)
-        return [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
+        return regions
 
     def _look_at(self, image, camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
         """The best pose in a zoomed crop that overlaps the region's box; none if nothing does."""
         crop = crop_about(region.box, self.spec)
         groups = [g for g in self._groups_in(image, crop, watch) if self._worth_solving(g, crop, region)]
-        poses = [p for p in self._solved(groups, crop, camera, watch) if overlap(p.box, region.box) > ANSWERS]
+        found = self._solved(groups, crop, camera, watch, self.least_score(region))
+        poses = [p for p in found if overlap(p.box, region.box) > ANSWERS]
         best = max(poses, key=lambda p: p.score * (0.5 + overlap(p.box, region.box)), default=None)
         return [] if best is None else [with_track(best, region.track_id)]
 
@@ -92,7 +88,7 @@ class KeypointEstimator(CropEstimator):
             return False
         calibration = self.bundle.manifest.decode.calibration
         most = highest_score(best_cells(votes), len(votes), MOST_SCATTER, calibration)
-        return most >= self.pose_score
+        return most >= self.least_score(region)
 
     def _groups_in(self, image, crop: Crop, watch: Stopwatch, smallest: int = 1) -> list[LocalPredictions]:
         """The votes of each instance in a crop that has as many cells as ``smallest``, best first."""
@@ -106,20 +102,20 @@ class KeypointEstimator(CropEstimator):
         watch.lap("decode")
         return groups
 
-    def _solved(self, groups, crop: Crop, camera: Camera, watch: Stopwatch) -> list[ObjectPose]:
-        """The poses of those groups that have one."""
-        poses = [pose for group in groups if (pose := self._solve(group, crop, camera)) is not None]
+    def _solved(self, groups, crop: Crop, camera: Camera, watch: Stopwatch, least: float) -> list[ObjectPose]:
+        """The poses of those groups that have one whose score could reach ``least``."""
+        poses = [pose for group in groups if (pose := self._solve(group, crop, camera, least)) is not None]
         watch.lap("pnp")
         return poses
 
-    def _solve(self, votes: LocalPredictions, crop: Crop, camera: Camera) -> ObjectPose | None:
+    def _solve(self, votes: LocalPredictions, crop: Crop, camera: Camera, least: float) -> ObjectPose | None:
         """The pose that one group's votes hold."""
         model = self.order[int(votes.object_index[0])]
         boxes = voted_boxes(votes.points)
         threshold = max(1.0, VOTE_ERROR * float(np.median((boxes[:, 2:] - boxes[:, :2]).max(1)))) / crop.scale
         correspondences = to_correspondences(votes, model, crop, camera)
         decode = self.bundle.manifest.decode
-        return solve(correspondences, model, camera, threshold, decode, self.pose_score)
+        return solve(correspondences, model, camera, threshold, decode, least)
 
 
 def to_correspondences(

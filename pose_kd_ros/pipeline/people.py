@@ -120,6 +120,9 @@ class PeopleFollower:
         self._stamp = stamp
         return Observed(people, watch.stages_ms)
 
+    def look_around(self) -> None:
+        """Do nothing: people are looked at where they are said to be."""
+
 
 def mean_of_mirrored(
     maps_of: Callable[[np.ndarray], np.ndarray], images: np.ndarray, mirrored: np.ndarray | None

@@ -21,7 +21,7 @@ class Study:
     test: tuple[Path, ...]
     """BOP splits to measure every row on."""
     out: Path
-    """JSON file of the rows; written after each, "not run" for those not reached."""
+    """JSON file of the rows that are measured; written after each."""
     real: str = "real"
     """Name of the split in rows of real images, such as lmo-dev100 for a part of a test set."""
     data: Path | None = None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fill a table without supervision: train its rows, several side by side, export and measure them.
 
-The table may be stopped at any time, by Ctrl-C or by ``minutes``, and goes on with the same call; rows that
-were not reached read "not run".
+The table may be stopped at any time, by Ctrl-C or by ``minutes``, and goes on with the same call. The
+file holds the rows that were measured.
 """
 
 from __future__ import annotations
@@ -123,12 +123,11 @@ def hardware() -> str:
 
 
 def write(rows: list[Row], out: Path, test: list[Path], real: str = "real") -> None:
-    """Write the whole table with the figures that there are. real: how rows of real images call their
-    split."""
+    """Write the rows that are measured. real: the name of the split in rows of real images."""
     content = []
     for row in rows:
         path = row.run.folder / FIGURES
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else [None] * len(test)
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         content += [as_row(row, split, values, real) for split, values in zip(test, found)]
     write_json(out, with_means(content))
 
@@ -138,9 +137,8 @@ def with_means(rows: list[dict]) -> list[dict]:
     each figure that all have, its standard deviation as ``..._std``, and ``seeds``, their number."""
     kinds: dict[tuple, list[dict]] = {}
     for row in rows:
-        if row["status"] == "measured":
-            kind = tuple(row[key] for key in ("method", "network", "family", "dataset", "steps"))
-            kinds.setdefault(kind, []).append(row)
+        kind = tuple(row[key] for key in ("method", "network", "family", "dataset", "steps"))
+        kinds.setdefault(kind, []).append(row)
     return rows + [mean_row(several) for several in kinds.values() if len(several) > 1]
 
 
@@ -156,8 +154,11 @@ def mean_row(rows: list[dict]) -> dict:
     return about | named | figures | spread | {"seeds": len(rows)}
 
 
-def as_row(row: Row, split: Path, values: dict | None, real: str) -> dict:
-    """Return a row of docs/results: the common keys, then the figures."""
+def as_row(row: Row, split: Path, values: dict, real: str) -> dict:
+    """Return a row of docs/results: the common keys, then the figures.
+
+    values: date, commit, hardware and figures.
+    """
     run = row.run
     network = family_of(run).describe_network(run.network)
     synthetic = (split / "render.json").exists()
@@ -170,12 +171,8 @@ def as_row(row: Row, split: Path, values: dict | None, real: str) -> dict:
         "split": "synthetic" if synthetic else real,
         "seed": run.seed,
         "steps": run.steps,
-        "status": "not run" if values is None else "measured",
-        "date": "",
-        "commit": "",
-        "hardware": "",
     }
-    return about | (values or {})
+    return about | values
 
 
 def write_json(path: Path, content) -> None:
