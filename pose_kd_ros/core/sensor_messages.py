@@ -213,4 +213,7 @@ def to_seconds(stamp) -> float:
 def decode_pose(position, orientation) -> np.ndarray:
     """Return (4, 4) of a geometry_msgs position or translation and a quaternion. Raises ValueError."""
     rotation = from_quaternion([orientation.x, orientation.y, orientation.z, orientation.w])
-    return make_pose(rotation, [position.x, position.y, position.z])
+    translation = [position.x, position.y, position.z]
+    if not np.isfinite(translation).all():
+        raise ValueError(f"position: wanted finite numbers, found {translation}")
+    return make_pose(rotation, translation)
