@@ -32,14 +32,14 @@ class Peaks:
     scores: np.ndarray
     covariance: np.ndarray
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         k = len(self.points)
         for name, shape in (("points", (k, 2)), ("scores", (k,)), ("covariance", (k, 2, 2))):
             if getattr(self, name).shape != shape:
                 raise ValueError(f"Peaks.{name}: wanted {shape}, found {getattr(self, name).shape}")
 
 
-def decode_peaks(maps, stride: float = 1.0) -> Peaks:
+def decode_peaks(maps: np.ndarray, stride: float = 1.0) -> Peaks:
     """Return the peaks of maps (K, h, w), h and w at least 3, in the pixels that they are ``stride`` apart.
 
     The parabola is fitted to the logarithm of the 3 x 3 values about the largest one, which is exact for a
@@ -64,7 +64,7 @@ def decode_peaks(maps, stride: float = 1.0) -> Peaks:
     return Peaks(points, np.clip(peak, 0.0, 1.0), covariance * stride**2)
 
 
-def _parabola(logs) -> tuple[np.ndarray, np.ndarray]:
+def _parabola(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Peaks (K, 2) from the windows' centres, and covariances (K, 2, 2), of the parabolas through the
     logarithms (K, 9) of windows."""
     slope_u, slope_v, uu, uv, vv = _FIT @ logs.T

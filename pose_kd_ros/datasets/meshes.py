@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def load_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return vertices * METRES, triangles
 
 
-def import_open3d():
+def import_open3d() -> ModuleType:
     try:
         import open3d
     except (ImportError, OSError) as error:

@@ -112,14 +112,14 @@ def id_switches(frames: Sequence[Frame]) -> int:
 
     Instances are identified by their order in the truth, object by object.
     """
-    last: dict[tuple[int, int], int] = {}
+    last: dict[tuple[int, int], int | None] = {}
     switches = 0
     for frame in frames:
         ranks: dict[int, int] = defaultdict(int)
         for error in frame.errors:
             key = error.object_id, ranks[error.object_id]
             ranks[error.object_id] += 1
-            if error.estimate is not None and error.mssd_d < FOUND:
+            if error.estimate is not None and error.mssd_d is not None and error.mssd_d < FOUND:
                 track = frame.estimates[error.estimate].track_id
                 switches += last.get(key, track) != track
                 last[key] = track
@@ -194,16 +194,18 @@ def triples(frames: Sequence[Frame], objects: Objects) -> Iterator[np.ndarray]:
 
 
 def _absolute(frame: Frame) -> dict[int, np.ndarray]:
-    return {one.track_id: one.T_camera_object for one in frame.measured_estimates}
+    found = frame.measured_estimates
+    return {one.track_id: one.T_camera_object for one in found if one.track_id is not None}
 
 
 def _relative(frame: Frame, objects: Objects) -> dict[int, np.ndarray]:
-    poses = {}
+    poses: dict[int, np.ndarray] = {}
     for error, estimate, instance in frame.found(FOUND):
         pose = estimate.T_camera_object
         true = nearest_representative(pose, instance.T_camera_object, objects[error.object_id])
         turn, shift = true[:3, :3].T @ pose[:3, :3], pose[:3, 3] - true[:3, 3]
-        poses[estimate.track_id] = make_pose(turn, shift)
+        if estimate.track_id is not None:
+            poses[estimate.track_id] = make_pose(turn, shift)
     return poses
 
 

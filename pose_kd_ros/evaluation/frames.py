@@ -15,6 +15,7 @@ from ..core.object_model import ObjectModel
 from ..core.pose import transform
 from ..core.track import MEASURED, Track
 from ..datasets.bop import BopImage, BopInstance
+from ..datasets.source import Source
 from ..pipeline.follow import Followed
 from ..pipeline.region import projected_box
 from ..pipeline.solve import ObjectPose
@@ -113,7 +114,7 @@ def _estimate_of_track(track: Track, expected, model: ObjectModel, image: BagFra
         track.pose,
         track.covariance,
         projected_box(track.pose, model, image.camera),
-        None if track.measured is None else float(track.measured.sigma_px),
+        float(track.measured.sigma_px) if isinstance(track.measured, ObjectPose) else None,
         None,
     )
     if track.state not in MEASURED:
@@ -148,7 +149,7 @@ def matches_of(frame: Frame, objects: Objects, points: Points) -> list[ObjectMat
         BopInstance(one.object_id, one.T_camera_object, None, None, one.visib_fract, None)
         for one in frame.truth
     )
-    image = BopImage(0, frame.number, Path(), frame.K, None, 1.0, true)
+    image = BopImage(0, frame.number, Source(Path()), frame.K, None, 1.0, true)
     found = match_image(image, frame.width, measured_poses(frame), objects, points)
     seen = frame.vsd or {}
     return [_with_vsd(one, seen[str(one.object_id)]) if str(one.object_id) in seen else one for one in found]

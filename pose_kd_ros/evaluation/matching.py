@@ -88,7 +88,7 @@ def match_image(
                 np.array([p.evidence for p in found]).reshape(len(found), TERMS),
                 (in_image < RIGHT * image.K[0, 0] * model.diameter / b[:, 2, 3]).any(1),
                 np.array([i.visib_fract >= VISIBLE for i in true], bool),
-                sensor and vsd_of_pairs(caster, model, a, b, sensor),
+                vsd_of_pairs(caster, model, a, b, sensor) if caster and sensor else None,
                 b[None, :, 2, 3] / a[:, None, 2, 3],
             )
         )
@@ -134,6 +134,6 @@ def kept_of(matches: ObjectMatches, kept: np.ndarray) -> ObjectMatches:
     return replace(matches, **{name: getattr(matches, name)[kept] for name in names})
 
 
-def rescored(matches: ObjectMatches, weights: np.ndarray) -> ObjectMatches:
+def rescored(matches: ObjectMatches, weights: Sequence[float]) -> ObjectMatches:
     """The same matches as it would be with these weights of the scores' terms."""
     return replace(matches, scores=np.array([score_of(terms, weights) for terms in matches.evidence]))

@@ -64,9 +64,10 @@ def figures(groups: list[ObjectMatches], images: int, seconds: list[float]) -> d
 
 def vsd_recall(groups: list[ObjectMatches]) -> float | None:
     """BOP19's average recall by VSD, over all tolerances; None where an image had no depth."""
-    if not groups or any(g.vsd is None for g in groups):
+    seen = [(g.vsd[:, g.is_target], g.scores) for g in groups if g.vsd is not None]
+    if not groups or len(seen) < len(groups):
         return None
-    of_tau = [[(g.vsd[:, g.is_target, t], g.scores) for g in groups] for t in range(len(TAUS))]
+    of_tau = [[(errors[..., t], scores) for errors, scores in seen] for t in range(len(TAUS))]
     return float(np.mean([average_recall(errors, VSD_THRESHOLDS) for errors in of_tau]))
 
 

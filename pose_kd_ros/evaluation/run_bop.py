@@ -215,14 +215,10 @@ def vsd_figures(
 
 def results_of(frames: Sequence[Frame]) -> list[BopResult]:
     """All estimates as BOP wants them: the time of the whole image in each line."""
-    return [
-        BopResult(
-            *(int(part) for part in frame.camera.split("/")),
-            one.object_id,
-            one.score,
-            one.T_camera_object,
-            frame.latency_ms / 1e3,
-        )
-        for frame in frames
-        for one in frame.estimates
-    ]
+    results = []
+    for frame in frames:
+        scene, image = map(int, frame.camera.split("/"))
+        for one in frame.estimates:
+            pose = one.object_id, one.score, one.T_camera_object
+            results.append(BopResult(scene, image, *pose, frame.latency_ms / 1e3))
+    return results

@@ -28,7 +28,7 @@ class Estimator(Protocol):
     """
 
     bundle: Bundle
-    objects: Mapping[int, ObjectModel]
+    objects: dict[int, ObjectModel]
     cell_score: float
     pose_score: float
 
@@ -94,9 +94,13 @@ class CropEstimator(ABC):
         return [pose for pose in poses if pose.score >= self.pose_score]
 
     @abstractmethod
-    def _look_at(self, image, camera: Camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
+    def _look_at(
+        self, image: np.ndarray, camera: Camera, region: Region, watch: Stopwatch
+    ) -> list[ObjectPose]:
         """Return the best pose in a zoomed crop about a region; none if it shows nothing."""
 
     @abstractmethod
-    def _search(self, image, camera: Camera, known: list[ObjectPose], watch: Stopwatch) -> list[ObjectPose]:
+    def _search(
+        self, image: np.ndarray, camera: Camera, known: list[ObjectPose], watch: Stopwatch
+    ) -> list[ObjectPose]:
         """Return the poses of objects that are not ``known`` yet."""

@@ -54,7 +54,9 @@ class KeypointEstimator(CropEstimator):
         found = self.estimate(image, camera)
         return Places([Region(pose.box, pose.object_id) for pose in found.poses], found.stages_ms)
 
-    def _search(self, image, camera, known: list[ObjectPose], watch: Stopwatch) -> list[ObjectPose]:
+    def _search(
+        self, image: np.ndarray, camera: Camera, known: list[ObjectPose], watch: Stopwatch
+    ) -> list[ObjectPose]:
         """Whole frame at low resolution, then a zoomed look at each object that is not known yet.
 
         Where to look is voted, not solved: PnP waits for the votes of the zoomed crop.
@@ -71,11 +73,14 @@ class KeypointEstimator(CropEstimator):
                 continue
             region = Region(box, self.order[int(votes.object_index[0])].id)
             rivals = [r for r in regions if r.object_id == region.object_id]
-            if all(overlap(region.box, k.box) < SAME_OBJECT for k in [*known, *rivals]):
+            taken = [k.box for k in known] + [r.box for r in rivals]
+            if all(overlap(region.box, box) < SAME_OBJECT for box in taken):
                 regions.append(region)
         return [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
 
-    def _look_at(self, image, camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
+    def _look_at(
+        self, image: np.ndarray, camera: Camera, region: Region, watch: Stopwatch
+    ) -> list[ObjectPose]:
         """The best pose in a zoomed crop that overlaps the region's box; none if nothing does."""
         crop = crop_about(region.box, self.spec)
         groups = [g for g in self._groups_in(image, crop, watch) if self._worth_solving(g, crop, region)]
@@ -94,7 +99,9 @@ class KeypointEstimator(CropEstimator):
         most = highest_score(best_cells(votes), len(votes), MOST_SCATTER, calibration)
         return most >= self.pose_score
 
-    def _groups_in(self, image, crop: Crop, watch: Stopwatch, smallest: int = 1) -> list[LocalPredictions]:
+    def _groups_in(
+        self, image: np.ndarray, crop: Crop, watch: Stopwatch, smallest: int = 1
+    ) -> list[LocalPredictions]:
         """The votes of each instance in a crop that has as many cells as ``smallest``, best first."""
         pixels = network_input(image, crop, self.spec)
         watch.lap("preprocess")
@@ -106,7 +113,9 @@ class KeypointEstimator(CropEstimator):
         watch.lap("decode")
         return groups
 
-    def _solved(self, groups, crop: Crop, camera: Camera, watch: Stopwatch) -> list[ObjectPose]:
+    def _solved(
+        self, groups: list[LocalPredictions], crop: Crop, camera: Camera, watch: Stopwatch
+    ) -> list[ObjectPose]:
         """The poses of those groups that have one."""
         poses = [pose for group in groups if (pose := self._solve(group, crop, camera)) is not None]
         watch.lap("pnp")

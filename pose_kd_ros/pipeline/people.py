@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..bundle.store import Bundle
+from ..core.camera import Camera
 from ..core.heatmaps import decode_peaks
 from .follow import order_of
 from .network import Network
@@ -32,7 +33,7 @@ class Person:
     number: int
     track_id: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         k = len(self.scores)
         for name, shape in (("points", (k, 2)), ("scores", (k,)), ("box", (4,))):
             if getattr(self, name).shape != shape:
@@ -57,7 +58,9 @@ class PeopleEstimator:
         self.bundle, self.network, self.flip_test = bundle, network, flip_test
         self.cell_score = bundle.manifest.decode.cell_score if cell_score is None else cell_score
         self.spec, self.stride = bundle.manifest.input, bundle.manifest.network.strides[0]
-        self.mirrored = mirrored_order(len(bundle.manifest.people.keypoints), bundle.manifest.people.flip)
+        people = bundle.manifest.people
+        assert people is not None, "make_estimator gives it no other bundle"
+        self.mirrored = mirrored_order(len(people.keypoints), people.flip)
 
     def estimate(
         self, image: np.ndarray, regions: Sequence[Region], watch: Stopwatch | None = None
@@ -112,7 +115,11 @@ class PeopleFollower:
         return order_of(stamp, self._stamp)
 
     def process(
-        self, stamp: float, image: np.ndarray, camera=None, regions: Sequence[Region] = ()
+        self,
+        stamp: float,
+        image: np.ndarray,
+        camera: Camera | None = None,
+        regions: Sequence[Region] = (),
     ) -> Observed:
         """Return the people in the regions of an RGB image (H, W, 3) uint8; no camera is needed."""
         watch = Stopwatch()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ...core.object_model import ObjectModel, box_corners, expand_symmetries
 from ..faults import DatasetError
 from ..meshes import load_ply_vertices
-from .models import load_models_info
+from .models import ModelInfo, load_models_info
 from .shards import shard_paths
 
 TARGETS = "test_targets_bop19.json"
@@ -41,7 +42,7 @@ def models_folder(split: Path) -> Path:
     raise DatasetError(f"{place}: wanted a models_info.json there, or in models, found none")
 
 
-def surface_points(split: Path, ids) -> dict[int, np.ndarray]:
+def surface_points(split: Path, ids: Iterable[int]) -> dict[int, np.ndarray]:
     """Vertices (V, 3), metres, of the meshes of these objects."""
     return {i: load_ply_vertices(mesh_path(split, i)) for i in ids}
 
@@ -59,7 +60,7 @@ def load_objects(split: Path) -> dict[int, ObjectModel]:
     return {i: _object(i, info) for i, info in sorted(infos.items())}
 
 
-def _object(object_id: int, info) -> ObjectModel:
+def _object(object_id: int, info: ModelInfo) -> ObjectModel:
     center = info.box_min + info.box_size / 2
     symmetries = expand_symmetries(info.symmetries_discrete, info.symmetries_continuous)
     corners, name = box_corners(center, info.box_size), f"obj_{object_id:06d}"
