@@ -40,8 +40,8 @@ setup(
     extras_require={"test": ["pytest"]},
     entry_points={
         "console_scripts": [
-            "pose_node = pose_kd_ros.nodes.pose_node:main",
-            "overlay_node = pose_kd_ros.nodes.overlay_node:main",
+            "pose_node = pose_kd_ros.nodes.entry:pose_node",
+            "overlay_node = pose_kd_ros.nodes.entry:overlay_node",
             "evaluate = pose_kd_ros.evaluation.__main__:main",
             "play = pose_kd_ros.nodes.play:main",
             "evaluate_live = pose_kd_ros.nodes.evaluate_live:main",

@@ -32,6 +32,7 @@ ARGUMENTS = {  # name: (default, description)
         "Parameters of the nodes.",
     ),
     "autostart": ("true", "Configure and activate at once; false leaves it to a lifecycle manager."),
+    "tf_prefix": ("", "Put before the objects' frames: two nodes in one TF tree need two, such as left/."),
     "overlay": ("false", "Also draw the poses into the images, on pose_node/overlay."),
     "log_level": ("info", "debug, info, warn, error or fatal."),
 }
@@ -64,6 +65,7 @@ def generate_launch_description():
                 "bundle": typed("bundle", str),
                 "image_transport": typed("image_transport", str),
                 "autostart": typed("autostart", bool),
+                "tf_prefix": typed("tf_prefix", str),
             },
         ],
         remappings=[

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The offline side's command: ``python -m training make | render | train | export | evaluate |
-evaluate-people | table | online | merge``."""
+calibrate | evaluate-people | table | online | merge``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from .cli import Evaluate, EvaluatePeople, Export, Make, Merge, Render
+from .cli import Calibrate, Evaluate, EvaluatePeople, Export, Make, Merge, Render
 from .config import RunConfig
 from .recipes import RECIPES
 from .studies.options import Online, Table
@@ -26,6 +26,7 @@ def train_command() -> type:
 Command = (
     Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
     | Annotated[EvaluatePeople, tyro.conf.subcommand("evaluate-people")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Table, tyro.conf.subcommand("table")]

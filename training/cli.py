@@ -173,6 +173,30 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Calibrate:
+    """Fit a bundle's scores, threshold and covariances again, on held-out images, and write it in its place.
+
+    Example: python -m training calibrate bundles/mine --data data/mine/val
+    """
+
+    bundle: tyro.conf.Positional[Path]
+    """Folder of the bundle."""
+    data: Path
+    """Split folder of a BOP data set that trained nothing. The first half of it chooses, the second half
+    gives the manifest's figures."""
+    limit: int = 2000
+    """Only the first N images."""
+    faults: Literal["refuse", "skip"] = "refuse"
+    """What to do with an image that is missing, damaged or wrongly described: stop and name it, or skip
+    and count it."""
+
+    def __call__(self) -> None:
+        from .export.run import calibrate_bundle
+
+        print(calibrate_bundle(self.bundle, self.data, self.limit, self.faults))
+
+
+@dataclass(frozen=True)
 class EvaluatePeople:
     """Measure a bundle for people on files of COCO or MPII, in the boxes that they give.
 

@@ -11,10 +11,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..core.object_model import ObjectModel, expand_symmetries
+from ..core.object_model import CONTINUOUS_STEPS, ObjectModel, expand_symmetries
 
 SCHEMA = 1
 FAMILIES = ("keypoint", "dense", "heatmap", "surface")
+# A bundle comes from elsewhere: what it asks for in memory and time has limits.
+MOST_SIDE = 4096  # pixels of the network's input
+MOST_GOLDEN = 2**22  # pixels of the golden sample
+MOST_OBJECTS, MOST_KEYPOINTS, MOST_SYMMETRIES = 256, 4096, 4096  # all but objects: of one object
+MOST_LINKS, MOST_FILES, MOST_TEXT = 65536, 1024, 4096
+LARGEST = 2**53  # of a number that is exact as a float
+CALIBRATION = (0, 5)  # lengths: none, or a weight for each term of pipeline.score
 
 
 class BundleError(ValueError):
@@ -55,8 +62,16 @@ class InputSpec:
                 raise BundleError(
                     f"input.{name}: wanted a multiple of {self.stride}, found {getattr(self, name)}"
                 )
+            if getattr(self, name) > MOST_SIDE:
+                raise BundleError(f"input.{name}: wanted at most {MOST_SIDE}, found {getattr(self, name)}")
+        if not 0 < self.margin <= 100:
+            raise BundleError(f"input.margin: wanted more than 0 up to 100, found {self.margin:g}")
         width = self.size * self.aspect
-        if width <= 0 or self.width % self.stride or abs(width - self.width) > 1e-6 * self.size:
+        if (
+            not 0 < width <= MOST_SIDE
+            or self.width % self.stride
+            or abs(width - self.width) > 1e-6 * self.size
+        ):
             raise BundleError(
                 f"input.aspect: wanted a width that is a multiple of {self.stride}, "
                 f"found {self.aspect:g}, which makes {width:g}"
@@ -93,8 +108,8 @@ class NetworkSpec:
     object_files: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
-        if not self.strides or min(self.strides) <= 0:
-            raise BundleError(f"network.strides: wanted at least one, all above 0, found {self.strides}")
+        if not 0 < len(self.strides) <= 16 or min(self.strides) <= 0:
+            raise BundleError(f"network.strides: wanted 1 to 16, all above 0, found {self.strides[:17]}")
 
 
 @dataclass(frozen=True)
@@ -115,10 +130,24 @@ class ObjectSpec:
     reference: list[list[float]]
     origin: str
 
+    def __post_init__(self):
+        turns = max(1, CONTINUOUS_STEPS * len(self.symmetries_continuous))
+        count = (1 + len(self.symmetries_discrete)) * turns
+        for name, found, most in (
+            ("keypoints", len(self.keypoints), MOST_KEYPOINTS),
+            ("symmetries", count, MOST_SYMMETRIES),
+        ):
+            if found > most:
+                raise BundleError(f"object {self.class_name!r}: {name}: wanted at most {most}, found {found}")
+        if not self.class_name.strip() or not self.class_name.isprintable():
+            found = repr(self.class_name)
+            raise BundleError(f"object {self.id}: class_name: wanted printable text, found {found}")
+
     def model(self) -> ObjectModel:
         """The object as the pipeline knows it."""
         try:
             symmetries = expand_symmetries(self.symmetries_discrete, self.symmetries_continuous)
+            axes = [[a / np.linalg.norm(a), offset] for a, offset in self.symmetries_continuous]
             return ObjectModel(
                 self.id,
                 self.class_name,
@@ -128,6 +157,7 @@ class ObjectSpec:
                 self.keypoints,
                 symmetries,
                 self.reference,
+                np.reshape(axes, (-1, 2, 3)),
             )
         except (ValueError, np.linalg.LinAlgError) as error:
             raise BundleError(f"objects: {error}") from error
@@ -148,6 +178,8 @@ class PeopleSpec:
 
     def __post_init__(self):
         count = len(self.keypoints)
+        if max(count, len(self.links)) > MOST_LINKS:
+            raise BundleError(f"people: wanted at most {MOST_LINKS} keypoints and links, found more")
         if not count or len(set(self.keypoints)) != count:
             wanted = "at least one name, no two equal"
             raise BundleError(f"people.keypoints: wanted {wanted}, found {self.keypoints}")
@@ -167,24 +199,31 @@ class DecodeSpec:
     """What held-out renders decided. cell_score: a cell, pixel or keypoint counts above it.
 
     pose_score: a pose is kept above it. calibration: weights of the score's terms (``pipeline.score``),
-    or empty. covariance_scale: what refinement's covariance is multiplied by, so that half of the errors lie
-    in its half ellipsoid. vote_scale: by object id, the size of the votes for it over the true one, by which
-    they are divided; 1 of objects that are not named. Convention: votes for object 5 that lie 0.94 of the
-    true way from their centre have {"5": 0.94}.
+    or empty. covariance_scale, covariance_shared: what turns refinement's covariance into that of the errors,
+    see ``core.uncertainty``. vote_scale: by object id, the size of the votes for it over the true one, by
+    which they are divided; 1 of objects that are not named. Convention: votes for object 5 that lie 0.94 of
+    the true way from their centre have {"5": 0.94}.
     """
 
     cell_score: float
     pose_score: float
     calibration: list[float]
     covariance_scale: float = 1.0
+    covariance_shared: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     vote_scale: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
+        if len(self.calibration) not in CALIBRATION:
+            found = len(self.calibration)
+            raise BundleError(f"decode.calibration: wanted {CALIBRATION} weights, found {found}")
         for object_id, scale in self.vote_scale.items():
             if not scale > 0:
                 raise BundleError(f"decode.vote_scale.{object_id}: wanted more than 0, found {scale}")
         if not self.covariance_scale > 0:
             raise BundleError(f"decode.covariance_scale: wanted more than 0, found {self.covariance_scale}")
+        if len(self.covariance_shared) != 3 or min(self.covariance_shared) < 0:
+            found = self.covariance_shared
+            raise BundleError(f"decode.covariance_shared: wanted three numbers of 0 or more, found {found}")
 
 
 @dataclass(frozen=True)
@@ -200,6 +239,14 @@ class GoldenSpec:
     height: int
     width: int
     tolerance: float
+
+    def __post_init__(self):
+        if not 0 < self.height * self.width <= MOST_GOLDEN or min(self.height, self.width) <= 0:
+            found = f"{self.width}x{self.height}"
+            raise BundleError(f"golden: wanted 1 to {MOST_GOLDEN} pixels, found {found}")
+        if not 0 <= self.seed < 2**32 or self.tolerance < 0:
+            wanted, found = "0 to 2**32 - 1, and 0 or more", f"{self.seed} and {self.tolerance}"
+            raise BundleError(f"golden.seed, golden.tolerance: wanted {wanted}, found {found}")
 
 
 @dataclass(frozen=True)
@@ -263,6 +310,9 @@ class Manifest:
 
     def _check_content(self) -> None:
         ids = [o.id for o in self.objects]
+        if len(ids) > MOST_OBJECTS or len(self.files) > MOST_FILES:
+            found, most = f"{len(ids)} and {len(self.files)}", f"{MOST_OBJECTS} and {MOST_FILES}"
+            raise BundleError(f"objects, files: wanted at most {most}, found {found}")
         if unknown := sorted(set(self.decode.vote_scale) - set(map(str, ids))):
             raise BundleError(f"decode.vote_scale: wanted ids of {ids}, found {unknown}")
         if self.network.object_files and self.family != "surface":
@@ -319,9 +369,13 @@ def parse(data: object, kind: typing.Any = Manifest, where: str = "manifest") ->
         return {key: parse(value, args[1], f"{where}.{key}") for key, value in data.items()}
     if kind is float:
         number = isinstance(data, (int, float)) and not isinstance(data, bool)
-        _expect(number and np.isfinite(data), where, "a finite number", data)
+        _expect(number and abs(data) < LARGEST and np.isfinite(data), where, "a finite number", data)
         return float(data)
     _expect(isinstance(data, kind) and not isinstance(data, bool), where, kind.__name__, data)
+    if isinstance(data, int):
+        _expect(abs(data) < LARGEST, where, f"an int below {LARGEST}", data)
+    if isinstance(data, str):
+        _expect(len(data) <= MOST_TEXT, where, f"at most {MOST_TEXT} characters", data)
     return data
 
 

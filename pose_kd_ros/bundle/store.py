@@ -21,6 +21,9 @@ from .manifest import BundleError, Manifest, check_locator, parse, surface_file
 
 MANIFEST = "manifest.json"
 LOCATOR = "locator"  # folder in a bundle: the bundle that finds its objects
+MOST_MANIFEST = 2**24  # bytes
+MOST_ARRAYS = 2**30  # bytes of a file's arrays, uncompressed
+CHUNK = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,13 @@ class Bundle:
 
     def _arrays(self, name: str) -> dict[str, np.ndarray]:
         try:
+            with zipfile.ZipFile(self.folder / name) as members:
+                size = sum(member.file_size for member in members.infolist())
+            if size > MOST_ARRAYS:
+                raise ValueError(f"wanted at most {MOST_ARRAYS} bytes of arrays, found {size}")
             with np.load(self.folder / name, allow_pickle=False) as stored:
                 return {key: stored[key] for key in stored.files}
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
+        except Exception as error:  # of zipfile, zlib, NumPy's header: no common base class
             raise BundleError(f"{self.folder / name}: not a plain npz ({error})") from error
 
 
@@ -68,7 +75,11 @@ def golden_input(seed: int, height: int, width: int) -> np.ndarray:
 
 def sha256(path: Path) -> str:
     """Return the file's SHA-256 in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def open_bundle(folder) -> Bundle:
@@ -78,8 +89,14 @@ def open_bundle(folder) -> Bundle:
     manifest = _read_manifest(folder)
     for name, wanted in manifest.files.items():
         _verify(folder, name, wanted)
-    objects = tuple(spec.model() for spec in manifest.objects)
     locator = None if manifest.locator is None else _open_locator(folder, manifest)
+    known = {*manifest.files, MANIFEST, *([LOCATOR] if manifest.locator is not None else [])}
+    if extra := sorted({path.name for path in folder.iterdir()} - known):
+        raise BundleError(f"{folder}: wanted only the files that {MANIFEST} lists, found {extra[:5]}")
+    try:
+        objects = tuple(spec.model() for spec in manifest.objects)
+    except BundleError as error:
+        raise BundleError(f"{folder / MANIFEST}: {error}") from error
     return Bundle(folder, manifest, objects, locator)
 
 
@@ -87,10 +104,14 @@ def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise BundleError(f"{folder}: not a bundle (no {MANIFEST})")
+    if path.stat().st_size > MOST_MANIFEST:
+        raise BundleError(f"{path}: wanted at most {MOST_MANIFEST} bytes, found {path.stat().st_size}")
     try:
-        return parse(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not JSON ({error})") from error
+    try:
+        return parse(content)
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from error
 
@@ -116,7 +137,7 @@ def _open_locator(folder: Path, manifest: Manifest) -> Bundle:
 
 def _verify(folder: Path, name: str, wanted: str) -> None:
     path = folder / name
-    if Path(name).name != name or path.is_symlink():
+    if Path(name).name != name or not name.isprintable() or path.is_symlink():
         raise BundleError(f"{folder / MANIFEST}: files: {name!r} points outside the bundle")
     if not path.is_file():
         raise BundleError(f"{path}: missing, but listed in {MANIFEST}")

@@ -52,7 +52,8 @@ class ObjectModel:
 
     keypoints: (K, 3), whose projections the network predicts. box_center, box_size: (3,). diameter: largest
     distance between two surface points. symmetries: (S, 4, 4), identity first, continuous ones discretised.
-    reference: (3, 3), the allocentric rotation that symmetric representatives are chosen near.
+    symmetry_axes: (A, 2, 3), direction of unit length and offset of the continuous ones. reference: (3, 3),
+    the allocentric rotation that symmetric representatives are chosen near.
     """
 
     id: int
@@ -63,12 +64,14 @@ class ObjectModel:
     keypoints: np.ndarray
     symmetries: np.ndarray = field(default_factory=lambda: np.eye(4)[None])
     reference: np.ndarray = field(default_factory=lambda: np.eye(3))
+    symmetry_axes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2, 3)))
 
     def __post_init__(self) -> None:
         for name, shape in (("box_center", (3,)), ("box_size", (3,)), ("reference", (3, 3))):
             self._set_array(name, shape)
         self._set_array("keypoints", (None, 3))
         self._set_array("symmetries", (None, 4, 4))
+        self._set_array("symmetry_axes", (None, 2, 3))
         if not (np.isfinite(self.diameter) and 0.001 < self.diameter < 100):
             raise ValueError(f"object {self.name!r}: diameter: wanted 1 mm to 100 m, found {self.diameter} m")
         if len(self.keypoints) < 4:
@@ -99,6 +102,7 @@ class ObjectModel:
         """The same shape ``factor`` times as large (symmetry offsets included)."""
         symmetries = self.symmetries.copy()
         symmetries[:, :3, 3] *= factor
+        axes = self.symmetry_axes * [[1.0], [factor]]
         return ObjectModel(
             self.id,
             self.name,
@@ -108,6 +112,7 @@ class ObjectModel:
             self.keypoints * factor,
             symmetries,
             self.reference,
+            axes,
         )
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .camera import Camera
+from .camera import DISTORTION_LENGTHS, Camera
+from .encoded import EncodedError, size_of
 from .pose import from_quaternion, make_pose
 
 # A pattern is named by its first two pixels in ROS, by its second row's in OpenCV.
@@ -49,8 +50,8 @@ NAMES = {  # sensor_msgs/distortion_models.hpp to core.camera
     "fisheye": "equidistant",
     "": "plumb_bob",
 }
-ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}  # first bytes of a file to its last
-TAIL = 4096  # bytes: cameras pad their JPEG files with zeros
+ORDERED = {"8UC3": "bgr8 or rgb8", "8UC4": "bgra8 or rgba8"}  # what says the order of channels, too
+POLYNOMIALS = ("plumb_bob", "rational_polynomial")
 
 
 class UnusableMessage(ValueError):
@@ -93,9 +94,16 @@ def image_to_rgb(message) -> np.ndarray:
         raise UnusableMessage(
             "encoding", f"image encoding: wanted colour or grey, found {encoding!r}, which is depth"
         )
+    if encoding in ORDERED:
+        wanted = f"{ORDERED[encoding]}, which say the order of channels"
+        raise UnusableMessage("encoding", f"image encoding: wanted {wanted}, found {encoding!r}")
     if encoding not in LAYOUTS:
         raise UnusableMessage("encoding", f"image encoding: wanted one of {KNOWN}, found {encoding!r}")
     array = image_to_array(message)
+    if encoding in YUV and message.width % 2:
+        raise UnusableMessage(
+            "image_size", f"image: {encoding}: wanted an even width, found {message.width}x{message.height}"
+        )
     if encoding in BAYER or encoding in YUV:
         return cv2.cvtColor(np.ascontiguousarray(array), {**BAYER, **YUV}[encoding])
     if encoding == "mono16":
@@ -118,33 +126,29 @@ def to_rgb(image: np.ndarray, encoding: str = "rgb8") -> np.ndarray:
     return cv2.cvtColor(image, codes[encoding])
 
 
+def compressed_size(message) -> tuple[int, int]:
+    """Return (width, height) of a JPEG or PNG CompressedImage without decoding it. Raises UnusableMessage."""
+    try:
+        return size_of(bytes(message.data))
+    except EncodedError as error:
+        text = f"compressed image of format {message.format!r}: {error}"
+        raise UnusableMessage(error.kind, text) from error
+
+
 def compressed_to_rgb(message) -> np.ndarray:
     """Return a JPEG or PNG CompressedImage as (H, W, 3) uint8 RGB. Raises UnusableMessage.
 
-    OpenCV fills the rest of a truncated file with grey and says nothing, so its end is looked for first. An
-    orientation in its EXIF data is not followed: camera_info is about the pixels as the sensor gave them.
+    An orientation in its EXIF data is not followed: camera_info is about the pixels as the sensor gave them.
     """
-    data = np.frombuffer(message.data, np.uint8)
-    head, tail = data[:4].tobytes(), data[-TAIL:].tobytes()
-    end = next((end for start, end in ENDS.items() if head.startswith(start)), None)
-    if end is None:
-        raise UnusableMessage(
-            "encoding",
-            f"compressed image of format {message.format!r}: wanted JPEG or PNG data, "
-            f"found {len(data)} bytes that begin with {head!r}",
-        )
-    if end not in tail:
-        raise UnusableMessage(
-            "truncated",
-            f"compressed image of format {message.format!r} is truncated: "
-            f"its {len(data)} bytes lack the end mark {end!r}",
-        )
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise UnusableMessage(
-            "truncated",
-            f"compressed image of format {message.format!r}, {len(data)} bytes: OpenCV cannot decode it",
-        )
+    size, text = compressed_size(message), "OpenCV cannot decode it"
+    try:
+        data = np.frombuffer(message.data, np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        image, text = None, str(error)
+    if image is None or image.shape[1::-1] != size:
+        found = f"compressed image of format {message.format!r}, {len(message.data)} bytes: {text}"
+        raise UnusableMessage("truncated", found)
     return to_rgb(image, "bgr8")
 
 
@@ -178,9 +182,27 @@ def info_to_camera(info) -> Camera:
     try:
         if not coefficients.any():  # an ideal pinhole, whatever the model is called
             return Camera(info.k, (), "plumb_bob", info.width, info.height)
-        return Camera(info.k, coefficients, NAMES[info.distortion_model], info.width, info.height)
+        coefficients, model = known_distortion(coefficients, NAMES[info.distortion_model])
+        return Camera(info.k, coefficients, model, info.width, info.height)
     except ValueError as error:
         raise UnusableMessage("camera_info", f"camera_info: {error}") from error
+
+
+def known_distortion(coefficients: np.ndarray, model: str) -> tuple[np.ndarray, str]:
+    """Return distortion coefficients (n,) and their model as a Camera takes them.
+
+    Drivers and tools write more zeros than a model has coefficients, and OpenCV's 8 or more under the name
+    plumb_bob. Both polynomials have OpenCV's order, and are the same where the further coefficients are 0.
+    """
+    used = len(np.trim_zeros(coefficients, "b"))
+    for name in POLYNOMIALS if model in POLYNOMIALS else (model,):
+        for length in DISTORTION_LENGTHS[name]:
+            if used <= length <= len(coefficients):
+                return coefficients[:length], name
+    if model in POLYNOMIALS and 5 < len(coefficients):  # between two lengths: the missing ones are 0
+        length = next((n for n in DISTORTION_LENGTHS[POLYNOMIALS[1]] if n >= used), used)
+        return np.pad(coefficients[:used], (0, length - used)), POLYNOMIALS[1]
+    return coefficients, model
 
 
 def to_seconds(stamp) -> float:

@@ -13,19 +13,17 @@ from typing import Protocol
 
 import numpy as np
 
+from .metrics import error_vector
+from .motion import LONGEST, Motion, carried, corrected, standing
 from .object_model import ObjectModel, canonical
-from .pose import between, make_pose
 from .refine import with_origin_moved
 
-GATE = 16.3  # squared Mahalanobis distance that 99.9 % of three-dimensional errors stay below
-SLACK = 0.1  # diameters: errors outside the covariance, such as one that all votes share
-SPEED = 2.0  # diameters per second, by which an object may be off its predicted place
-TURN = 2.0  # radians per second, by which it may rotate from its predicted rotation
-MEMORY = 0.2  # seconds: an unseen object is expected to slow down in this time
-LONGEST = 1.0  # seconds: in a longer gap the gate does not become wider
+# Squared Mahalanobis distances that 99.9 % of errors stay below: of places, and of whole poses.
+GATE_OF_PLACE, GATE = 16.3, 22.5
+SLACK, SLACK_TURN = 0.05, 0.2  # diameters and radians: errors outside the covariance
 GATED = 1e6
 MEASURED = ("new", "tracked")  # states of tracks that were seen in the frame, which the node publishes
-ARRAYS = ("pose", "covariance", "velocity")  # of a Track
+ARRAYS = ("pose", "covariance")  # of a Track, beside those of its Motion
 
 
 class Detection(Protocol):
@@ -44,9 +42,11 @@ class Track:
     id: counts up over all classes and is not used again until a reset. state: "new" (seen for the first
     time), "tracked" (seen again), "predicted" (not seen in this frame), "lost" (given up; said once).
     pose: ``T_camera_object`` (4, 4) with its covariance (6, 6), in this frame, measured or predicted; a
-    symmetric object keeps the representative it began with. score, stamp: of the last detection. age: seconds
-    since the first. hits: detections so far. velocity: (3,) m/s of the origin in the camera frame.
-    measured: the detection of this frame that ``pose`` was measured by, None where it is predicted.
+    symmetric object keeps the representative it began with. The covariance of a measured one is that of the
+    last measurement: consecutive errors are too alike for the mean of n to be much better. score, stamp: of
+    the last detection. age: seconds since the first. hits: detections so far; misses: frames since the last.
+    confirmed: seen often enough to be believed in (``Tracker``). motion: what the filter knows. measured: the
+    detection of this frame that ``pose`` was measured by, None where it is predicted.
     """
 
     id: int
@@ -58,7 +58,9 @@ class Track:
     stamp: float
     age: float
     hits: int
-    velocity: np.ndarray
+    misses: int
+    confirmed: bool
+    motion: Motion
     measured: Detection | None = None
 
 
@@ -66,15 +68,26 @@ class Tracker:
     """Holds the tracks. ``update`` it with every frame, also with one in which nothing was found.
 
     objects: the models by id. ttl: seconds that an object may go unseen and still keep its id; 0 gives it up
-    in the first frame that does not show it. smoothing: in [0, 1), how much of a measured pose is taken from
-    the prediction instead; 0 leaves poses as measured.
+    in the first frame that does not show it. smooth: state the filter's poses (``motion``); else those that
+    were measured. confirm_hits, confirm_frames: a track is confirmed when it was seen so often in so many
+    frames, and given up when it cannot be any more.
     """
 
-    def __init__(self, objects: Mapping[int, ObjectModel], ttl: float = 0.5, smoothing: float = 0.0):
-        if not (ttl >= 0 and 0 <= smoothing < 1):
-            found = f"{ttl} and {smoothing}"
-            raise ValueError(f"tracker: wanted ttl >= 0 and smoothing in [0, 1), found {found}")
-        self.objects, self.ttl, self.smoothing = objects, ttl, smoothing
+    def __init__(
+        self,
+        objects: Mapping[int, ObjectModel],
+        ttl: float = 0.5,
+        smooth: bool = True,
+        confirm_hits: int = 1,
+        confirm_frames: int = 1,
+    ):
+        if not (ttl >= 0 and 1 <= confirm_hits <= confirm_frames):
+            found = f"{ttl}, {confirm_hits} and {confirm_frames}"
+            raise ValueError(
+                f"tracker: wanted ttl >= 0 and 1 <= confirm_hits <= confirm_frames, found {found}"
+            )
+        self.objects, self.ttl, self.smooth = objects, ttl, smooth
+        self.confirm_hits, self.confirm_frames = confirm_hits, confirm_frames
         self.reset()
 
     def reset(self) -> None:
@@ -85,7 +98,12 @@ class Tracker:
     def state(self) -> dict:
         """All that later frames depend on, in numbers and lists: JSON keeps every bit of them."""
         tracks = [
-            {**vars(track), "measured": None, **{name: getattr(track, name).tolist() for name in ARRAYS}}
+            {
+                **vars(track),
+                "measured": None,
+                **{name: getattr(track, name).tolist() for name in ARRAYS},
+                "motion": {name: value.tolist() for name, value in vars(track.motion).items()},
+            }
             for track in self._tracks
         ]
         return {"tracks": tracks, "stamp": self._stamp, "next_id": self._next_id}
@@ -93,7 +111,13 @@ class Tracker:
     def restore(self, state: dict) -> None:
         """Go on from what ``state`` returned."""
         self._tracks = [
-            Track(**{**track, **{name: np.array(track[name]) for name in ARRAYS}})
+            Track(
+                **{
+                    **track,
+                    **{name: np.array(track[name]) for name in ARRAYS},
+                    "motion": Motion(**{name: np.array(value) for name, value in track["motion"].items()}),
+                }
+            )
             for track in state["tracks"]
         ]
         self._stamp, self._next_id = state["stamp"], state["next_id"]
@@ -114,28 +138,31 @@ class Tracker:
         expected, detections = self.predict(stamp), list(detections)
         pairs = self._pairs(expected, detections)
         seen, used = {track for track, _ in pairs}, {detection for _, detection in pairs}
-        tracks = [self._measured(expected[i], self._tracks[i], detections[j], stamp) for i, j in pairs]
-        tracks += [self._unseen(track, stamp) for i, track in enumerate(expected) if i not in seen]
-        tracks += [self._begun(detection, stamp) for j, detection in enumerate(detections) if j not in used]
+        tracks = [self._measured(expected[i], detections[j], stamp) for i, j in pairs]
+        unseen = [track for i, track in enumerate(expected) if i not in seen]
+        for detection in (d for j, d in enumerate(detections) if j not in used):
+            rivals = [track for track in unseen if self._at_its_place(track, detection)]
+            if any(track.confirmed for track in rivals):
+                continue  # the same object, turned over: wrong, unless it stays so and the track is lost
+            unseen = [track for track in unseen if all(track is not rival for rival in rivals)]
+            tracks.append(self._begun(detection, stamp))
+        tracks += [self._unseen(track, stamp) for track in unseen]
         tracks.sort(key=lambda track: track.id)
         self._tracks, self._stamp = [track for track in tracks if track.state != "lost"], stamp
-        return tracks
+        return [track for track in tracks if track.confirmed or track.state != "lost"]
 
     def _moved(self, track: Track, stamp: float) -> Track:
         """A track carried from the last update's stamp to ``stamp``."""
-        gap = min(stamp - self._stamp, LONGEST)
-        unseen = self._stamp - track.stamp  # the velocity has faded for so long already
-        way = MEMORY * (np.exp(-unseen / MEMORY) - np.exp(-(unseen + gap) / MEMORY))
-        grown = np.repeat([SPEED * self.objects[track.object_id].diameter, TURN], 3) ** 2 * (
-            min(unseen + gap, LONGEST) ** 2 - min(unseen, LONGEST) ** 2  # the same in one step or in ten
+        motion = carried(
+            track.motion, min(stamp - self._stamp, LONGEST), self.objects[track.object_id].diameter
         )
-        pose = make_pose(track.pose[:3, :3], track.pose[:3, 3] + track.velocity * way)
         return replace(
             track,
             state="predicted",
-            pose=pose,
-            covariance=track.covariance + np.diag(grown),
+            pose=motion.pose,
+            covariance=track.covariance + motion.covariance[:6, :6] - track.motion.covariance[:6, :6],
             age=track.age + stamp - self._stamp,
+            motion=motion,
             measured=None,
         )
 
@@ -145,41 +172,49 @@ class Tracker:
         for i, track in enumerate(expected):
             for j, detection in enumerate(detections):
                 if track.object_id == detection.object_id:
-                    cost[i, j] = min(GATED, self._distance(track, detection))
+                    cost[i, j] = min(GATED, self._distance(track, detection, 6))
         return [(i, j) for i, j in _assigned(cost) if cost[i, j] < GATE]
 
-    def _distance(self, track: Track, detection: Detection) -> float:
-        """Squared Mahalanobis distance of the places; rotations may be wrong by a flip and have no say."""
+    def _at_its_place(self, track: Track, detection: Detection) -> bool:
+        """Whether a detection could be this track's object, but for its rotation."""
+        same = track.object_id == detection.object_id
+        return same and self._distance(track, detection, 3) < GATE_OF_PLACE
+
+    def _distance(self, track: Track, detection: Detection, count: int) -> float:
+        """Squared Mahalanobis distance: of the whole poses (``count`` 6) or of the places (3)."""
         model = self.objects[track.object_id]
         pose, covariance = _like(detection, model, track.pose)
-        gap = pose[:3, 3] - track.pose[:3, 3]
-        slack = np.eye(3) * (SLACK * model.diameter) ** 2
-        return float(gap @ np.linalg.solve(track.covariance[:3, :3] + covariance[:3, :3] + slack, gap))
+        gap = error_vector(track.pose, pose)[:count]
+        slack = np.repeat([SLACK * model.diameter, SLACK_TURN], 3) ** 2
+        spread = track.motion.covariance[:6, :6] + covariance + np.diag(slack)
+        return float(gap @ np.linalg.solve(spread[:count, :count], gap))
 
-    def _measured(self, expected: Track, before: Track, detection: Detection, stamp: float) -> Track:
-        measured, covariance = _like(detection, self.objects[expected.object_id], expected.pose)
-        pose = between(measured, expected.pose, self.smoothing) if self.smoothing else measured
-        elapsed = stamp - before.stamp
-        velocity = before.velocity * np.exp(-(self._stamp - before.stamp) / MEMORY)
-        if elapsed > 0:  # half of what the velocity missed
-            velocity = velocity + (measured[:3, 3] - expected.pose[:3, 3]) / elapsed / 2
+    def _measured(self, expected: Track, detection: Detection, stamp: float) -> Track:
+        pose, covariance = _like(detection, self.objects[expected.object_id], expected.pose)
+        motion = corrected(expected.motion, pose, covariance)
         return replace(
             expected,
             state="tracked",
-            pose=pose,
+            pose=motion.pose if self.smooth else pose,
             covariance=covariance,
             stamp=stamp,
             score=detection.score,
             hits=expected.hits + 1,
-            velocity=velocity,
+            misses=0,
+            confirmed=expected.confirmed or expected.hits + 1 >= self.confirm_hits,
+            motion=motion,
             measured=detection,
         )
 
     def _unseen(self, track: Track, stamp: float) -> Track:
-        return replace(track, state="lost") if stamp - track.stamp > self.ttl else track
+        misses = track.misses + 1
+        hopeless = not track.confirmed and misses > self.confirm_frames - self.confirm_hits
+        lost = hopeless or stamp - track.stamp > self.ttl
+        return replace(track, misses=misses, state="lost" if lost else track.state)
 
     def _begun(self, detection: Detection, stamp: float) -> Track:
-        pose, covariance = _like(detection, self.objects[detection.object_id], None)
+        model = self.objects[detection.object_id]
+        pose, covariance = _like(detection, model, None)
         self._next_id += 1
         return Track(
             self._next_id - 1,
@@ -191,7 +226,9 @@ class Tracker:
             stamp,
             age=0.0,
             hits=1,
-            velocity=np.zeros(3),
+            misses=0,
+            confirmed=self.confirm_hits == 1,
+            motion=standing(pose, covariance, model.diameter),
             measured=detection,
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..core.encoded import JPEG, PNG, EncodedError, size_of
 from .faults import DatasetError
 from .values import as_object, field, numbers, parsed
 
@@ -47,11 +48,14 @@ class Source:
 def decoded(source: Source, flag: int, kind: str) -> np.ndarray:
     """The image, as cv2.imdecode with ``flag`` gives it; DatasetError where it is damaged.
 
-    A truncated JPEG is refused by its missing end, which some versions of OpenCV would fill with grey.
+    A truncated JPEG or PNG is refused by its missing end, which some versions of OpenCV would fill with grey.
     """
     data = source.read(kind)
-    if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-1024:]:
-        raise DatasetError(f"{source}: wanted an image, found a JPEG without its end: truncated", kind)
+    try:
+        if data.startswith((JPEG, PNG)):
+            size_of(data)
+    except EncodedError as error:
+        raise DatasetError(f"{source}: {error}", kind) from error
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error as error:  # a header that promises more pixels than OpenCV accepts

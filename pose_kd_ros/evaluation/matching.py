@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core.metrics import add, add_s, match, mspd, mssd, pose_error, squared_mahalanobis
+from ..core.metrics import add, add_s, error_vector, match, mspd, mssd, pose_error
 from ..core.object_model import ObjectModel
 from ..datasets.bop import BopImage
 from ..pipeline.score import RIGHT, TERMS, score_of
@@ -26,11 +26,11 @@ class ObjectMatches:
     """Estimates and true instances of one object in one image.
 
     mssd, add, adds: (E, G) over the diameter; add is ADD, of a symmetric object ADD-S, which adds is of any.
-    mspd: (E, G) px x 640 / width. turn (rad), shift (m): (E, G) up to symmetry. surprise: (E, G), errors in
-    standard deviations of the estimates' covariances, squared. vsd: (E, G, T) for each tau, None where it was
-    not measured. depth: (E, G), true over estimated; None where it was not measured. scores: (E,). evidence:
-    (E, TERMS), the scores' terms. right: (E,) bool, in the score's sense. is_target: (G,) bool, instances
-    that count; the others may be found without harm.
+    mspd: (E, G) px x 640 / width. turn (rad), shift (m): (E, G) up to symmetry. error: (E, G, 6), as of
+    ``core.metrics.error_vector``. covariance: (E, 6, 6). pose: (E, 4, 4). vsd: (E, G, T) for each tau, None
+    where it was not measured. depth: (E, G), true over estimated; None where it was not measured. scores:
+    (E,). evidence: (E, TERMS), the scores' terms. right: (E,) bool, in the score's sense. is_target: (G,)
+    bool, instances that count; the others may be found without harm.
     """
 
     object_id: int
@@ -40,7 +40,9 @@ class ObjectMatches:
     adds: np.ndarray
     shift: np.ndarray
     turn: np.ndarray
-    surprise: np.ndarray
+    error: np.ndarray
+    covariance: np.ndarray
+    pose: np.ndarray
     scores: np.ndarray
     evidence: np.ndarray
     right: np.ndarray
@@ -83,7 +85,9 @@ def match_image(
                 nearest / model.diameter,
                 shift,
                 turn,
-                surprises(found, b, model),
+                errors_of(a, b, model),
+                np.array([p.covariance for p in found]).reshape(len(found), 6, 6),
+                a,
                 np.array([p.score for p in found]),
                 np.array([p.evidence for p in found]).reshape(len(found), TERMS),
                 (in_image < RIGHT * image.K[0, 0] * model.diameter / b[:, 2, 3]).any(1),
@@ -95,10 +99,10 @@ def match_image(
     return groups
 
 
-def surprises(found: Sequence[ObjectPose], true: np.ndarray, model: ObjectModel) -> np.ndarray:
-    """Squared Mahalanobis distances (E, G) of estimates from true poses (G, 4, 4)."""
-    rows = [[squared_mahalanobis(p.pose, p.covariance, t, model.symmetries) for t in true] for p in found]
-    return np.array(rows, float).reshape(len(found), len(true))
+def errors_of(estimated: np.ndarray, true: np.ndarray, model: ObjectModel) -> np.ndarray:
+    """Changes (E, G, 6) from estimates (E, 4, 4) to true poses (G, 4, 4)."""
+    rows = [[error_vector(e, t, model.symmetries) for t in true] for e in estimated]
+    return np.array(rows, float).reshape(len(estimated), len(true), 6)
 
 
 def add_s_of_near(estimated, true, points, diameter: float) -> np.ndarray:
@@ -116,10 +120,17 @@ def best(matches: ObjectMatches, errors: np.ndarray, threshold: float) -> np.nda
     """The error (of ``errors`` (E, G)) of the estimate matched to each asked
     instance, infinity where none is."""
     result = np.full(errors.shape[1], np.inf)
-    for estimate, instance in enumerate(match(matches.mssd, matches.scores, threshold)):
-        if instance >= 0:
-            result[instance] = errors[estimate, instance]
+    estimates, instances = matched(matches, threshold)
+    result[instances] = errors[estimates, instances]
     return result[matches.is_target]
+
+
+def matched(matches: ObjectMatches, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """The estimates and the asked instances, by index, that are matched to each other below an MSSD."""
+    instances = np.array(match(matches.mssd, matches.scores, threshold), int)
+    estimates = np.flatnonzero(instances >= 0)
+    estimates = estimates[matches.is_target[instances[estimates]]]
+    return estimates, instances[estimates]
 
 
 def cut(matches: ObjectMatches, threshold: float) -> ObjectMatches:
@@ -129,7 +140,8 @@ def cut(matches: ObjectMatches, threshold: float) -> ObjectMatches:
 
 def kept_of(matches: ObjectMatches, kept: np.ndarray) -> ObjectMatches:
     """The same matches with these estimates alone: indices, or a mask (E,)."""
-    names = ["mssd", "mspd", "add", "adds", "shift", "turn", "surprise", "scores", "evidence", "right"]
+    names = ["mssd", "mspd", "add", "adds", "shift", "turn", "error", "covariance", "pose"]
+    names += ["scores", "evidence", "right"]
     names += [name for name in ("vsd", "depth") if getattr(matches, name) is not None]
     return replace(matches, **{name: getattr(matches, name)[kept] for name in names})
 

@@ -56,6 +56,8 @@ def _convert(info: CameraInfo) -> Camera | UnusableMessage:
         return info_to_camera(info)
     except UnusableMessage as error:
         return error
+    except Exception as error:  # in a callback it would end the process
+        return UnusableMessage("camera_info", f"camera_info: {type(error).__name__}: {error}")
 
 
 def _same(a: CameraInfo, b: CameraInfo) -> bool:

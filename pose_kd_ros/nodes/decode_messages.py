@@ -18,7 +18,7 @@ from ..pipeline.region import Region
 
 def image_to_rgb(message: Image) -> np.ndarray:
     """Return an Image as (H, W, 3) uint8 RGB; a view where it is rgb8. Raises UnusableMessage."""
-    known = message.encoding in sensor_messages.LAYOUTS
+    known = message.encoding in {**sensor_messages.LAYOUTS, **sensor_messages.ORDERED}
     return sensor_messages.image_to_rgb(message) if known else _by_cv_bridge(message)
 
 

@@ -23,7 +23,7 @@ QUIET_S = 3.0  # without a frame for so long, the watchdog speaks
 class Health:
     """Counts and timings; the callback thread and the worker both write to it.
 
-    frames_received = frames_processed + dropped + refused (+ one or two under way).
+    frames_received = frames_processed + dropped + refused + unwatched (+ one or two under way).
     lost: sent, but never arrived here.
     """
 
@@ -35,6 +35,9 @@ class Health:
         with self._lock:
             self.received = self.processed = self.lost = 0
             self.refused: Counter[str] = Counter()
+            self.unwatched = 0  # frames that nobody wanted to know of
+            self.ignored: Counter[str] = Counter()  # given regions that were not used
+            self.warnings: dict[str, str] = {}  # what looks like a mistake, by its kind
             self.problem = ""  # the last refusal's text, until a frame is processed
             self.last_frame = time.monotonic()
             self._latency_ms: deque[float] = deque(maxlen=WINDOW)
@@ -61,6 +64,28 @@ class Health:
             self.refused[reason] += 1
             self.problem = text
 
+    def skip(self) -> None:
+        """Nobody subscribes to what a frame would give."""
+        with self._lock:
+            self.unwatched += 1
+            self.problem = ""
+
+    def ignore(self, reason: str, count: int) -> None:
+        """So many given regions were not used."""
+        with self._lock:
+            if count:
+                self.ignored[reason] += count
+
+    def warn(self, kind: str, text: str) -> None:
+        """Something looks like a mistake, or, with an empty text, does no longer."""
+        with self._lock:
+            self.warnings[kind] = text
+
+    def warning(self) -> str:
+        """All that looks like a mistake, in one text."""
+        with self._lock:
+            return "; ".join(text for text in self.warnings.values() if text)
+
     def done(self, latency_ms: float, stages_ms: dict[str, float]) -> None:
         """A frame was processed and its results are out."""
         with self._lock:
@@ -82,7 +107,9 @@ class Health:
                 "frames_processed": self.processed,
                 "dropped": dropped,
                 "lost": self.lost,
+                "unwatched": self.unwatched,
                 **{f"refused_{reason}": n for reason, n in sorted(self.refused.items())},
+                **{f"regions_ignored_{reason}": n for reason, n in sorted(self.ignored.items())},
             }
 
     def percentiles(self) -> dict[str, float]:
@@ -116,11 +143,14 @@ def status_message(
 
 
 def diagnostic_array(stamp, node_name: str, verdict: tuple[bytes, str], values: dict) -> DiagnosticArray:
-    """Return a DiagnosticArray with one status. verdict: (DiagnosticStatus.OK | WARN | ERROR, message)."""
+    """Return a DiagnosticArray with one status. verdict: (DiagnosticStatus.OK | WARN | ERROR, message).
+
+    node_name: with its namespace, since two nodes of one name must not share a status.
+    """
     level, text = verdict
     status = DiagnosticStatus(
         level=level,
-        name=f"{node_name}: pose estimation",
+        name=f"{node_name.lstrip('/')}: pose estimation",
         hardware_id="",
         message=text,
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
@@ -130,7 +160,7 @@ def diagnostic_array(stamp, node_name: str, verdict: tuple[bytes, str], values: 
     return array
 
 
-def diagnose(active: bool, fault: str, problem: str, quiet: str) -> tuple[bytes, str]:
+def diagnose(active: bool, fault: str, problem: str, quiet: str, warning: str = "") -> tuple[bytes, str]:
     """The level and message for /diagnostics, from the gravest finding down; empty texts mean no finding."""
     if fault:
         return DiagnosticStatus.ERROR, fault
@@ -140,6 +170,8 @@ def diagnose(active: bool, fault: str, problem: str, quiet: str) -> tuple[bytes,
         return DiagnosticStatus.ERROR, quiet
     if problem:
         return DiagnosticStatus.ERROR, problem
+    if warning:
+        return DiagnosticStatus.WARN, warning
     return DiagnosticStatus.OK, "estimating poses"
 
 

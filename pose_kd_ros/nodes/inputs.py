@@ -3,26 +3,36 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import rclpy.subscription
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
 from ..core.camera import Camera
-from ..core.sensor_messages import UnusableMessage, compressed_to_rgb, to_seconds
-from ..pipeline.region import Region
+from ..core.sensor_messages import UnusableMessage, compressed_size, compressed_to_rgb, to_seconds
 from .cameras import CameraLatch
-from .decode_messages import decode_regions, image_to_rgb
+from .decode_messages import image_to_rgb
 from .health import Health, describe, explain_silence
 from .latest import Latest
 from .parameters import Settings
+from .regions import GivenRegions
 
-REGIONS_AGE_S = 1.0  # regions farther than this from an image's stamp are not about it
+RECTIFIED = re.compile(r"(?<![a-z])rect(?!ang)", re.IGNORECASE)  # image_rect, rectified, image_rect_color
+POLICIES = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
+    QoSPolicyKind.DEADLINE,
+    QoSPolicyKind.LIVELINESS,
+    QoSPolicyKind.LIVELINESS_LEASE_DURATION,
+)
 
 
 @dataclass(frozen=True)
@@ -45,17 +55,21 @@ class Inputs:
 
     def __init__(self, node, settings: Settings, latest: Latest, health: Health):
         self._node, self._latest, self._health = node, latest, health
-        self._cameras, self._regions = CameraLatch(), None
+        self._cameras, self.regions = CameraLatch(), GivenRegions(health)
         self._reliable = settings.reliability == "reliable"
         compressed = settings.image_transport == "compressed"
         kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
         self._decode: Callable = compressed_to_rgb if compressed else image_to_rgb
+        self._size: Callable = (
+            compressed_size if compressed else lambda message: (message.width, message.height)
+        )
+        self._known_class = False  # whether a given region was ever of a class that the bundle knows
         self._made: list = []  # all subscriptions, to be taken down
         try:
             self._image = self._subscribe(kind, topic, self._image_callback(), settings.reliability)
             self._infos = self._subscribe(CameraInfo, "camera_info", self._cameras.put)
             if settings.use_regions:
-                self._subscribe(Detection2DArray, "regions", self._on_regions)
+                self._subscribe(Detection2DArray, "regions", self.regions.put)
         except BaseException:
             self.destroy()
             raise
@@ -64,7 +78,7 @@ class Inputs:
         """Depth 1, so that a slow moment costs frames and not age; parameters can override every policy."""
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability.upper()])
         made = self._node.create_subscription(
-            kind, topic, callback, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies()
+            kind, topic, callback, qos, qos_overriding_options=QoSOverridingOptions(POLICIES)
         )
         self._made.append(made)
         return made
@@ -87,28 +101,30 @@ class Inputs:
         self._health.arrived(sequence, self._node.count_publishers(self._image.topic_name))
         self._latest.put(Arrival(message, time.perf_counter()))
 
-    def _on_regions(self, message: Detection2DArray) -> None:
-        self._regions = message
-
     def read(self, arrival: Arrival, wants_camera: bool = True) -> tuple:
         """Return the RGB image and its Camera, None where it is not wanted. Raises UnusableMessage."""
-        image = self._decode(arrival.message)
-        if not wants_camera:
-            return image, None
-        try:
-            camera: Camera = self._cameras.camera_for(
-                arrival.message.header.frame_id, image.shape[1], image.shape[0]
-            )
-        except UnusableMessage as error:
-            raise UnusableMessage(error.reason, f"{error} ({self._camera_info_sources()})") from None
+        message = arrival.message
+        size = self._size(message)  # what the header says is checked first: decoding what it asks for costs
+        camera = self._camera_for(message.header.frame_id, *size) if wants_camera else None
+        image = self._decode(message)
+        if image.shape[1::-1] != size:
+            found = f"{image.shape[1]}x{image.shape[0]} in its data"
+            raise UnusableMessage("image_size", f"image: wanted {size[0]}x{size[1]}, found {found}")
         return image, camera
 
-    def regions_for(self, stamp: float, ids: dict[str, int]) -> list[Region]:
-        """Return the newest regions, once, if they are about an image of ``stamp``. ids: by class name."""
-        message, self._regions = self._regions, None
-        if message is None or abs(to_seconds(message.header.stamp) - stamp) > REGIONS_AGE_S:
-            return []
-        return decode_regions(message, ids)
+    def _camera_for(self, frame_id: str, width: int, height: int) -> Camera:
+        try:
+            camera: Camera = self._cameras.camera_for(frame_id, width, height)
+        except UnusableMessage as error:
+            raise UnusableMessage(error.reason, f"{error} ({self._camera_info_sources()})") from None
+        topic, lens = self._image.topic_name, camera.D.tolist()
+        mistaken = any(lens) and RECTIFIED.search(topic)
+        text = (
+            f"{topic}: its name says rectified, camera_info says D = {lens}: wanted the raw image's topic, "
+        )
+        text += "or a camera_info with an empty D and K from P"
+        self._health.warn("rectified", text if mistaken else "")
+        return camera
 
     def silence(self, seconds: float) -> str:
         """Say why no image may have come for so long."""
@@ -120,3 +136,8 @@ class Inputs:
         topic = self._infos.topic_name
         publishers = self._node.get_publishers_info_by_topic(topic)
         return f"{topic}: " + (", ".join(describe(info) for info in publishers) or "nobody publishes there")
+
+
+def raw_size(message: Image) -> tuple[int, int]:
+    """Return (width, height) as an Image's fields say."""
+    return message.width, message.height

@@ -42,6 +42,10 @@ class Outputs(Protocol):
         """Publish, latched, what a subscriber must know beforehand."""
         ...
 
+    def watched(self, settings: Settings) -> bool:
+        """Whether anybody subscribes to what a frame gives."""
+        ...
+
     def publish(self, outcome: Any, header: Header, settings: Settings) -> None:
         """Publish a frame's outcome under the image's header."""
         ...
@@ -75,6 +79,12 @@ class PoseOutputs:
         self.label_info = node.create_lifecycle_publisher(LabelInfo, "~/label_info", LATCHED)
         self._names, self._board = FrameNames(), MarkerBoard()
 
+    def watched(self, settings: Settings) -> bool:
+        """Whether anybody subscribes to what a frame gives."""
+        return (settings.publish_tf and _heard(self.tf)) or any(
+            map(_heard, (self.detections, self.markers, self.status))
+        )
+
     def announce(self, settings: Settings) -> None:
         """Publish the class table, latched."""
         header = Header(stamp=self._node.get_clock().now().to_msg())
@@ -96,10 +106,12 @@ class PoseOutputs:
             if t.state in MEASURED or (settings.publish_predicted and t.state == "predicted")
         ]
         children = [self._names.name(t, models[t.object_id], settings.tf_prefix) for t in shown]
-        if settings.publish_tf and shown:
+        if settings.publish_tf and shown and _heard(self.tf):
             self.tf.publish(to_tf(shown, children, header))
-        self.detections.publish(to_detections(shown, models, header))
-        self.markers.publish(self._board.update(shown, models, header))
+        if _heard(self.detections):
+            self.detections.publish(to_detections(shown, models, header))
+        if _heard(self.markers):
+            self.markers.publish(self._board.update(shown, models, header))
         self._names.keep([t for t in tracks if t.state != "lost"])
 
     def summary(self, followed: Followed) -> dict:
@@ -130,6 +142,10 @@ class PeopleOutputs:
         """Publish the keypoints' names and links, latched."""
         self.objects.publish(to_skeleton(self._estimator.bundle))
 
+    def watched(self, settings: Settings) -> bool:
+        """Whether anybody subscribes to what a frame gives."""
+        return _heard(self.keypoints) or _heard(self.status)
+
     def publish(self, observed: Observed, header: Header, settings: Settings) -> None:
         """Publish a frame's keypoints under the image's header; an empty cloud says that none were seen."""
         self.keypoints.publish(to_cloud(observed.people, self._estimator.cell_score, header))
@@ -145,6 +161,10 @@ class PeopleOutputs:
         """Take the publishers down."""
         for publisher in (self.keypoints, self.status, self.objects):
             self._node.destroy_lifecycle_publisher(publisher)
+
+
+def _heard(publisher: LifecyclePublisher) -> bool:
+    return publisher.get_subscription_count() > 0
 
 
 def make_outputs(node, estimator) -> Outputs:

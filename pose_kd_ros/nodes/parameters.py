@@ -52,6 +52,8 @@ class Settings:
     score_threshold: float = -1.0
     cell_threshold: float = -1.0
     max_instances: int = 10
+    max_age: float = 0.0
+    max_errors: int = 5
     search_period: float = 1.0
     track_ttl: float = 0.5
     object_scale: float = 1.0
@@ -78,6 +80,8 @@ DESCRIPTIONS = {
     "score_threshold": "Poses under this score are dropped; -1 = the bundle's own.",
     "cell_threshold": "Cells, pixels or keypoints count above this score; -1 = the bundle's own.",
     "max_instances": "At most this many objects are tracked, the best first; all classes together.",
+    "max_age": "Frames whose stamps are older than this, in seconds, are refused; 0 = never.",
+    "max_errors": "After so many frames in a row that raise an error the node configures again; 0 = never.",
     "search_period": "Seconds between searches of the whole frame while all is tracked; 0 = every frame.",
     "track_ttl": "Seconds that an object may go unseen and still keep its id.",
     "object_scale": "The real object's size over the bundle's: 1.0119 for a cube of 85 mm, bundle of 84 mm.",
@@ -90,6 +94,8 @@ RANGES = {
     "score_threshold": (-1.0, 1.0),
     "cell_threshold": (-1.0, 1.0),
     "max_instances": (1, 100),
+    "max_age": (0.0, 3600.0),
+    "max_errors": (0, 1000),
     "search_period": (0.0, 3600.0),
     "track_ttl": (0.0, 60.0),
     "object_scale": (0.001, 1000.0),

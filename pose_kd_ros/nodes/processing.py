@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 
 import scipy.optimize  # what the tracker and messages import when first needed: no frame
 import scipy.spatial.transform  # noqa: F401  waits for it
@@ -45,6 +46,7 @@ class Processing:
         self._busy = threading.Lock()  # held while a frame is worked on
         self._since: float | None = None  # when the worker began the frame it is in, time.monotonic
         self._said: dict[str, float] = {}
+        self._errors, self._error = 0, ""  # frames in a row that raised, and what the last one did
         self._silent = False
         self.health, self.latest = Health(), Latest()
         self._outputs.announce(self._settings)
@@ -85,44 +87,70 @@ class Processing:
         seconds = 0.0 if since is None else time.monotonic() - since
         return f"stuck: one frame has been worked on for {seconds:.0f} s" if seconds > STUCK_S else ""
 
+    def broken(self) -> str:
+        """Say why nothing good will come any more: the worker is dead, or all its last frames raised."""
+        if self.worker.error:
+            return f"the worker died: {self.worker.error.splitlines()[0]}"
+        most = self._settings.max_errors
+        return f"{self._errors} frames in a row failed: {self._error}" if 0 < most <= self._errors else ""
+
     def _forget(self, why: str) -> None:
         self._node.get_logger().info(f"{why}: all tracks are forgotten")
         self._follower.reset()
         self._outputs.clear()
 
     def _work(self, arrival: Arrival) -> None:
-        """Process one frame. Count and log an unusable message; any other exception ends the worker."""
+        """Process one frame. Whatever it raises is counted and logged; the next frame may be a better one."""
         with self._busy:
             self._silent, self._since = False, time.monotonic()
             try:
                 self._process(arrival, 1e3 * (time.perf_counter() - arrival.at))
             except UnusableMessage as error:
-                self.health.refuse(error.reason, str(error))
-                self._say(error)
+                self._refuse(error.reason, str(error))
+            except Exception as error:  # of OpenCV, ONNX Runtime, NumPy: no common base class
+                self._errors, self._error = self._errors + 1, f"{type(error).__name__}: {error}"
+                self._refuse("error", f"{self._error}\n{traceback.format_exc()}")
             finally:
                 self._since = None
 
     def _process(self, arrival: Arrival, waited_ms: float) -> None:
         watch, header = Stopwatch(), arrival.message.header
         self._apply(parameters.read(self._node))
+        if not self._outputs.watched(self._settings):
+            self.health.skip()
+            return
+        self._check_age(arrival.stamp)
         self._check_order(arrival.stamp)
         image, camera = self.inputs.read(arrival, self._follower.wants_camera)
-        regions = self.inputs.regions_for(arrival.stamp, self._follower.classes)
+        most = self._settings.max_instances
+        regions = self.inputs.regions.take(arrival.stamp, self._follower.classes, most)
+        self._say("regions", self.health.warning())
         watch.lap("read")
         followed = self._follower.process(arrival.stamp, image, camera, regions)
         watch.lap("process")
         self._outputs.publish(followed, header, self._settings)
         watch.lap("publish")
+        self._errors = 0
         own = {"wait": waited_ms, "read": watch.stages_ms["read"], "publish": watch.stages_ms["publish"]}
         self._report(arrival, self._outputs.summary(followed), {**own, **followed.stages_ms})
 
     def _report(self, arrival: Arrival, outcome: dict, stages_ms: dict[str, float]) -> None:
         """``total`` is from the message's arrival in this process; the latency from the image's stamp."""
         stages_ms["total"] = 1e3 * (time.perf_counter() - arrival.at)
-        latency_ms = 1e3 * (to_seconds(self._node.get_clock().now().to_msg()) - arrival.stamp)
+        latency_ms = 1e3 * self._age(arrival.stamp)
         self.health.done(latency_ms, stages_ms)
         counts = self.health.counts(self.latest.dropped)
         self._outputs.status.publish(status_message(arrival.stamp, counts, latency_ms, stages_ms, outcome))
+
+    def _check_age(self, stamp: float) -> None:
+        """Refuse a frame that is older than ``max_age``: what it shows may have moved on."""
+        age, most = self._age(stamp), self._settings.max_age
+        if 0 < most < age:
+            wanted = f"one at most {most:g} s old (max_age)"
+            raise UnusableMessage("max_age", f"image stamp: wanted {wanted}, found one {age:.2f} s old")
+
+    def _age(self, stamp: float) -> float:
+        return to_seconds(self._node.get_clock().now().to_msg()) - stamp
 
     def _check_order(self, stamp: float) -> None:
         """Forget the tracks if the stamp is far back: a bag that loops. Refuse one that does not advance."""
@@ -143,12 +171,16 @@ class Processing:
             configure_follower(self._follower, settings)
             self._outputs.announce(settings)  # the class table holds the frames' prefix and the threshold
 
-    def _say(self, error: UnusableMessage) -> None:
-        """Log a standing problem now and then, each reason by itself."""
+    def _refuse(self, reason: str, text: str) -> None:
+        self.health.refuse(reason, text.splitlines()[0])
+        self._say(reason, f"frames are not used: {text}")
+
+    def _say(self, reason: str, text: str) -> None:
+        """Log a standing problem, if there is one, now and then, each reason by itself."""
         now = time.monotonic()
-        if now - self._said.get(error.reason, -SAY_AGAIN_S) >= SAY_AGAIN_S:
-            self._said[error.reason] = now
-            self._node.get_logger().warning(f"frames are not used: {error}")
+        if text and now - self._said.get(reason, -SAY_AGAIN_S) >= SAY_AGAIN_S:
+            self._said[reason] = now
+            self._node.get_logger().warning(text)
 
 
 def make_follower(estimator: Estimator | PeopleEstimator, settings: Settings) -> Follower:

@@ -64,7 +64,7 @@ class KeypointEstimator(CropEstimator):
         crop = Crop.whole(camera.width, camera.height, self.search_size, self.spec.stride)
         groups = self._groups_in(image, crop, watch, FEWEST)
         if not self.zoom:
-            found = self._solved(groups, crop, camera, watch)
+            found = self._solved(groups, crop, camera, watch, self.pose_score)
             return [p for p in suppress(found) if all(overlap(p.box, k.box) < SAME_OBJECT for k in known)]
         regions: list[Region] = []
         for votes in groups:
@@ -84,7 +84,8 @@ class KeypointEstimator(CropEstimator):
         """The best pose in a zoomed crop that overlaps the region's box; none if nothing does."""
         crop = crop_about(region.box, self.spec)
         groups = [g for g in self._groups_in(image, crop, watch) if self._worth_solving(g, crop, region)]
-        poses = [p for p in self._solved(groups, crop, camera, watch) if overlap(p.box, region.box) > ANSWERS]
+        found = self._solved(groups, crop, camera, watch, self.least_score(region))
+        poses = [p for p in found if overlap(p.box, region.box) > ANSWERS]
         best = max(poses, key=lambda p: p.score * (0.5 + overlap(p.box, region.box)), default=None)
         return [] if best is None else [with_track(best, region.track_id)]
 
@@ -97,7 +98,7 @@ class KeypointEstimator(CropEstimator):
             return False
         calibration = self.bundle.manifest.decode.calibration
         most = highest_score(best_cells(votes), len(votes), MOST_SCATTER, calibration)
-        return most >= self.pose_score
+        return most >= self.least_score(region)
 
     def _groups_in(
         self, image: np.ndarray, crop: Crop, watch: Stopwatch, smallest: int = 1
@@ -114,21 +115,21 @@ class KeypointEstimator(CropEstimator):
         return groups
 
     def _solved(
-        self, groups: list[LocalPredictions], crop: Crop, camera: Camera, watch: Stopwatch
+        self, groups: list[LocalPredictions], crop: Crop, camera: Camera, watch: Stopwatch, least: float
     ) -> list[ObjectPose]:
-        """The poses of those groups that have one."""
-        poses = [pose for group in groups if (pose := self._solve(group, crop, camera)) is not None]
+        """The poses of those groups that have one whose score could reach ``least``."""
+        poses = [pose for group in groups if (pose := self._solve(group, crop, camera, least)) is not None]
         watch.lap("pnp")
         return poses
 
-    def _solve(self, votes: LocalPredictions, crop: Crop, camera: Camera) -> ObjectPose | None:
+    def _solve(self, votes: LocalPredictions, crop: Crop, camera: Camera, least: float) -> ObjectPose | None:
         """The pose that one group's votes hold."""
         model = self.order[int(votes.object_index[0])]
         boxes = voted_boxes(votes.points)
         threshold = max(1.0, VOTE_ERROR * float(np.median((boxes[:, 2:] - boxes[:, :2]).max(1)))) / crop.scale
         correspondences = to_correspondences(votes, model, crop, camera)
         decode = self.bundle.manifest.decode
-        return solve(correspondences, model, camera, threshold, decode, self.pose_score)
+        return solve(correspondences, model, camera, threshold, decode, least)
 
 
 def to_correspondences(

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ..bundle.manifest import BundleError
+from ..bundle.onnx_file import has_external_data
 from ..bundle.store import Bundle
 
 
@@ -44,6 +45,7 @@ class OnnxNetwork:
                 f"onnxruntime has no provider {sorted(missing)}, "
                 f"it offers {onnxruntime.get_available_providers()}"
             )
+        _check_is_whole(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -61,6 +63,16 @@ class OnnxNetwork:
     def replay(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """All that the network can say of an image, as the golden sample holds it."""
         return self(image)
+
+
+def _check_is_whole(path: Path) -> None:
+    """Refuse a network whose weights lie in other files: nothing holds their hashes."""
+    try:
+        external = has_external_data(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: onnxruntime cannot load it ({error})") from error
+    if external:
+        raise BundleError(f"{path}: wanted all weights in the file, found external data; export it again")
 
 
 class ObjectNetworks:
@@ -115,6 +127,10 @@ def check_golden(bundle: Bundle, network: Network) -> float:
             raise BundleError(
                 f"{bundle.folder}: golden sample: output {name!r}: wanted shape {values.shape}, "
                 f"found {found[name].shape if name in found else 'none'}"
+            )
+        if values.dtype.kind not in "fiu":
+            raise BundleError(
+                f"{bundle.folder}: golden sample: output {name!r}: wanted numbers, found {values.dtype}"
             )
         worst = float(np.maximum(worst, np.abs(found[name] - values).max()))  # unlike max(), keeps a NaN
     if not worst <= bundle.manifest.golden.tolerance:

@@ -133,7 +133,7 @@ class RegionalEstimator(CropEstimator):
         watch.lap("decode")
         threshold = ERROR[self.family] * self.spec.size / crop.scale
         decode = self.bundle.manifest.decode
-        pose = solve(correspondences, model, camera, threshold, decode, self.pose_score)
+        pose = solve(correspondences, model, camera, threshold, decode, self.least_score(region))
         watch.lap("pnp")
         if pose is None or overlap(pose.box, region.box) <= ANSWERS:
             return []

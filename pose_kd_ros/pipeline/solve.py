@@ -14,6 +14,7 @@ from ..core.object_model import ObjectModel, canonical
 from ..core.pnp import solve_pnp
 from ..core.predictions import Correspondences
 from ..core.refine import refine_pose, with_origin_moved
+from ..core.uncertainty import stated_covariance
 from .region import overlap, projected_box
 from .score import TERMS, evidence, highest_score, score_of
 
@@ -103,11 +104,11 @@ def solve(
     terms = evidence(score, result.support, cells, refined.sigma_px / size)
     pose = canonical(refined.pose, model)
     covariance = with_origin_moved(refined.covariance, pose[:3, 3] - refined.pose[:3, 3])
-    covariance = decode.covariance_scale * covariance
+    scale, shared = decode.covariance_scale, decode.covariance_shared
     return ObjectPose(
         object_id=model.id,
         pose=pose,
-        covariance=covariance,
+        covariance=stated_covariance(covariance, pose, model, scale, shared),
         score=score_of(terms, decode.calibration),
         box=box,
         cells=cells,

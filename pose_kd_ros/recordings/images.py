@@ -7,6 +7,8 @@ for those before it; stamps are never matched.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -104,10 +106,8 @@ class BagImages:
             self.faults[f"{self.bag.path.name} is damaged: {lost}"] += 1
 
     def _first(self, topic: str) -> Iterator[RawMessage]:
-        try:
-            yield next(self.bag.messages([topic]))
-        except BagError:  # reported where the images are read
-            return
+        with contextlib.suppress(BagError):  # reported where the images are read
+            yield from itertools.islice(self.bag.messages([topic]), 1)
 
     def _latch(self, message: RawMessage) -> None:
         try:
@@ -166,7 +166,7 @@ def is_depth(bag: Bag, topic: str) -> bool:
     """Whether a topic's first message is a depth image; False where that cannot be read."""
     try:
         first = decode(next(bag.messages([topic])))
-    except (BagError, UnusableMessage):
+    except (BagError, UnusableMessage, StopIteration):
         return False
     if hasattr(first, "encoding"):
         return first.encoding in DEPTH

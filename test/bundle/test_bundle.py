@@ -129,6 +129,25 @@ def edited(bundle, change):
             "no hash for 'a'",
         ),
         (lambda m: m["objects"][0]["keypoints"][2].pop(), "object 'cube': keypoints"),
+        (lambda m: m["golden"].update(height=20000, width=20000), "golden: .* found 20000x20000"),
+        (lambda m: m["golden"].update(height=-1, width=-1), "golden: .* found -1x-1"),
+        (lambda m: m["golden"].update(seed=-1), r"golden\.seed.*found -1"),
+        (lambda m: m["input"].update(size=64000), r"input\.size: wanted at most 4096, found 64000"),
+        (lambda m: m["input"].update(margin=0), r"input\.margin.*found 0"),
+        (lambda m: m["decode"].update(calibration=[1.0]), r"calibration: wanted \(0, 5\) weights, found 1"),
+        (
+            lambda m: m["objects"][0].update(
+                symmetries_discrete=[np.eye(4).tolist()] * 150,
+                symmetries_continuous=[[[0, 0, 1], [0, 0, 0]]] * 24,
+            ),
+            "object 'cube': symmetries: wanted at most 4096, found 1141560",
+        ),
+        (lambda m: m["objects"][0].update(keypoints=[[0, 0, 0]] * 5000), "keypoints: wanted at most 4096"),
+        (lambda m: m["objects"][0].update(class_name="a\nb"), "class_name: wanted printable text"),
+        (lambda m: m["objects"][0].update(diameter=10**400), r"diameter: wanted a finite number"),
+        (lambda m: m["training"].update(steps=10**30), r"training\.steps: wanted an int below"),
+        (lambda m: m.update(name="a" * 5000), "name: wanted at most 4096 characters"),
+        (lambda m: m["files"].update({"a\ud800": "00"}), "outside the bundle"),
         (lambda m: m["files"].update({"../secret": "00"}), "outside the bundle"),
         (lambda m: m["files"].pop("network.onnx"), "no hash for 'network.onnx'"),
     ],
@@ -136,6 +155,27 @@ def edited(bundle, change):
 def test_a_wrong_field_is_named(bundle, change, message):
     with pytest.raises(BundleError, match=message):
         open_bundle(edited(bundle, change))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 10_000, '{"a": 1', "\ufeff{}"])
+def test_json_that_python_stumbles_over_is_refused(bundle, text):
+    (bundle.folder / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        open_bundle(bundle.folder)
+
+
+@pytest.mark.parametrize("name", ["weights.bin", ".hidden", "locator"])
+def test_a_file_that_the_manifest_does_not_list_is_refused(bundle, name):
+    (bundle.folder / name).mkdir() if name == "locator" else (bundle.folder / name).write_bytes(b"x")
+    with pytest.raises(BundleError, match=rf"wanted only the files .* found \['{name}'\]"):
+        open_bundle(bundle.folder)
+
+
+def test_arrays_that_unpack_to_more_than_memory_are_refused(bundle, monkeypatch):
+    np.savez_compressed(bundle.folder / "golden.npz", scores=np.zeros(10**6))
+    monkeypatch.setattr("pose_kd_ros.bundle.store.MOST_ARRAYS", 10**6)
+    with pytest.raises(BundleError, match="wanted at most 1000000 bytes of arrays, found 8000"):
+        bundle.golden()
 
 
 PEOPLE = PeopleSpec(["nose", "left_eye", "right_eye"], [[0, 1], [0, 2]], [[1, 2]])

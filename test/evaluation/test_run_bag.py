@@ -260,7 +260,7 @@ def test_the_pipeline_is_the_node_s_with_its_default_parameters(bundle):
     def settings(follower):
         tracker, estimator = follower.tracker, follower.estimator
         own = follower.search_period, follower.max_instances, follower.search
-        return *own, tracker.ttl, tracker.smoothing, estimator.cell_score, estimator.pose_score
+        return *own, tracker.ttl, tracker.smooth, estimator.cell_score, estimator.pose_score
 
     assert settings(ours) == settings(theirs)
 
@@ -277,7 +277,10 @@ def test_a_restored_follower_goes_on_with_the_same_bits(bundle, bag):
             results = [f.process(run_bag.seconds(frame), frame.image, frame.camera) for f in (whole, part)]
             state = part.state()
             a, b = (result.tracks[0] for result in results)
-            assert a.pose.tolist() == b.pose.tolist() and a.velocity.tolist() == b.velocity.tolist()
+            assert (
+                a.pose.tolist() == b.pose.tolist()
+                and a.motion.velocity.tolist() == b.motion.velocity.tolist()
+            )
             assert (a.age, a.hits, a.id, a.state) == (b.age, b.hits, b.id, b.state)
 
 

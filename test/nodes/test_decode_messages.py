@@ -122,6 +122,21 @@ def test_neutral_chroma_is_grey(encoding, order):
     assert image.shape == (4, 6, 3) and np.ptp(image) <= 2 and image.min() > 180
 
 
+@pytest.mark.parametrize("encoding", ["yuv422", "yuyv"])
+def test_half_a_pair_of_yuv_pixels_is_refused_in_words(encoding):
+    message = array_to_image(np.zeros((4, 5, 2), np.uint8), encoding, Header())
+    with pytest.raises(UnusableMessage, match=f"{encoding}: wanted an even width, found 5x4") as refusal:
+        image_to_rgb(message)
+    assert refusal.value.reason == "image_size"
+
+
+@pytest.mark.parametrize(("encoding", "wanted"), [("8UC3", "bgr8 or rgb8"), ("8UC4", "bgra8 or rgba8")])
+def test_an_order_of_channels_is_not_guessed(monkeypatch, encoding, wanted):
+    monkeypatch.setitem(sys.modules, "cv_bridge", types.SimpleNamespace(CvBridge=None))
+    with pytest.raises(UnusableMessage, match=f"wanted {wanted}, which say the order .* found '{encoding}'"):
+        image_to_rgb(Image(encoding=encoding, width=2, height=2))
+
+
 class StandInBridge:
     """cv_bridge.CvBridge as its documentation has it. Not run against the real cv_bridge."""
 
@@ -196,9 +211,37 @@ def test_no_distortion_is_a_pinhole_whatever_the_model_is_called(d):
     assert len(info_to_camera(info(d=d, distortion_model="none")).D) == 0
 
 
+K1, K8 = [0.1, -0.2, 0.001, 0.002, 0.05], [0.1, -0.2, 0.001, 0.002, 0.05, 0.3, 0.1, 0.02]
+
+
+@pytest.mark.parametrize(
+    ("model", "d", "taken_as"),
+    [
+        ("plumb_bob", [*K1, 0.0, 0.0, 0.0], ("plumb_bob", K1)),
+        ("plumb_bob", K8, ("rational_polynomial", K8)),
+        ("plumb_bob", [*K8, *[0.0] * 6], ("rational_polynomial", K8)),
+        ("plumb_bob", [*K1, 0.3], ("rational_polynomial", [*K1, 0.3, 0.0, 0.0])),
+        ("rational_polynomial", K1, ("plumb_bob", K1)),
+        ("rational_polynomial", K1[:4], ("plumb_bob", K1[:4])),
+        ("equidistant", [*K1[:4], 0.0], ("equidistant", K1[:4])),
+        ("fisheye", [*K1[:4], *[0.0] * 4], ("equidistant", K1[:4])),
+    ],
+)
+def test_the_lengths_that_drivers_write_mean_what_opencv_means(model, d, taken_as):
+    camera = info_to_camera(info(distortion_model=model, d=d))
+    assert (camera.model, camera.D.tolist()) == taken_as
+    if model == "plumb_bob":
+        rays = np.array([[0.3, 0.2, 1.0], [-0.4, 0.1, 1.0]])
+        padded = np.array([*d, *[0.0] * (14 - len(d))])
+        wanted = cv2.projectPoints(rays, np.zeros(3), np.zeros(3), camera.K, padded)[0][:, 0]
+        np.testing.assert_allclose(camera.project(rays), wanted, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason", "text"),
     [
+        ({"distortion_model": "equidistant", "d": [0.1] * 5}, "camera_info", r"wanted \(4,\) .*found 5"),
+        ({"d": [0.1] * 15}, "camera_info", "found 15"),
         ({"k": [0.0] * 9}, "uncalibrated", r"not calibrated \(K\[0\] = 0\)"),
         ({"distortion_model": "thin_prism"}, "distortion_model", "found 'thin_prism'"),
         ({"d": [0.1] * 3}, "camera_info", "found 3"),

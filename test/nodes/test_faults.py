@@ -220,19 +220,27 @@ def test_the_reliability_can_be_overridden_as_ros_has_it(ros, discs):
     assert rig.state == "active"
 
 
-def test_a_worker_that_dies_takes_the_node_through_its_error_transition(ros, rig, monkeypatch):
-    rig.show(BALL)
-
+def failing(error):
     def fail(*args):
-        raise MemoryError("no more of it")
+        raise error
 
-    monkeypatch.setattr(rig.pose_node.processing._follower, "process", fail)
+    return fail
+
+
+@pytest.mark.parametrize("max_errors", [0, 5])
+def test_a_worker_that_dies_takes_the_node_through_its_error_transition(ros, discs, monkeypatch, max_errors):
+    rig = Rig(ros, bundle=discs, threads=1, max_errors=max_errors).connect()
+    rig.show(BALL)
+    monkeypatch.setattr(rig.pose_node.processing._follower, "process", failing(SystemExit("all over")))
     rig.camera.image(rig.stamp + 1, BALL)
     assert ros.until(lambda: rig.state == "unconfigured", 10)
-    level, message, _ = rig.diagnosis()
-    assert level == ERROR and message == "the worker died: MemoryError: no more of it"
     assert not rig.pose_node.get_subscriptions_info_by_topic("/image")
-    rig.pose_node.start()
+    if max_errors:
+        assert ros.until(lambda: rig.state == "active", 10)
+    else:
+        level, message, _ = rig.diagnosis()
+        assert level == ERROR and message == "the worker died: SystemExit: all over"
+        rig.pose_node.start()
     rig.connect()
     recovers(rig)
 

@@ -17,7 +17,7 @@ def test_the_parameters_file_states_the_defaults():
     given = yaml.safe_load((ROOT / "config" / "pose.yaml").read_text())["/**/pose_node"]["ros__parameters"]
     defaults = vars(Settings())
     assert given == {name: defaults[name] for name in given}
-    of_the_launch_file = {"autostart", "bundle", "image_transport"}
+    of_the_launch_file = {"autostart", "bundle", "image_transport", "tf_prefix"}
     assert set(defaults) - set(given) == of_the_launch_file
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pose_kd_ros.bundle.manifest import DecodeSpec, check_locator, check_may_have_locator
 from pose_kd_ros.bundle.store import MANIFEST, Bundle, open_bundle
-from pose_kd_ros.datasets.faults import Faults
+from pose_kd_ros.datasets.faults import Faults, OnFault
 from pose_kd_ros.provenance import write_whole
 
 from ..config import RunConfig, load_config
@@ -100,6 +100,17 @@ def measured_on_objects(config: RunConfig, bundle: Bundle, val_images: int) -> B
     plot = config.folder / PRECISION_RECALL
     draw_precision_recall(plot, chosen.precision_recall, chosen.decode.pose_score)
     return bundle
+
+
+def calibrate_bundle(folder: Path, split: Path, val_images: int, on_fault: OnFault) -> str:
+    """Choose a bundle's thresholds and covariances again, on a split, and write it in its place; return a
+    line to print. Raises ValueError for a bundle for people."""
+    bundle = open_bundle(folder)
+    if bundle.manifest.people:
+        raise ValueError(f"{folder}: wanted objects, found people; nothing is fitted for them")
+    chosen = choose(bundle, split, val_images, on_fault)
+    bundle = with_figures(bundle, chosen.decode, chosen.metrics)
+    return f"{bundle.folder}: {chosen.decode}, {chosen.metrics}"
 
 
 def measured_on_people(config: RunConfig, bundle: Bundle, val_people: int) -> Bundle:

@@ -14,17 +14,16 @@ from scipy.special import expit, logit
 
 from pose_kd_ros.bundle.manifest import DecodeSpec
 from pose_kd_ros.bundle.store import Bundle
-from pose_kd_ros.core.metrics import mahalanobis_radius
 from pose_kd_ros.datasets.bop import BopDataset
 from pose_kd_ros.datasets.faults import Faults, OnFault
-from pose_kd_ros.evaluation.matching import FOUND, NEAR, ObjectMatches, best, cut, rescored
+from pose_kd_ros.evaluation.matching import NEAR, ObjectMatches, best, cut, rescored
 from pose_kd_ros.evaluation.metrics import false_alarm_scores, figures
 from pose_kd_ros.pipeline.families import open_estimator
 
 from ..families import FAMILIES
 from .evaluate import every_pose, measure, rounded
+from .uncertainty import COVERED, LEAST_FOUND, coverage, fit_uncertainty, restated
 
-LEAST_FOUND = 20  # for a scale of covariances that means something
 LOWEST_SCORE = 0.05
 TAIL, LEAST_TAIL = 8, 30  # how far the tail of false alarms is followed beyond those that are allowed
 ALARMS_PER_IMAGE = 1 / 100  # the score threshold is chosen so that held-out renders have no more
@@ -39,7 +38,7 @@ class Chosen(NamedTuple):
 
 
 def choose(bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse") -> Chosen:
-    """Fit the votes' scale, the score's weights and the covariances' scale and choose the pose_score
+    """Fit the votes' scale, the score's weights and the covariances and choose the pose_score
     (``alarm_threshold``) on the first half of the split's first ``limit`` images, or of as many as there are;
     return these and the figures on the second half.
 
@@ -48,25 +47,29 @@ def choose(bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse"
     boxes; its figures say so.
     """
     given = bundle.manifest.looks_where_told
+    bundle = with_decode(bundle, DecodeSpec(bundle.manifest.decode.cell_score, 0.0, []))
     estimator = open_estimator(bundle, threads=1, pose_score=0.0)
     limit = min(limit, len(BopDataset(split, Faults(on_fault)).images))
     first = max(1, limit // 2)
     fit, half, _ = measure(estimator, split, first, 0, on_fault, given)
     scales = vote_scales(fit) if FAMILIES[bundle.manifest.family].votes_scale else {}
     if scales:
-        bundle = with_vote_scale(bundle, scales)
+        bundle = with_decode(bundle, replace(bundle.manifest.decode, vote_scale=scales))
         estimator = open_estimator(bundle, threads=1, pose_score=0.0)
         fit, half, _ = measure(estimator, split, first, 0, on_fault, given)
     weights = fit_confidence(
         np.concatenate([g.evidence for g in fit]), np.concatenate([g.right for g in fit])
     )
     threshold = alarm_threshold(false_alarm_scores([rescored(g, weights) for g in fit]), half)
-    scale = covariance_scale([cut(rescored(g, weights), threshold) for g in fit])
-    decode = DecodeSpec(bundle.manifest.decode.cell_score, threshold, weights.tolist(), scale, scales)
+    sure = [cut(rescored(g, weights), threshold) for g in fit]
+    scale, shared = fit_uncertainty(sure, estimator.objects)
+    cell_score = bundle.manifest.decode.cell_score
+    decode = DecodeSpec(cell_score, threshold, weights.tolist(), scale, shared, scales)
     groups, images, seconds = measure(estimator, split, limit - first, first, on_fault, given)
     groups = [rescored(g, weights) for g in groups]
-    kept = [cut(g, threshold) for g in groups]
-    values = figures(kept, images, seconds) | every_pose(groups) | {"coverage_90": coverage(kept, 0.9, scale)}
+    kept = restated([cut(g, threshold) for g in groups], estimator.objects, scale, shared)
+    values = figures(kept, images, seconds) | every_pose(groups)
+    values[f"coverage_{round(100 * COVERED)}"] = coverage(kept)
     values |= {"given_boxes": 1.0} if given else {}
     return Chosen(decode, rounded(values), precision_recall(groups))
 
@@ -86,10 +89,9 @@ def vote_scales(groups: list[ObjectMatches]) -> dict[str, float]:
     return {n: float(f"{np.median(r):.4g}") for n, r in joined.items() if len(r) >= LEAST_FOUND}
 
 
-def with_vote_scale(bundle: Bundle, scales: dict[str, float]) -> Bundle:
-    """Return the bundle with another ``vote_scale``, without writing it."""
-    manifest = bundle.manifest
-    return replace(bundle, manifest=replace(manifest, decode=replace(manifest.decode, vote_scale=scales)))
+def with_decode(bundle: Bundle, decode: DecodeSpec) -> Bundle:
+    """Return the bundle with other thresholds and scales, without writing it."""
+    return replace(bundle, manifest=replace(bundle.manifest, decode=decode))
 
 
 def fit_confidence(terms: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -120,28 +122,6 @@ def alarm_threshold(scores: np.ndarray, images: int, allowed: float = ALARMS_PER
     excess = max(float((upper - upper[0]).mean()), 1e-6)
     reached = upper[0] + excess * math.log(max(len(upper) / (allowed * images), 1.0))
     return max(LOWEST_SCORE, math.ceil(100 * float(expit(reached)) - 1e-6) / 100)
-
-
-def covariance_scale(groups: list[ObjectMatches]) -> float:
-    """Return the factor of covariances with which half of the found instances' errors lie in the half
-    ellipsoid; 1 where fewer than LEAST_FOUND were found."""
-    distances = surprises_of_found(groups)
-    if len(distances) < LEAST_FOUND:
-        return 1.0
-    return float(f"{np.median(distances) / mahalanobis_radius(0.5):.4g}")
-
-
-def coverage(groups: list[ObjectMatches], share: float, scale: float) -> float:
-    """Return the share of the found instances' errors inside the ellipsoid of this share; NaN of nothing."""
-    distances = surprises_of_found(groups)
-    return float((distances < scale * mahalanobis_radius(share)).mean()) if len(distances) else float("nan")
-
-
-def surprises_of_found(groups: list[ObjectMatches]) -> np.ndarray:
-    """Return the found instances' squared Mahalanobis distances (N,)."""
-    found = [best(g, g.surprise, FOUND) for g in groups]
-    distances = np.concatenate([np.zeros(0), *found])
-    return distances[np.isfinite(distances)]
 
 
 def precision_recall(groups: list[ObjectMatches]) -> dict[str, list[float]]:

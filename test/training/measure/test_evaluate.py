@@ -19,8 +19,6 @@ from training.data.objects import load_objects
 from training.measure.calibrate import (
     LOWEST_SCORE,
     alarm_threshold,
-    covariance_scale,
-    coverage,
     fit_confidence,
     vote_scales,
 )
@@ -121,32 +119,13 @@ def test_a_damaged_picture_is_refused_or_left_out_of_the_figures(occluded_linemo
     assert f"{split}: skipped 1 of 6 images: 1 picture" in capsys.readouterr().out
 
 
-def test_covariances_are_scaled_to_hold_half_of_the_errors_in_the_half_ellipsoid():
-    random = np.random.RandomState(0)
-    claimed, true = 0.01, 0.04  # standard deviations of every component
-    groups = []
-    for _ in range(400):
-        gap = (random.normal(0, true, 6) ** 2).sum() / claimed**2
-        one = np.ones((1, 1))
-        groups.append(
-            ObjectMatches(
-                1, one * 0.1, one, one, one, one, one, one * gap, np.ones(1), np.ones((1, 5)),
-                np.ones(1, bool), np.ones(1, bool), None,
-            )
-        )  # fmt: skip
-    scale = covariance_scale(groups)
-    assert scale == pytest.approx(16, rel=0.15)
-    assert coverage(groups, 0.9, scale) == pytest.approx(0.9, abs=0.04)
-    assert coverage(groups, 0.9, 1.0) < 0.05
-    assert covariance_scale(groups[:10]) == 1.0 and np.isnan(coverage([], 0.9, 1.0))
-
-
 def test_the_votes_scale_is_the_true_depth_over_the_estimated_of_what_is_near():
     def group(object_id, ratio, mssd=0.1):
         one = np.ones((1, 1))
         return ObjectMatches(
-            object_id, one * mssd, one, one, one, one, one, one, np.ones(1), np.ones((1, 5)),
-            np.ones(1, bool), np.ones(1, bool), None, one * ratio,
+            object_id, one * mssd, one, one, one, one, one, np.zeros((1, 1, 6)), np.eye(6)[None],
+            np.eye(4)[None], np.ones(1), np.ones((1, 5)), np.ones(1, bool), np.ones(1, bool), None,
+            one * ratio,
         )  # fmt: skip
 
     ratios = 0.94 + np.random.RandomState(0).normal(0, 0.02, 201)

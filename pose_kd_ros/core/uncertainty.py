@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what the votes say of a pose's covariance to what held-out images say of its errors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .object_model import ObjectModel
+
+ANY_TURN = np.pi**2 / 3  # variance of an angle of which nothing is known
+
+
+def stated_covariance(covariance, pose, model: ObjectModel, scale: float = 1.0, shared=(0, 0, 0)):
+    """Return the covariance (6, 6) to publish, by the convention of ``core.refine``.
+
+    covariance: (6, 6) of ``refine_pose``, which holds what differs from vote to vote; it is multiplied by
+    ``scale``. shared: standard deviations of what all votes have in common and their scatter does not show:
+    across the line of sight in diameters, along it in shares of the distance, and of the rotation in radians.
+    A turn about an axis of continuous symmetry is not known at all.
+
+    Convention: (0.01, 0.02, 0.05) adds 1 mm across for an object of 100 mm, 2 cm of depth at 1 m, and 0.05
+    rad about each axis.
+    """
+    across, along, turn = shared
+    place = np.asarray(pose, float)[:3, 3]
+    distance = np.linalg.norm(place)
+    sight = np.outer(place, place) / distance**2
+    stated = scale * np.asarray(covariance, float)
+    stated[:3, :3] += (across * model.diameter) ** 2 * (np.eye(3) - sight) + (along * distance) ** 2 * sight
+    stated[3:, 3:] += turn**2 * np.eye(3)
+    for axis, offset in model.symmetry_axes:
+        about = pose[:3, :3] @ axis
+        change = np.concatenate([np.cross(pose[:3, :3] @ offset, about), about])
+        stated += ANY_TURN * np.outer(change, change)
+    return stated

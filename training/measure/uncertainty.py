@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit on held-out images what ``core.uncertainty`` makes of a bundle's covariances, and measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from scipy.optimize import minimize
+
+from pose_kd_ros.core.metrics import mahalanobis_radius
+from pose_kd_ros.core.object_model import ObjectModel
+from pose_kd_ros.core.uncertainty import stated_covariance
+from pose_kd_ros.evaluation.matching import FOUND, ObjectMatches, matched
+
+LEAST_FOUND = 20  # errors for a fit that means something
+COVERED = 0.95  # of the errors shall lie in the ellipsoid of this share
+FREEDOM = 4.0  # of the t distribution that is fitted: errors have long tails
+START = (1.0, 0.02, 0.02, 0.05)  # scale and shared
+LEAST, MOST = 1e-4, 1e4
+
+
+def restated(
+    groups: list[ObjectMatches], objects: Mapping[int, ObjectModel], scale: float, shared: list[float]
+) -> list[ObjectMatches]:
+    """Return the matches with the covariances that these two make of refinement's."""
+    return [
+        replace(
+            group,
+            covariance=np.reshape(
+                [
+                    stated_covariance(covariance, pose, objects[group.object_id], scale, shared)
+                    for covariance, pose in zip(group.covariance, group.pose)
+                ],
+                (-1, 6, 6),
+            ),
+        )
+        for group in groups
+    ]
+
+
+def fit_uncertainty(
+    groups: list[ObjectMatches], objects: Mapping[int, ObjectModel]
+) -> tuple[float, list[float]]:
+    """Return ``covariance_scale`` and ``covariance_shared`` of matches whose covariances are refinement's.
+
+    The likeliest for a t distribution of the found instances' errors, all four then multiplied by what puts
+    COVERED of these into that ellipsoid. 1 and zeros where fewer than LEAST_FOUND were found.
+    """
+    errors = found_errors(groups)[0]
+    if len(errors) < LEAST_FOUND:
+        return 1.0, [0.0, 0.0, 0.0]
+
+    def loss(logarithms: np.ndarray) -> float:
+        scale, *shared = np.exp(np.clip(logarithms, np.log(LEAST), np.log(MOST)))
+        covariances = found_errors(restated(groups, objects, scale, shared))[1]
+        tails = (FREEDOM + 6) * np.log1p(squared_lengths(errors, covariances) / FREEDOM)
+        return float(np.mean(np.linalg.slogdet(covariances)[1] + tails))
+
+    fitted = minimize(loss, np.log(START), method="Nelder-Mead", options={"maxfev": 200})
+    scale, *shared = np.exp(np.clip(fitted.x, np.log(LEAST), np.log(MOST)))
+    squares = squared_lengths(*found_errors(restated(groups, objects, scale, shared)))
+    wider = float(np.quantile(squares, COVERED) / mahalanobis_radius(COVERED))
+    return rounded(scale * wider), [rounded(value * np.sqrt(wider)) for value in shared]
+
+
+def rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def coverage(groups: list[ObjectMatches], share: float = COVERED) -> float:
+    """Return the share of the found instances' errors inside the ellipsoid of this share; NaN of nothing."""
+    errors, covariances = found_errors(groups)
+    if not len(errors):
+        return float("nan")
+    return float((squared_lengths(errors, covariances) < mahalanobis_radius(share)).mean())
+
+
+def found_errors(groups: list[ObjectMatches]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the found instances' errors (N, 6) and the covariances (N, 6, 6) that were stated for them."""
+    errors, covariances = [np.zeros((0, 6))], [np.zeros((0, 6, 6))]
+    for group in groups:
+        estimates, instances = matched(group, FOUND)
+        errors.append(group.error[estimates, instances])
+        covariances.append(group.covariance[estimates])
+    return np.concatenate(errors), np.concatenate(covariances)
+
+
+def squared_lengths(errors: np.ndarray, covariances: np.ndarray) -> np.ndarray:
+    """Return squared Mahalanobis distances (N,) of errors (N, 6)."""
+    return np.einsum("ni,ni->n", errors, np.linalg.solve(covariances, errors[..., None])[..., 0])
