@@ -75,7 +75,7 @@ def array_to_image(array: np.ndarray, encoding: str, header) -> Image:
     message = Image(header=header, encoding=encoding, height=array.shape[0], width=array.shape[1])
     message.step = array.strides[0]
     message.is_bigendian = int(sys.byteorder == "big")
-    message.data.frombytes(memoryview(array.view(np.uint8).reshape(-1)))
+    message.data.frombytes(array.view(np.uint8).reshape(-1).data)
     return message
 
 

@@ -29,6 +29,6 @@ def load_estimator(settings: Settings) -> Estimator | PeopleEstimator:
             "export it with --locator, or set use_regions"
         )
     estimator = open_estimator(bundle, settings.threads, (PROVIDERS[settings.provider],))
-    if people is not None:
+    if isinstance(estimator, PeopleEstimator):
         return estimator
     return estimator.scaled(dict.fromkeys(estimator.objects, settings.object_scale))

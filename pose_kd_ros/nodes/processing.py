@@ -201,6 +201,6 @@ def configure_follower(follower: Follower, settings: Settings) -> None:
     estimator.cell_score = settings.cell_threshold if settings.cell_threshold >= 0 else decode.cell_score
     if isinstance(follower, ObjectFollower):
         follower.search_period = settings.search_period
-        estimator.pose_score = (
+        follower.estimator.pose_score = (
             settings.score_threshold if settings.score_threshold >= 0 else decode.pose_score
         )
