@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -80,9 +80,18 @@ class PeopleEstimator:
         return Person(crop.to_full(peaks.points), peaks.scores, region.box, number, region.track_id)
 
     def _maps(self, pixels: np.ndarray) -> np.ndarray:
-        """The maps (K, h, w) of a network input (1, 3, H, W)."""
-        mirrored = self.mirrored if self.flip_test else None
-        return mean_of_mirrored(lambda images: self.network(images)["heatmaps"][:, 0], pixels, mirrored)[0]
+        """The maps (K, h, w) of a network input (1, 3, H, W); with ``flip_test`` the mean of these and
+        of those of the mirrored input, mirrored back.
+
+        Mirroring needs no shift: pixels of maps stand for the middles of their patches of the image, so the
+        mirror image of map column j of w is column w - 1 - j. The shift by one pixel of public code bases
+        corrects a misalignment that is not here.
+        """
+        maps = self.network(pixels)["heatmaps"][0, 0]
+        if not self.flip_test:
+            return maps
+        mirrored = self.network(np.ascontiguousarray(pixels[..., ::-1]))["heatmaps"][0, 0]
+        return (maps + mirrored[self.mirrored, :, ::-1]) / 2
 
 
 @dataclass(frozen=True)
@@ -126,21 +135,6 @@ class PeopleFollower:
         people = self.estimator.estimate(image, regions[: self.max_instances], watch)
         self._stamp = stamp
         return Observed(people, watch.stages_ms)
-
-
-def mean_of_mirrored(
-    maps_of: Callable[[np.ndarray], np.ndarray], images: np.ndarray, mirrored: np.ndarray | None
-) -> np.ndarray:
-    """Return maps (N, K, h, w) of images (N, 3, H, W), averaged with those of the mirrored images.
-
-    mirrored: ``mirrored_order`` of the keypoints; None for the maps as they are. Mirroring needs no shift:
-    pixels of maps stand for the middles of their patches of the image, so the mirror image of map column j of
-    w is column w - 1 - j. The shift by one pixel of public code bases mends a misalignment that is not here.
-    """
-    maps = maps_of(np.ascontiguousarray(images))
-    if mirrored is None:
-        return maps
-    return (maps + maps_of(np.ascontiguousarray(images[..., ::-1]))[:, mirrored, :, ::-1]) / 2
 
 
 def mirrored_order(count: int, flip: Sequence[Sequence[int]]) -> np.ndarray:

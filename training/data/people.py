@@ -17,6 +17,7 @@ from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.datasets.faults import DatasetError
 from pose_kd_ros.datasets.source import Source, decoded
 from pose_kd_ros.datasets.values import field
+from pose_kd_ros.pipeline.people import mirrored_order
 
 MARGIN = 1.25  # side of the region that a network sees, in units of the person's box
 
@@ -31,10 +32,7 @@ class Skeleton:
 
     def mirrored(self) -> np.ndarray:
         """(K,) which joint of a person each joint of the mirrored one is."""
-        order = np.arange(len(self.keypoints))
-        for left, right in self.flip:
-            order[[left, right]] = right, left
-        return order
+        return mirrored_order(len(self.keypoints), self.flip)
 
 
 # fmt: off
