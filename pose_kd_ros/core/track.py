@@ -85,8 +85,8 @@ class Tracker:
         objects: Mapping[int, ObjectModel],
         ttl: float = 0.5,
         smooth: bool = True,
-        confirm_hits: int = 1,
-        confirm_frames: int = 1,
+        confirm_hits: int = 2,
+        confirm_frames: int = 3,
     ):
         if not (ttl >= 0 and 1 <= confirm_hits <= confirm_frames):
             found = f"{ttl}, {confirm_hits} and {confirm_frames}"

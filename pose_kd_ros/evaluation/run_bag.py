@@ -170,6 +170,7 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
             started = time.perf_counter()
             followed = follower.process(seconds(image), image.image, image.camera)
             spent = 1e3 * (time.perf_counter() - started)
+            follower.look_around()
             true = truth(image)
             frame = frame_of_recording(image, followed, expected, true, objects, points, silhouettes, spent)
             if frame_vsd is not None and true is not None:

@@ -97,7 +97,7 @@ class PoseOutputs:
         Include predicted tracks if ``publish_predicted`` is set.
 
         Convention: a lost object is absent from detections, its markers are deleted
-        and its frame is no longer sent.
+        and its frame is no longer sent. A frame is sent of confirmed tracks alone.
         """
         tracks, models = followed.tracks, self._models
         shown = [
@@ -106,8 +106,9 @@ class PoseOutputs:
             if t.state in MEASURED or (settings.publish_predicted and t.state == "predicted")
         ]
         children = [self._names.name(t, models[t.object_id], settings.tf_prefix) for t in shown]
-        if settings.publish_tf and shown and _heard(self.tf):
-            self.tf.publish(to_tf(shown, children, header))
+        framed = [(track, child) for track, child in zip(shown, children) if track.confirmed]
+        if settings.publish_tf and framed and _heard(self.tf):
+            self.tf.publish(to_tf(framed, header))
         if _heard(self.detections):
             self.detections.publish(to_detections(shown, models, header))
         if _heard(self.markers):

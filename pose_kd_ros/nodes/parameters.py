@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 
+from ..pipeline.estimator import KEEP_FACTOR
+
 FROZEN = (
     "bundle",
     "provider",
@@ -55,7 +57,12 @@ class Settings:
     max_age: float = 0.0
     max_errors: int = 5
     search_period: float = 1.0
+    expected_count: int = 0
     track_ttl: float = 0.5
+    keep_factor: float = KEEP_FACTOR
+    confirm_hits: int = 2
+    confirm_frames: int = 3
+    smooth: bool = True
     object_scale: float = 1.0
     publish_tf: bool = True
     tf_prefix: str = ""
@@ -83,6 +90,11 @@ DESCRIPTIONS = {
     "max_age": "Frames whose stamps are older than this, in seconds, are refused; 0 = never.",
     "max_errors": "After so many frames in a row that raise an error the node configures again; 0 = never.",
     "search_period": "Seconds between searches of the whole frame while all is tracked; 0 = every frame.",
+    "expected_count": "So many objects are there: no search while all are measured; 0 = unknown.",
+    "keep_factor": "Share of score_threshold that suffices for an object that is tracked; 1 = all of it.",
+    "confirm_hits": "A new object gets its TF frame when it was seen so often in confirm_frames frames.",
+    "confirm_frames": "See confirm_hits; of a new object that was not seen so often the track is given up.",
+    "smooth": "Publish poses of a filter that follows each object's motion; false: poses as measured.",
     "track_ttl": "Seconds that an object may go unseen and still keep its id.",
     "object_scale": "The real object's size over the bundle's: 1.0119 for a cube of 85 mm, bundle of 84 mm.",
     "publish_tf": "Publish the objects' frames on /tf.",
@@ -97,7 +109,11 @@ RANGES = {
     "max_age": (0.0, 3600.0),
     "max_errors": (0, 1000),
     "search_period": (0.0, 3600.0),
+    "expected_count": (0, 100),
     "track_ttl": (0.0, 60.0),
+    "keep_factor": (0.0, 1.0),
+    "confirm_hits": (1, 100),
+    "confirm_frames": (1, 100),
     "object_scale": (0.001, 1000.0),
 }
 

@@ -133,6 +133,7 @@ class Processing:
         self._errors = 0
         own = {"wait": waited_ms, "read": watch.stages_ms["read"], "publish": watch.stages_ms["publish"]}
         self._report(arrival, self._outputs.summary(followed), {**own, **followed.stages_ms})
+        self._follower.look_around()
 
     def _report(self, arrival: Arrival, outcome: dict, stages_ms: dict[str, float]) -> None:
         """``total`` is from the message's arrival in this process; the latency from the image's stamp."""
@@ -188,7 +189,7 @@ def make_follower(estimator: Estimator | PeopleEstimator, settings: Settings) ->
     if isinstance(estimator, PeopleEstimator):
         follower: Follower = PeopleFollower(estimator)
     else:
-        tracker = Tracker(estimator.objects, ttl=settings.track_ttl)
+        tracker = Tracker(estimator.objects, settings.track_ttl)
         follower = ObjectFollower(estimator, tracker, search=not settings.use_regions)
     configure_follower(follower, settings)
     return follower
@@ -200,7 +201,12 @@ def configure_follower(follower: Follower, settings: Settings) -> None:
     follower.max_instances = settings.max_instances
     estimator.cell_score = settings.cell_threshold if settings.cell_threshold >= 0 else decode.cell_score
     if isinstance(follower, ObjectFollower):
-        follower.search_period = settings.search_period
+        follower.search_period, follower.expected_count = settings.search_period, settings.expected_count
+        tracker = follower.tracker
+        tracker.smooth = settings.smooth
+        tracker.confirm_hits = settings.confirm_hits
+        tracker.confirm_frames = max(settings.confirm_hits, settings.confirm_frames)
+        follower.estimator.keep_factor = settings.keep_factor
         follower.estimator.pose_score = (
             settings.score_threshold if settings.score_threshold >= 0 else decode.pose_score
         )

@@ -46,9 +46,14 @@ class Estimator(Protocol):
         """Return the poses in an RGB image (H, W, 3) uint8, seen by ``camera``.
 
         regions: where objects are expected. search: look for others too, in the whole frame or where a
-        locator says. recover: do so if a region shows no pose worth keeping. Raises ValueError where
+        locator says. recover: do so if no region shows a pose worth keeping. Raises ValueError where
         image and camera disagree in size.
         """
+        ...
+
+    def candidates(self, image: np.ndarray, camera: Camera, known: Sequence[np.ndarray] = ()) -> list[Region]:
+        """Return where objects may be, likeliest first, but at the boxes (4,) that are ``known``: the first
+        half of a search, without a look at each place."""
         ...
 
     def scaled(self, factors: Mapping[int, float]) -> Estimator:
@@ -90,9 +95,14 @@ class CropEstimator(ABC):
         watch = Stopwatch()
         found = [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
         answered = self._kept(found)
-        if search or (recover and len(answered) < len(regions)):
+        if search or (recover and regions and not answered):
             found += self._search(image, camera, answered, watch)
         return Estimates(self._kept(suppress(found)), watch.stages_ms)
+
+    def candidates(self, image: np.ndarray, camera: Camera, known: Sequence[np.ndarray] = ()) -> list[Region]:
+        """As ``Estimator.candidates``."""
+        check_size(image, camera)
+        return self._candidates(image, camera, known, Stopwatch())
 
     def _kept(self, poses: list[ObjectPose]) -> list[ObjectPose]:
         return [pose for pose in poses if pose.score >= self.least_score(pose)]
@@ -108,7 +118,14 @@ class CropEstimator(ABC):
         """Return the best pose in a zoomed crop about a region; none if it shows nothing."""
 
     @abstractmethod
+    def _candidates(
+        self, image: np.ndarray, camera: Camera, known: Sequence[np.ndarray], watch: Stopwatch
+    ) -> list[Region]:
+        """Return where objects may be, but at the boxes that are ``known``."""
+
     def _search(
         self, image: np.ndarray, camera: Camera, known: list[ObjectPose], watch: Stopwatch
     ) -> list[ObjectPose]:
         """Return the poses of objects that are not ``known`` yet."""
+        regions = self._candidates(image, camera, [pose.box for pose in known], watch)
+        return [pose for region in regions for pose in self._look_at(image, camera, region, watch)]

@@ -82,14 +82,20 @@ class Follower(Protocol):
         """
         ...
 
+    def look_around(self) -> None:
+        """Look for new objects in the frame that was processed last, if it is time to. To be called after
+        each frame, when its outcome was published: it may take long."""
+        ...
+
 
 class ObjectFollower:
     """Estimator and tracker in a loop: each track says where to look for its object in the next frame.
 
-    search_period: seconds between searches of the whole frame while something is being measured;
-    while nothing is, or a track is not seen where it should be, each frame is searched. search:
-    False leaves new objects to the given regions. max_instances: so many objects are looked at, and
-    as many poses taken, in one frame.
+    While nothing is measured, each frame is searched. While something is, its frames do not wait: a search
+    comes after them, in ``look_around``, when a track is not seen where it should be or ``search_period``
+    seconds have passed, and not while ``expected_count`` objects are measured (0: unknown). What it finds is
+    looked at in the following frames, one place in each. search: False leaves new objects to the given
+    regions. max_instances: so many objects are looked at, and as many poses taken, in one frame.
     """
 
     wants_camera = True
@@ -101,9 +107,11 @@ class ObjectFollower:
         search_period: float = 1.0,
         max_instances: int = 10,
         search: bool = True,
+        expected_count: int = 0,
     ):
         self.estimator, self.tracker = estimator, tracker
         self.search_period, self.max_instances, self.search = search_period, max_instances, search
+        self.expected_count = expected_count
         self.reset()
 
     @property
@@ -116,17 +124,21 @@ class ObjectFollower:
         self.tracker.reset()
         self._stamp = self._searched = -np.inf
         self._measured = False
+        self._candidates: list[Region] = []
+        self._frame: tuple[np.ndarray, Camera, list[np.ndarray]] | None = None  # that is to be searched
 
     def state(self) -> dict:
         """All that later frames depend on, see ``Tracker.state``."""
         own = {"stamp": self._stamp, "searched": self._searched, "measured": self._measured}
-        return {"tracker": self.tracker.state(), **own}
+        candidates = [[region.box.tolist(), region.object_id] for region in self._candidates]
+        return {"tracker": self.tracker.state(), **own, "candidates": candidates}
 
     def restore(self, state: dict) -> None:
         """Go on from what ``state`` returned, as if there had been no break."""
         self.tracker.restore(state["tracker"])
         self._stamp, self._searched = state["stamp"], state["searched"]
-        self._measured = state["measured"]
+        self._measured, self._frame = state["measured"], None
+        self._candidates = [Region(np.array(box), object_id) for box, object_id in state["candidates"]]
 
     def order(self, stamp: float) -> str:
         """Where a frame stands against the last, see ``order_of``."""
@@ -143,15 +155,34 @@ class ObjectFollower:
         if self.order(stamp) != "next":
             raise ValueError(f"follow: stamp {stamp:.6f} s does not follow {self._stamp:.6f} s")
         expected = self._expected(stamp, camera)
-        given = [r for r in regions if all(overlap(r.box, e.box) < KNOWN for e in expected)]
-        search = self.search and (not self._measured or stamp - self._searched >= self.search_period)
+        given = [*regions, *self._candidates[:1]]
+        given = [r for r in given if all(overlap(r.box, e.box) < KNOWN for e in expected)]
+        self._candidates = self._candidates[1:]
+        search = self.search and not self._measured
         found = self.estimator.estimate(image, camera, expected + given, search, recover=self.search)
         started = time.perf_counter()
         poses = sorted(found.poses, key=lambda p: p.track_id is None)[: self.max_instances]
         tracks = self.tracker.update(stamp, poses)
         self._stamp, self._searched = stamp, stamp if search else self._searched
-        self._measured = any(t.state in MEASURED for t in tracks)
+        measured = [track for track in tracks if track.state in MEASURED]
+        missed = any(track.state == "predicted" for track in tracks)
+        self._measured = bool(measured)
+        self._frame = None
+        if self._measured and not search and self._worth_searching(stamp, len(measured), missed):
+            self._frame = image, camera, [pose.box for pose in poses]
         return Followed(tracks, {**found.stages_ms, "track": 1e3 * (time.perf_counter() - started)})
+
+    def look_around(self) -> None:
+        """As ``Follower.look_around``."""
+        if self._frame is not None:
+            image, camera, known = self._frame
+            self._frame, self._searched = None, self._stamp
+            self._candidates = self.estimator.candidates(image, camera, known)[: self.max_instances]
+
+    def _worth_searching(self, stamp: float, measured: int, missed: bool) -> bool:
+        if not self.search or self._candidates or 0 < self.expected_count <= measured:
+            return False
+        return missed or stamp - self._searched >= self.search_period
 
     def _expected(self, stamp: float, camera: Camera) -> list[Region]:
         regions = []

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..bundle.store import Bundle
@@ -21,7 +23,6 @@ from .solve import (
     ObjectPose,
     Stopwatch,
     solve,
-    suppress,
     with_track,
 )
 
@@ -31,7 +32,7 @@ MAX_GROUPS = 8  # groups of an image that are solved, best first: a busy backgro
 
 
 class KeypointEstimator(CropEstimator):
-    """A keypoint bundle, made to run. zoom: look again at a zoomed crop after a search."""
+    """A keypoint bundle, made to run."""
 
     def __init__(
         self,
@@ -40,13 +41,12 @@ class KeypointEstimator(CropEstimator):
         *,
         cell_score: float | None = None,
         pose_score: float | None = None,
-        zoom: bool = True,
         search_size: int | None = None,
     ):
         super().__init__(bundle, network, cell_score, pose_score)
         vote_scale = bundle.manifest.decode.vote_scale
         self.spread = np.array([1 / vote_scale.get(str(model.id), 1.0) for model in self.order])
-        self.strides, self.zoom = bundle.manifest.network.strides, zoom
+        self.strides = bundle.manifest.network.strides
         self.search_size = search_size or self.spec.search_size
 
     def places(self, image: np.ndarray, camera: Camera) -> Places:
@@ -54,29 +54,23 @@ class KeypointEstimator(CropEstimator):
         found = self.estimate(image, camera)
         return Places([Region(pose.box, pose.object_id) for pose in found.poses], found.stages_ms)
 
-    def _search(
-        self, image: np.ndarray, camera: Camera, known: list[ObjectPose], watch: Stopwatch
-    ) -> list[ObjectPose]:
-        """Whole frame at low resolution, then a zoomed look at each object that is not known yet.
-
-        Where to look is voted, not solved: PnP waits for the votes of the zoomed crop.
-        """
+    def _candidates(
+        self, image: np.ndarray, camera: Camera, known: Sequence[np.ndarray], watch: Stopwatch
+    ) -> list[Region]:
+        """Look at the whole frame at low resolution. Where to look is voted, not solved: PnP waits for the
+        votes of the zoomed crop."""
         crop = Crop.whole(camera.width, camera.height, self.search_size, self.spec.stride)
         groups = self._groups_in(image, crop, watch, FEWEST)
-        if not self.zoom:
-            found = self._solved(groups, crop, camera, watch, self.pose_score)
-            return [p for p in suppress(found) if all(overlap(p.box, k.box) < SAME_OBJECT for k in known)]
         regions: list[Region] = []
         for votes in groups:
             box = group_box(votes, crop)
             if (box[2:] - box[:2] < 1).any():
                 continue
             region = Region(box, self.order[int(votes.object_index[0])].id)
-            rivals = [r for r in regions if r.object_id == region.object_id]
-            taken = [k.box for k in known] + [r.box for r in rivals]
-            if all(overlap(region.box, box) < SAME_OBJECT for box in taken):
+            rivals = [r.box for r in regions if r.object_id == region.object_id]
+            if all(overlap(region.box, taken) < SAME_OBJECT for taken in [*known, *rivals]):
                 regions.append(region)
-        return [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
+        return regions
 
     def _look_at(
         self, image: np.ndarray, camera: Camera, region: Region, watch: Stopwatch

@@ -136,6 +136,9 @@ class PeopleFollower:
         self._stamp = stamp
         return Observed(people, watch.stages_ms)
 
+    def look_around(self) -> None:
+        """Do nothing: people are looked at where they are said to be."""
+
 
 def mirrored_order(count: int, flip: Sequence[Sequence[int]]) -> np.ndarray:
     """Indices (count,) that put the keypoints of a mirrored picture in order: each pair changes places."""

@@ -7,7 +7,7 @@ Where to look comes from a keypoint bundle (the locator), from the node's region
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, cast
 
@@ -83,9 +83,9 @@ class RegionalEstimator(CropEstimator):
         other.surfaces = {i: s.scaled(factors.get(i, 1.0)) for i, s in self.surfaces.items()}
         return other
 
-    def _search(
-        self, image: np.ndarray, camera: Camera, known: list[ObjectPose], watch: Stopwatch
-    ) -> list[ObjectPose]:
+    def _candidates(
+        self, image: np.ndarray, camera: Camera, known: Sequence[np.ndarray], watch: Stopwatch
+    ) -> list[Region]:
         """Ask the locator where to look, if there is one."""
         if self.locator is None:
             return []
@@ -93,13 +93,12 @@ class RegionalEstimator(CropEstimator):
         for stage, spent in located.stages_ms.items():
             watch.stages_ms[f"locate_{stage}"] = spent
         watch.restart()
-        regions = [
+        return [
             region
             for region in located.regions
             if region.object_id in self.objects
-            and all(overlap(region.box, k.box) < SAME_OBJECT for k in known)
+            and all(overlap(region.box, box) < SAME_OBJECT for box in known)
         ]
-        return [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
 
     def _look_at(
         self, image: np.ndarray, camera: Camera, region: Region, watch: Stopwatch

@@ -154,7 +154,7 @@ def test_parameters_that_need_a_configure_are_refused_while_configured(ros, disc
 
 
 def test_thresholds_names_and_tf_can_be_changed_while_it_runs(ros, discs):
-    rig = Rig(ros, bundle=discs, threads=1).connect()
+    rig = Rig(ros, bundle=discs, threads=1, confirm_hits=1).connect()
     assert rig.show(BALL)["tracks"]
     rig.pose_node.set_parameters(
         [Parameter("tf_prefix", value="seen_"), Parameter("publish_predicted", value=True)]
@@ -166,7 +166,11 @@ def test_thresholds_names_and_tf_can_be_changed_while_it_runs(ros, discs):
     assert rig.show(picture())["tracks"][0]["state"] == "predicted"
     assert len(rig.tf) == count + 1
     rig.pose_node.set_parameters(
-        [Parameter("publish_tf", value=False), Parameter("score_threshold", value=0.99)]
+        [
+            Parameter("publish_tf", value=False),
+            Parameter("score_threshold", value=0.99),
+            Parameter("keep_factor", value=1.0),
+        ]
     )
     assert rig.show(BALL)["tracks"][0]["state"] == "predicted"
     assert len(rig.tf) == count + 1

@@ -25,7 +25,7 @@ def test_two_nodes_in_two_namespaces(ros, tmp_path):
     transforms = ros.collect(listener, TFMessage, "/tf", EARS)
     diagnostics = ros.collect(listener, DiagnosticArray, "/diagnostics", EARS)
     for side in ("left", "right"):
-        values = {"bundle": discs, "threads": 1, "tf_prefix": f"{side}/"}
+        values = {"bundle": discs, "threads": 1, "tf_prefix": f"{side}/", "confirm_hits": 1}
         overrides = [Parameter(name, value=value) for name, value in values.items()]
         node = PoseNode(namespace=side, parameter_overrides=overrides)
         ros.add(node)

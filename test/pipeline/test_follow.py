@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ from pose_kd_ros.core.camera import Camera
 from pose_kd_ros.core.object_model import ObjectModel, box_corners
 from pose_kd_ros.core.track import Tracker
 from pose_kd_ros.pipeline.follow import ObjectFollower
-from pose_kd_ros.pipeline.region import Region, projected_box
+from pose_kd_ros.pipeline.region import Region, overlap, projected_box
 from pose_kd_ros.pipeline.solve import Estimates, ObjectPose
 
 CAMERA = Camera([[300, 0, 160], [0, 300, 120], [0, 0, 1]], (), "plumb_bob", 320, 240)
@@ -41,6 +42,11 @@ class Eye:
         ]
         return Estimates(poses, {"network": 1.0})
 
+    def candidates(self, image, camera, known):
+        self.searched[-1] = True
+        boxes = [projected_box(at(x), MODEL, CAMERA) for x in self.places]
+        return [Region(box, 1) for box in boxes if all(overlap(box, k) < 0.5 for k in known)]
+
     def _inside(self, x, region):
         u = CAMERA.project(at(x)[:3, 3])[0]
         return region.box[0] < u < region.box[2]
@@ -55,7 +61,11 @@ def follower(eye, **options):
 
 
 def run(follow, count, start=0.0, step=0.04, regions=()):
-    return [follow.process(start + i * step, IMAGE, CAMERA, regions).tracks for i in range(count)]
+    frames = []
+    for i in range(count):
+        frames.append(follow.process(start + i * step, IMAGE, CAMERA, regions).tracks)
+        follow.look_around()
+    return frames
 
 
 def test_what_is_measured_is_looked_for_where_it_was_and_the_frame_searched_once_a_period():
@@ -77,6 +87,47 @@ def test_while_nothing_is_measured_each_frame_is_searched():
     eye.places, eye.searched = (), []
     run(follow, 4, start=1.0)
     assert eye.searched[1:] == [True] * 3
+
+
+def test_a_second_object_is_found_after_the_frame_of_the_first_was_done():
+    eye = Eye(0.0)
+    follow = follower(eye, search_period=0.0)
+    run(follow, 1)
+    eye.places = (0.0, 0.15)
+    follow.process(0.04, IMAGE, CAMERA)
+    assert eye.searched == [True, False]  # the frame did not wait for a search
+    follow.look_around()
+    assert [t.state for t in follow.process(0.08, IMAGE, CAMERA).tracks] == ["tracked", "new"]
+
+
+def test_one_new_place_is_looked_at_in_a_frame():
+    eye = Eye(0.0)
+    follow = follower(eye, search_period=0.5)
+    run(follow, 1)
+    eye.places = (0.0, -0.15, 0.15)
+    counts = [len(tracks) for tracks in run(follow, 4, start=0.6)]
+    assert counts == [1, 2, 3, 3]
+    assert [len(regions) for regions in eye.regions[1:]] == [1, 2, 3, 3]
+
+
+def test_while_all_that_are_expected_are_measured_nothing_is_searched():
+    eye = Eye(0.0, 0.15)
+    run(follower(eye, search_period=0.0, expected_count=2), 20)
+    assert np.flatnonzero(eye.searched).tolist() == [0]
+    eye = Eye(0.0)
+    run(follower(eye, search_period=0.0, expected_count=2), 20)
+    assert all(eye.searched)
+
+
+def test_a_restored_follower_still_knows_where_to_look():
+    eye = Eye(0.0)
+    follow = follower(eye, search_period=0.0)
+    run(follow, 1)
+    eye.places = (0.0, -0.15, 0.15)
+    run(follow, 1, start=0.04)
+    again = follower(eye, search_period=0.0)
+    again.restore(json.loads(json.dumps(follow.state())))
+    assert len(again.process(0.08, IMAGE, CAMERA).tracks) == 2
 
 
 def test_regions_that_are_given_add_to_those_of_tracks_unless_they_say_the_same():

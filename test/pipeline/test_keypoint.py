@@ -212,12 +212,6 @@ def test_poses_that_cannot_reach_the_threshold_are_not_refined(monkeypatch):
     assert strict.estimate(oracle.image(), PINHOLE, [region], search=False).poses == []
 
 
-def test_a_search_without_zoom_solves_what_it_saw_from_afar():
-    oracle = Oracle(PINHOLE, [POSE])
-    found = estimator(oracle, zoom=False).estimate(oracle.image(), PINHOLE)
-    assert len(found.poses) == 1 and oracle.sizes == [(512, 640)]
-
-
 def test_objects_of_two_classes_in_one_place_are_both_looked_at(monkeypatch):
     """Which of them is there is decided by the closer look, not by who was sure from afar."""
     oracle = Oracle(PINHOLE, [POSE])
