@@ -287,9 +287,9 @@ class Manifest:
     locator: str | None = None
 
     @property
-    def looks_where_told(self) -> bool:
-        """Whether it must be told: its network knows a crop about one object alone, and no locator searches
-        the whole frame for it."""
+    def needs_regions(self) -> bool:
+        """Whether it must be given regions: its network reads a crop about one object, and no locator
+        searches the whole frame for it."""
         return self.family in ("dense", "heatmap") and self.locator is None
 
     def __post_init__(self) -> None:

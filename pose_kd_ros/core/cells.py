@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cells of a feature pyramid: where they are and how far their votes reach. Shared by training and
-runtime."""
+"""The cells of a feature pyramid: where they are, and how large the objects are that each level is for."""
 
 from __future__ import annotations
 

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEAST_SIGMA, MOST_SIGMA = 0.5, 8.0  # map pixels: what a peak may be sure of, whatever its curvature
+LEAST_SIGMA, MOST_SIGMA = 0.5, 8.0  # map pixels: limits of a peak's standard deviation
 REACH = 1.0  # map pixels from the largest value: a parabola that peaks farther away does not describe it
-FAINT = 1e-3  # of the peak: less is noise, and its logarithm would outshout the rest
+FAINT = 1e-3  # of the peak: smaller values are noise, whose logarithms would dominate the fit
 
 _V, _U = (step.ravel() for step in np.mgrid[-1:2, -1:2])
 _TERMS = np.stack([np.ones(9), _U, _V, _U**2 / 2, _U * _V, _V**2 / 2], -1)
-_FIT = np.linalg.pinv(_TERMS)[
-    1:
-]  # slopes and curvatures (5,) of the parabola nearest to a window's values (9,)
+# From a window's values (9,) to the slopes and curvatures (5,) of the nearest parabola.
+_FIT = np.linalg.pinv(_TERMS)[1:]
 
 
 @dataclass(frozen=True)

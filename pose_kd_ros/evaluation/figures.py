@@ -27,9 +27,9 @@ NAN = float("nan")
 
 
 def all_figures(frames: Sequence[Frame], objects: Objects, points: Points) -> dict:
-    """The figures of a run; those with truth only where a frame of it is judged."""
-    judged = [frame for frame in frames if frame.judged]
-    with_truth = truth_figures(judged, objects, points) if judged else {}
+    """The figures of a run; those with truth only where the truth of a frame is known."""
+    known = [frame for frame in frames if frame.has_truth]
+    with_truth = truth_figures(known, objects, points) if known else {}
     return {**with_truth, **blind_figures(frames), **track_figures(frames, objects)}
 
 
@@ -186,7 +186,7 @@ def triples(frames: Sequence[Frame], objects: Objects) -> Iterator[np.ndarray]:
 
     Of a run with truth the poses relative to it, and only those of found instances.
     """
-    has_truth = any(frame.judged for frame in frames)
+    has_truth = any(frame.has_truth for frame in frames)
     poses = [_relative(frame, objects) if has_truth else _absolute(frame) for frame in frames]
     for three in zip(poses, poses[1:], poses[2:]):
         for track in sorted(three[0].keys() & three[1].keys() & three[2].keys()):
@@ -225,8 +225,8 @@ def jitter(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def curves(frames: Sequence[Frame], objects: Objects) -> dict[str, dict]:
     """Recall over thresholds, and how the covariance's ellipsoids hold what they say; {} without truth."""
-    judged = [frame for frame in frames if frame.judged]
-    errors = [(error, frame.width) for frame in judged for error in frame.visible_errors]
+    known = [frame for frame in frames if frame.has_truth]
+    errors = [(error, frame.width) for frame in known for error in frame.visible_errors]
     if not errors:
         return {}
 
@@ -235,7 +235,7 @@ def curves(frames: Sequence[Frame], objects: Objects) -> dict[str, dict]:
         values = [_or_infinity(getattr(e, name)) * (640 / w if in_vga else 1) for e, w in errors]
         return {"x": x.tolist(), "y": [recall(values, limit) for limit in x], "x_label": label}
 
-    found = mahalanobis(judged, objects)
+    found = mahalanobis(known, objects)
     shares = np.linspace(0.05, 0.95, 19)
     held = [mean(found < mahalanobis_radius(share)) for share in shares]
     coverage = {"x": shares.tolist(), "y": held, "x_label": "share that the covariance promises"}

@@ -144,7 +144,7 @@ class Frame(Record):
     """One image.
 
     number: from 0. stamp_ns: of its header, 0 in data sets. camera: the recording's frame, or scene and image
-    ("000002/000003"). K: (3, 3) px. judged: whether its true poses are known. errors: in the order of
+    ("000002/000003"). K: (3, 3) px. has_truth: whether its true poses are known. errors: in the order of
     ``truth``. vsd: errors (E, G, T) between measured estimates and true poses by object id, see ``vsd``, or
     depth_fault: why there are none; both None without ``--depth``.
     """
@@ -158,7 +158,7 @@ class Frame(Record):
     latency_ms: float
     stages_ms: dict
     estimates: tuple[Estimate, ...]
-    judged: bool
+    has_truth: bool = field(metadata={"key": "judged"})
     truth: tuple[TrueInstance, ...]
     errors: tuple[PoseError, ...] = ()
     vsd: dict | None = field(default=None, metadata=LEFT_OUT)

@@ -22,7 +22,7 @@ from ..pipeline.solve import ObjectPose
 from ..recordings.images import BagFrame
 from .frame import Estimate, Frame, PoseError, TrueInstance
 from .looks import Look
-from .matching import NEAR, ObjectMatches, match_image
+from .matching import FALSE_ALARM, ObjectMatches, match_image
 from .shapes import Silhouette
 from .truth import TruePose
 from .vsd import TAUS
@@ -178,7 +178,7 @@ def _errors_of_object(
 ) -> Iterable[PoseError]:
     estimates = [i for i in frame.measured if frame.estimates[i].object_id == model.id]
     places = [i for i, one in enumerate(frame.truth) if one.object_id == model.id]
-    matched = match(matches.mssd, matches.scores, NEAR).tolist()
+    matched = match(matches.mssd, matches.scores, FALSE_ALARM).tolist()
     for column, place in enumerate(places):
         if column not in matched:
             yield PoseError(model.id, place, None)

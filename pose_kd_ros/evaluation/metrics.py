@@ -17,7 +17,7 @@ from ..core.metrics import (
     recall,
 )
 from ..core.object_model import ObjectModel
-from .matching import FOUND, NEAR, ObjectMatches, best, kept_of
+from .matching import FALSE_ALARM, FOUND, ObjectMatches, best, kept_of
 from .vsd import TAUS
 from .vsd import THRESHOLDS as VSD_THRESHOLDS
 
@@ -90,7 +90,7 @@ def add_recalls(groups: list[ObjectMatches]) -> dict[str, float]:
 
 def false_alarm_scores(groups: list[ObjectMatches]) -> np.ndarray:
     """Scores of all estimates with nothing near, for choosing a threshold."""
-    alarms = [g.scores[(g.mssd > NEAR).all(1)] for g in groups]
+    alarms = [g.scores[(g.mssd > FALSE_ALARM).all(1)] for g in groups]
     return np.concatenate([np.zeros(0), *alarms])
 
 

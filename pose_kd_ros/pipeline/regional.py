@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The families that do not search but look where they are told to. Dense: every pixel there says which point
-of the surface it sees. Heatmap: a map for each keypoint peaks where it is.
+"""The families that measure an object in a crop. Dense and surface: pixels say which point of the surface
+they see. Heatmap: a map for each keypoint peaks where it is.
 
 Where to look comes from a keypoint bundle (the locator), from the node's regions topic, or from a track.
 """

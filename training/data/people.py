@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""People with annotated joints, and what both readers (``coco``, ``mpii``) ask of an entry.
+"""People with annotated joints, and what both readers (``coco``, ``mpii``) require of an entry.
 
 Convention: all pixels are the full image's, centres at integers.
 """
@@ -31,7 +31,7 @@ class Skeleton:
     links: tuple[tuple[int, int], ...]
 
     def mirrored(self) -> np.ndarray:
-        """(K,) which joint of a person each joint of the mirrored one is."""
+        """Return the joint (K,) of a person that each joint of the mirrored person is."""
         return mirrored_order(len(self.keypoints), self.flip)
 
 
@@ -106,7 +106,7 @@ class People:
     head_size: str | None = None
 
     def first(self, count: int) -> People:
-        """At least ``count`` of the persons, and whole pictures: who is not looked at there would
+        """Return at least the first ``count`` persons, in whole pictures: persons who were left out would
         count as missed."""
         ids = dict.fromkeys(person.image_id for person in self.persons[:count])
         persons = tuple(person for person in self.persons if person.image_id in ids)

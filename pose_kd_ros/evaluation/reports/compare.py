@@ -93,8 +93,8 @@ def shared_figures(outcomes: Sequence[Outcome]) -> list[str]:
     every = [outcome.summary.figures for outcome in outcomes]
     names = [n for n in every[0] if all(n in figures for figures in every)]
     names = [n for n in names if not all(math.isnan(figures[n]) for figures in every)]
-    judged = [n for n in names if meaning(n).better != NEITHER and not is_time(n)]
-    return sorted(judged, key=lambda n: HEADLINE.index(n) if n in HEADLINE else len(HEADLINE))
+    shared = [n for n in names if meaning(n).better != NEITHER and not is_time(n)]
+    return sorted(shared, key=lambda n: HEADLINE.index(n) if n in HEADLINE else len(HEADLINE))
 
 
 def cells(rows: Sequence[Row], called: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:

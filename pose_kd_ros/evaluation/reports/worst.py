@@ -93,7 +93,7 @@ def _of_tracks(frames: Sequence[Frame]) -> list[list[Worst]]:
 
 def unmatched(frame: Frame) -> list[Estimate]:
     """Measured estimates that are no instance's, or too far from it; none where nothing is known of it."""
-    if not frame.judged:
+    if not frame.has_truth:
         return []
     near = {error.estimate for error, _, _ in frame.found(FOUND)}
     return [frame.estimates[place] for place in frame.measured if place not in near]
