@@ -74,19 +74,6 @@ def mspd(
     return _over_pairs(estimated, true, len(symmetries) * len(points), distance)
 
 
-def projection_error(
-    estimated: np.ndarray, true: np.ndarray, points: np.ndarray, K: np.ndarray
-) -> np.ndarray:
-    """Mean distance (...) in pixels of the points' (V, 3) projections; infinite behind the camera."""
-
-    def distance(e: np.ndarray, t: np.ndarray) -> np.ndarray:
-        gap = project_pinhole(K, transform(e, points)) - project_pinhole(K, transform(t, points))
-        mean = np.linalg.norm(gap, axis=-1).mean(-1)
-        return np.where(np.isnan(mean), np.inf, mean)
-
-    return _over_pairs(estimated, true, len(points), distance)
-
-
 def pose_error(
     estimated: np.ndarray, true: np.ndarray, symmetries: np.ndarray = _NONE
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -123,18 +110,6 @@ def mahalanobis_radius(share: float) -> float:
     from scipy.special import gammaincinv  # half a second: only where there is truth
 
     return float(2 * gammaincinv(3, share))
-
-
-def within_cm_degrees(
-    estimated: np.ndarray,
-    true: np.ndarray,
-    centimetres: float = 5.0,
-    degrees: float = 5.0,
-    symmetries: np.ndarray = _NONE,
-) -> np.ndarray:
-    """Whether (...) both errors of ``pose_error`` are below n cm and n degrees."""
-    shift, turn = pose_error(estimated, true, symmetries)
-    return (shift < centimetres / 100) & (turn < np.radians(degrees))
 
 
 def recall(errors: ArrayLike, threshold: float) -> float:
