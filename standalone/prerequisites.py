@@ -24,6 +24,7 @@ def check_prerequisites() -> None:
     Raises:
         Missing: no ROS wheels exist for this machine or Python, or packages are missing (one apt line).
     """
+    check_place(Path(__file__).resolve().parent.parent)
     check_platform(platform.system(), platform.machine())
     check_python(sys.version_info[:2])
     lacking = missing_packages(sys.version_info[:2])
@@ -37,6 +38,16 @@ def check_platform(system: str, machine: str) -> None:
         raise Missing(
             f"ROS 2 wheels exist for Linux on x86_64, this is {system} on {machine}. "
             "Use this machine's ROS 2 distribution: clone into a workspace, rosdep install, colcon build."
+        )
+
+
+def check_place(root: Path) -> None:
+    """Refuses a checkout whose path CMake or the first line of a script cannot hold."""
+    odd = [character for character in str(root) if character.isspace() or character in "'\"#$;"]
+    if odd or not str(root).isascii():
+        raise Missing(
+            f"{root}: wanted a path of ASCII characters without blanks or quotes, found others: CMake and "
+            "the first lines of scripts cannot hold them. Move the checkout."
         )
 
 

@@ -215,4 +215,7 @@ def to_seconds(stamp: Any) -> float:
 def decode_pose(position: Any, orientation: Any) -> np.ndarray:
     """Return (4, 4) of a geometry_msgs position or translation and a quaternion. Raises ValueError."""
     rotation = from_quaternion([orientation.x, orientation.y, orientation.z, orientation.w])
-    return make_pose(rotation, [position.x, position.y, position.z])
+    translation = [position.x, position.y, position.z]
+    if not np.isfinite(translation).all():
+        raise ValueError(f"position: wanted finite numbers, found {translation}")
+    return make_pose(rotation, translation)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +12,8 @@ import numpy as np
 from .faults import DatasetError
 from .values import METRES
 
+# CAD programs on Windows end lines with \r\n.
+HEADER_END = re.compile(rb"(?<=[\r\n])end_header[ \t]*(\r\n|\n|\r)")
 _PLY_TYPES = {
     "char": "i1",
     "int8": "i1",
@@ -34,17 +37,26 @@ _PLY_TYPES = {
 def load_ply_vertices(path: Path) -> np.ndarray:
     """Vertices (N, 3) float64 metres of a ply file in millimetres (ASCII, or binary of either byte order)."""
     data = Path(path).read_bytes()
-    head, mark, body = data.partition(b"end_header\n")
-    lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
-    if not mark or lines[0] != ["ply"]:
+    end = HEADER_END.search(data)
+    lines = [
+        line.split() for line in data[: end.start() if end else 0].decode("ascii", "replace").splitlines()
+    ]
+    if end is None or lines[:1] != [["ply"]]:
         raise DatasetError(f"{path}: wanted a ply file, found no header")
+    body = data[end.end() :]
     form = next((line[1] for line in lines if line[:1] == ["format"]), "none")
     count, columns = _ply_vertex_layout(path, lines)
     names = [name for name, _ in columns]
     if form == "ascii":
-        rows = [line.split() for line in body.decode("ascii").splitlines()[:count]]
+        rows = [line.split() for line in body.decode("ascii", "replace").splitlines() if line.strip()][:count]
         _check_ply_size(path, count, len(rows))
-        table = np.array(rows, np.float64)[:, [names.index(axis) for axis in "xyz"]]
+        columns_of_xyz = [names.index(axis) for axis in "xyz"]
+        try:
+            table = np.array([[row[k] for k in columns_of_xyz] for row in rows], np.float64).reshape(-1, 3)
+        except (ValueError, IndexError) as error:
+            raise DatasetError(
+                f"{path}: vertex: wanted {len(names)} numbers a line, found {error}"
+            ) from error
     else:
         order = {"binary_little_endian": "<", "binary_big_endian": ">"}.get(form)
         if order is None:
@@ -53,7 +65,15 @@ def load_ply_vertices(path: Path) -> np.ndarray:
         _check_ply_size(path, count, len(body) // kind.itemsize)
         record = np.frombuffer(body, kind, count)
         table = np.stack([record[axis] for axis in "xyz"], 1).astype(np.float64)
-    return table * METRES
+    return checked_vertices(table * METRES, path)
+
+
+def checked_vertices(vertices: np.ndarray, path: Path) -> np.ndarray:
+    """Return the vertices (V, 3); DatasetError that names the first one which is not finite."""
+    if len(bad := np.flatnonzero(~np.isfinite(vertices).all(1))):
+        found = vertices[bad[0]].tolist()
+        raise DatasetError(f"{path}: vertex {bad[0]}: wanted finite numbers, found {found}")
+    return vertices
 
 
 def _check_ply_size(path: Path, wanted: int, found: int) -> None:
@@ -82,7 +102,7 @@ def load_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     vertices, triangles = np.asarray(mesh.vertices), np.asarray(mesh.triangles)
     if not len(triangles):
         raise DatasetError(f"{path}: wanted triangles, found {len(vertices)} points without")
-    return vertices * METRES, triangles
+    return checked_vertices(vertices * METRES, path), triangles
 
 
 def import_open3d() -> ModuleType:

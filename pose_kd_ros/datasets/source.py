@@ -55,7 +55,7 @@ def decoded(source: Source, flag: int, kind: str) -> np.ndarray:
         if data.startswith((JPEG, PNG)):
             size_of(data)
     except EncodedError as error:
-        raise DatasetError(f"{source}: {error}", kind) from error
+        raise DatasetError(f"{source}: cannot be decoded as an image: {error}", kind) from error
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error as error:  # a header that promises more pixels than OpenCV accepts
@@ -75,7 +75,8 @@ class Mask:
     def load(self) -> np.ndarray:
         """(H, W) bool; DatasetError where it is missing or damaged."""
         if self.key is None:
-            return decoded(self.source, cv2.IMREAD_GRAYSCALE, "mask") > 127
+            values = decoded(self.source, cv2.IMREAD_UNCHANGED, "mask")  # as grey, 1 of 65535 would be 0
+            return np.asarray((values > 0) if values.ndim == 2 else (values[..., :3] > 0).any(2))
         try:
             return run_lengths(field(_entries(self.source), self.key, self.source), f"{self}")
         except DatasetError as error:

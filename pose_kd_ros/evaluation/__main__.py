@@ -17,9 +17,10 @@ import argparse
 import gc
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
 
-from .console import STOPPED
+from .console import BROKEN, STOPPED
 
 VERBS = {"score": "score", "compare": "reports.compare", "report": "reports.page"}
 
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on with what is there", file=sys.stderr)
         return STOPPED
+    except Exception:  # Python's own exit code for it, 1, says that a figure is worse than a baseline
+        traceback.print_exc()
+        return BROKEN
 
 
 def run(arguments: list[str], is_command: bool) -> int:

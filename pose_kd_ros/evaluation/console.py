@@ -9,6 +9,7 @@ OK = 0
 WORSE = 1  # than a baseline allows
 REFUSED = 2
 DAMAGED = 3  # data, and what could be read of it was evaluated
+BROKEN = 4  # this program: a traceback says where
 STOPPED = 130  # by Ctrl-C
 
 

@@ -4,7 +4,7 @@
 Every picture is processed, and in order: the node on a slow machine drops some. What is written to OUT is the
 same each time on one machine, but for times. A run that was stopped goes on where it was. Exit codes: 0, 1
 where a figure is worse than a baseline allows, 2 where something is refused, 3 where the recording is damaged
-and what could be read was evaluated.
+or most of its images were refused, and the others were evaluated, 4 for a fault of this program.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from .reports.worst import Worst, choose, write_overlays
 from .shapes import surfaces
 from .truth import Names, Truth, make_truth
 
+UNMATCHED = "no truth at an image's stamp"
 LATE = "stamp not after the last one's: the node does not use such an image"
 
 
@@ -155,7 +156,7 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
     with open_bag(args.bag, salvage=True) as bag, contextlib.ExitStack() as stack:
         images = BagImages(bag, args.camera, camera)
         names = Names(parse_objects(args.object), objects)
-        truth = joined([make_truth(source, bag, names) for source in args.truth])
+        truth = joined([make_truth(source, bag, names, images.faults) for source in args.truth])
         frame_vsd = None
         if args.depth:
             beside = stack.enter_context(open_bag(args.bag, salvage=True))
@@ -180,6 +181,14 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
         if not frames:
             reasons = "; ".join(images.faults) or "none is there"
             raise BagError(f"{args.bag}: no image could be evaluated: {reasons}")
+        known = sum(frame.has_truth for frame in frames)
+        if args.truth and not known:
+            found = f"none, of {len(frames)} images; do their stamps come from one clock?"
+            raise BagError(
+                f"--truth {' '.join(args.truth)}: wanted poses at the images' stamps, found {found}"
+            )
+        if args.truth and known < len(frames):
+            images.faults[f"{UNMATCHED}: not judged"] += len(frames) - judged
         write_overlays(out, frames, objects, pictures(bag, images.topic, camera, choose(frames)))
     write_results(out / "results.csv", results_of(frames))
     summary = write_summary(
@@ -188,13 +197,15 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
         source=args.bag.resolve().name,
         bundle=bundle_facts(follower.estimator.bundle),
         frames=len(frames),
-        figures=figures.all_figures(frames, objects, points),
+        figures=figures.all_figures(frames, objects, points)
+        | {"refused_images": float(images.refused)}
+        | ({"judged_images": float(judged)} if args.truth else {}),
         objects=figures.object_figures(frames, objects, points),
         curves=figures.curves(frames, objects),
         environment=environment(),
         faults=images.faults + Counter(one.depth_fault for one in frames if one.depth_fault is not None),
     )
-    return DAMAGED if images.damaged else OK, summary
+    return DAMAGED if images.damaged or images.refused > len(frames) else OK, summary
 
 
 def pictures(
@@ -225,7 +236,7 @@ def followable(
                 continue
             order = "late" if frame.frame <= progress.last else follower.order(seconds(frame))
             if order == "late":
-                images.faults[LATE] += 1
+                images.refuse(LATE)
                 continue
             if order == "jumped":
                 follower.reset()

@@ -18,6 +18,7 @@ from ..core.object_model import ObjectModel
 from ..core.pose import transform
 from ..datasets.faults import DatasetError
 from ..datasets.meshes import load_mesh, load_ply_vertices
+from ..datasets.shape_check import check_size, check_symmetries
 from ..recordings.bags import BagError
 
 REACH = 8  # pixels beside the outline in which the strongest gradient is looked for
@@ -106,13 +107,20 @@ def surfaces(
             if source == BOX:
                 shapes[key] = Silhouette.of_box(objects[key])
             else:
-                points[key], shapes[key] = _read(Path(source), scale)
+                points[key], shapes[key] = _read(Path(source), scale, objects[key])
     return points, shapes
 
 
-def _read(path: Path, scale: float) -> tuple[np.ndarray, Silhouette]:
+def _read(path: Path, scale: float, model: ObjectModel) -> tuple[np.ndarray, Silhouette]:
+    """Read a mesh and compare it with the bundle's object, whose size has been multiplied by ``scale``."""
     try:
         vertices, faces = load_mesh(path)
+        points = load_ply_vertices(path) * scale
+        low = model.box_center - model.box_size / 2
+        check_size(str(path), points, model.diameter, low, model.box_size)
+        check_symmetries(
+            str(path), points, model.diameter, model.symmetries[:: -(-len(model.symmetries) // 64)]
+        )
     except DatasetError as error:
         raise BagError(f"--mesh: {error}") from error
-    return load_ply_vertices(path) * scale, Silhouette(vertices * scale, faces)
+    return points, Silhouette(vertices * scale, faces)

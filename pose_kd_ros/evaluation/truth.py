@@ -13,7 +13,7 @@ picture 0.5 m before the camera and 0.1 m to the right, not turned.
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,27 +70,35 @@ class Names:
         )
 
 
-def make_truth(source: str, bag: Bag, names: Names) -> Truth:
+def make_truth(source: str, bag: Bag, names: Names, faults: Counter[str] | None = None) -> Truth:
     """Return what gives the true poses of an image. source: ``tf:CHILD[,CHILD...]``, a topic or a file.
 
-    Raises BagError: there is no such source, or it is not as it should be.
+    faults: gets what is left out of it, and how often. Raises BagError: there is no such source, or it is not
+    as it should be.
     """
     try:
-        return _make_truth(source, bag, names)
+        return _make_truth(source, bag, names, Counter() if faults is None else faults)
     except BagError:
         raise
-    except ValueError as error:  # bytes that are no message, quaternions of zeros
+    except ValueError as error:  # bytes that are no message
         raise BagError(f"truth: {source}: {error}") from error
 
 
-def _make_truth(source: str, bag: Bag, names: Names) -> Truth:
+def _make_truth(source: str, bag: Bag, names: Names, faults: Counter[str]) -> Truth:
     if source.startswith("tf:"):
-        return from_tf(source[3:].split(","), Transforms.read(bag), names)
+        return from_tf(source[3:].split(","), read_transforms(bag, faults), names)
     if source in bag.topics:
-        return from_topic(source, bag, names)
+        return from_topic(source, bag, names, faults)
     if Path(source).is_file():
         return from_csv(Path(source))
     raise BagError(f"truth: wanted tf:CHILD, a file, or a topic of {', '.join(bag.topics)}, found {source!r}")
+
+
+def read_transforms(bag: Bag, faults: Counter[str]) -> Transforms:
+    """Return the TF frames of a recording; ``faults`` gets those that are left out."""
+    transforms = Transforms.read(bag)
+    faults |= transforms.faults  # the largest count: several sources of truth read the same TF
+    return transforms
 
 
 def from_tf(children: list[str], transforms: Transforms, names: Names) -> Truth:
@@ -108,7 +116,7 @@ def from_tf(children: list[str], transforms: Transforms, names: Names) -> Truth:
     return at
 
 
-def from_topic(topic: str, bag: Bag, names: Names) -> Truth:
+def from_topic(topic: str, bag: Bag, names: Names, faults: Counter[str]) -> Truth:
     """Truth by a topic of poses, in any frame that TF connects to the camera's."""
     kind = bag.topics[topic].type
     readers = {STAMPED: _stamped, ARRAY: _array, DETECTIONS: _detections}
@@ -117,9 +125,15 @@ def from_topic(topic: str, bag: Bag, names: Names) -> Truth:
     entries: dict[int, tuple[str, list[TruePose]]] = {}
     for raw in bag.readable([topic]):
         message = decode(raw)
-        poses = readers[kind](message, topic, names)
+        try:
+            poses = readers[kind](message, topic, names)
+        except BagError:
+            raise
+        except ValueError as error:  # a quaternion of zeros: a tracker that has lost its object
+            faults[f"{topic}: a pose is left out: {error}"] += 1
+            continue
         entries[nanoseconds(message.header.stamp)] = message.header.frame_id, poses
-    transforms = Transforms.read(bag)
+    transforms = read_transforms(bag, faults)
     find = _interpolated(entries, topic) if kind == STAMPED else _nearest(entries)
 
     def at(frame: BagFrame) -> list[TruePose] | None:
@@ -182,7 +196,7 @@ def _nearest(entries):
 
 def from_csv(path: Path) -> Truth:
     """Truth by a file laid out as the module's text says. Raises BagError that names file and line."""
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a byte order mark
         rows = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if row]
     head = [name.strip() for name in rows[0][1]] if rows else []
     if head[:1] not in ([key] for key in KEYS) or head[1:2] != ["object_id"] or len(head) not in (9, 18):

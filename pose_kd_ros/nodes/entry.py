@@ -11,8 +11,11 @@ import contextlib
 import importlib
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
+
+_interrupted = threading.Event()
 
 
 def spin(make: Callable[[], Any], name: str, args: list[str] | None) -> int:
@@ -26,23 +29,22 @@ def spin(make: Callable[[], Any], name: str, args: list[str] | None) -> int:
     from .parameters import UnusableParameter
 
     node = None
-    try:
-        rclpy.init(args=args)
-        node = make()
-        rclpy.spin(node)
-    except (UnusableParameter, InvalidParameterTypeException, InvalidParameterValueException) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if node is not None:
-            with contextlib.suppress(
-                Exception
-            ):  # rclpy's signal handler has ended the context: no last words
-                node.destroy_node()
-        rclpy.try_shutdown()
+    with interruptible():
+        try:
+            rclpy.init(args=args)
+            node = make()
+            rclpy.spin(node)
+        except (UnusableParameter, InvalidParameterTypeException, InvalidParameterValueException) as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 1
+        except ExternalShutdownException:
+            pass
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            if node is not None:
+                with contextlib.suppress(Exception):  # rclpy's signal handler has ended the context by now
+                    node.destroy_node()
+            rclpy.try_shutdown()
     return 0
 
 
@@ -51,18 +53,28 @@ def interrupt_once() -> None:
 
     def interrupt(*_) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _interrupted.set()
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
 
 
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Leave the block in peace where SIGINT came: what it interrupts may make any exception of it."""
+    try:
+        yield
+    except BaseException:
+        if not _interrupted.is_set():
+            raise
+
+
 def run(module: str) -> int:
     """Import a node's module, which takes a second, and run its ``main``; Ctrl-C ends either with 0."""
-    interrupt_once()
-    try:
+    with interruptible():
+        interrupt_once()
         return importlib.import_module(f"pose_kd_ros.nodes.{module}").main()
-    except KeyboardInterrupt:
-        return 0
+    return 0
 
 
 def pose_node() -> int:

@@ -53,7 +53,11 @@ class OnnxNetwork:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
         except Exception as error:  # its exceptions share no base class but this
-            raise BundleError(f"{path}: onnxruntime cannot load it ({error})") from error
+            version = onnxruntime.__version__
+            old = any(word in str(error) for word in ("IR version", "opset", "Opset"))
+            hint = f"; onnxruntime {version} is older than the network: pip install --upgrade onnxruntime"
+            text = f"{path}: onnxruntime cannot load it ({error})"
+            raise BundleError(text + (hint if old else "")) from error
         self._input = self._session.get_inputs()[0].name
         self.outputs = [output.name for output in self._session.get_outputs()]
 

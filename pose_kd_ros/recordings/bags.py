@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import zstd
+from .repair import accept_other_channels, complete_index, is_readable, names_other_encodings, with_log
 from .salvage import BrokenDatabase, CutPath
 
 SUFFIXES = (".mcap", ".db3")
@@ -61,6 +62,8 @@ class Bag:
     def __init__(self, path: Path, readers: list, faults: Sequence[str] = ()):
         self.path, self.faults = path, tuple(faults)
         self._readers = [reader for reader in readers if reader.message_count]
+        for reader in self._readers:
+            complete_index(reader)
         if not self._readers:
             raise BagError("; ".join([f"{path} holds no messages", *self.faults]))
         self.start = min(reader.start_time for reader in self._readers)
@@ -85,7 +88,8 @@ class Bag:
         """
         names = {topic.name for topic in self.pick(topics)}
         for reader in sorted(self._readers, key=lambda one: one.start_time):
-            wanted = [connection for connection in reader.connections if connection.topic in names]
+            readable = [connection for connection in reader.connections if is_readable(connection)]
+            wanted = [connection for connection in readable if connection.topic in names]
             for connection, stamp, data in self._read(reader, wanted) if wanted else ():
                 yield RawMessage(connection.topic, full_type(connection.msgtype), stamp, data)
 
@@ -118,6 +122,7 @@ def open_bag(path: Path | str, salvage: bool = False) -> Iterator[Bag]:
         from rosbags.rosbag2 import Reader
     except ImportError as error:
         raise ImportError("Reading recordings needs rosbags: pip install rosbags") from error
+    accept_other_channels()
     parts, faults = storage_parts(path), []
     with contextlib.ExitStack() as stack:
         try:
@@ -144,9 +149,10 @@ def rescued(path: Path, stack: contextlib.ExitStack):
 
 
 def unpacked(path: Path, stack: contextlib.ExitStack, partly: bool = False) -> Path:
-    """Return the storage file itself, or a compressed one's content in a folder that goes with the stack."""
+    """Return the storage file or folder itself, or a compressed one's content, or a copy with its write-ahead
+    log, in a folder that goes with the stack."""
     if path.suffix != zstd.SUFFIX:
-        return path
+        return with_log(path, stack)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pose_kd_ros-")))
     return zstd.unpack(path, folder, partly)
 
@@ -158,7 +164,13 @@ def storage_parts(path: Path, metadata: bool = True) -> list[Path]:
     """
     if not path.exists():
         raise BagError(f"No recording at {path}")
-    if (path.is_file() and path.name.endswith(STORAGE)) or (metadata and (path / "metadata.yaml").is_file()):
+    if path.suffix == ".bag":
+        advice = f"rosbags-convert --src {path.name} --dst {path.stem}"
+        raise BagError(f"{path}: wanted a rosbag2 recording, found one of ROS 1; convert it: {advice}")
+    if path.is_file() and path.name.endswith(STORAGE):
+        return [path]
+    listed = path / "metadata.yaml"
+    if metadata and listed.is_file() and not names_other_encodings(listed):
         return [path]
     found = {part.name: part for part in path.glob("*") if part.name.endswith(STORAGE)}
     # of a file and its compressed twin, which a recorder leaves that dies at that, the file
@@ -172,7 +184,7 @@ def storage_parts(path: Path, metadata: bool = True) -> list[Path]:
 def merge_topics(readers: list) -> dict[str, Topic]:
     """Return {name: Topic} over all files of a recording, sorted by name."""
     found: dict[str, Topic] = {}
-    for connection in (c for reader in readers for c in reader.connections):
+    for connection in (c for reader in readers for c in reader.connections if is_readable(c)):
         count = connection.msgcount + (found[connection.topic].count if connection.topic in found else 0)
         offered = connection.ext.offered_qos_profiles
         qos = qos_names(offered[0]) if offered else ()

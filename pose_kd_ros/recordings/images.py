@@ -43,6 +43,7 @@ class BagFrame:
 
 class BagImages:
     """Reads the pictures of a topic. faults: what was wrong with messages and the recording, and how often.
+    refused: how many pictures could not be used.
 
     topic: an Image or CompressedImage topic; None where there is but one camera. camera: instead of recorded
     CameraInfo. Raises BagError: no such camera, several to choose from, or none with a calibration.
@@ -59,7 +60,7 @@ class BagImages:
             raise BagError(
                 f"{bag.path.name} holds no CameraInfo: give the camera's calibration with --camera-info FILE"
             )
-        self._broken = False
+        self._broken, self.refused = False, 0
         self._cameras: dict[tuple[str, int, int], Camera | UnusableMessage] = {}
         for name in self._infos:
             for message in self._first(name):
@@ -105,6 +106,11 @@ class BagImages:
             lost = f"{self.count} messages of {self.topic} were recorded, {number + 1} could be read"
             self.faults[f"{self.bag.path.name} is damaged: {lost}"] += 1
 
+    def refuse(self, fault: str) -> None:
+        """Count a picture that cannot be used, and why."""
+        self.refused += 1
+        self.faults[fault] += 1
+
     def _first(self, topic: str) -> Iterator[RawMessage]:
         with contextlib.suppress(BagError):  # reported where the images are read
             yield from itertools.islice(self.bag.messages([topic]), 1)
@@ -128,7 +134,7 @@ class BagImages:
             header = picture.header
             camera = self._camera_for(header.frame_id, image.shape[1], image.shape[0])
         except UnusableMessage as error:
-            self.faults[str(error)] += 1
+            self.refuse(str(error))
             return None
         return BagFrame(number, nanoseconds(header.stamp), header.frame_id, image, camera)
 

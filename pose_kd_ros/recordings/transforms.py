@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,22 +48,30 @@ class PoseSeries:
 
 
 class Transforms:
-    """The TF frames of a recording, each with its parent."""
+    """The TF frames of a recording, each with its parent.
+
+    faults: transforms that no robot would use, and how many of each; they are left out, as tf2 does.
+    """
 
     def __init__(self):
+        self.faults: Counter[str] = Counter()
         self._static: dict[str, tuple[str, np.ndarray]] = {}
         self._dynamic: dict[str, tuple[str, PoseSeries]] = {}
 
     @classmethod
     def read(cls, bag: Bag) -> Transforms:
-        """From all TF topics; one that ends in _static holds at all times. Raises ValueError."""
+        """From all TF topics; one that ends in _static holds at all times. Raises UnusableMessage."""
         made = cls()
         moving: dict[tuple[str, str], dict[int, np.ndarray]] = defaultdict(dict)
         topics = [one.name for one in bag.topics.values() if one.type == TF]
         for message in bag.readable(topics) if topics else ():
             for one in decode(message).transforms:
                 parent, child = one.header.frame_id.lstrip("/"), one.child_frame_id.lstrip("/")
-                pose = decode_pose(one.transform.translation, one.transform.rotation)
+                try:
+                    pose = decode_pose(one.transform.translation, one.transform.rotation)
+                except ValueError as error:
+                    made.faults[f"{message.topic}: {child!r} in {parent!r} is left out: {error}"] += 1
+                    continue
                 if message.topic.endswith("_static"):
                     made._static[child] = parent, pose
                 else:

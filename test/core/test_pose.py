@@ -121,3 +121,18 @@ def test_check_pose_refuses(pose, words):
 def test_check_pose_passes():
     pose = make_pose(QUARTER, [1, 2, 3])
     np.testing.assert_array_equal(check_pose(pose.tolist()), pose)
+
+
+def test_quaternions_are_those_of_the_eigenvalue_problem():
+    """transforms3d solves it; half turns are where a careless closed form divides by zero."""
+    from transforms3d.quaternions import mat2quat
+
+    axes = np.concatenate([np.eye(3), -np.eye(3), np.random.default_rng(0).normal(size=(200, 3))])
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+    for axis in axes:
+        for angle in (0.0, 1e-9, 0.1, 2.0, np.pi - 1e-9, np.pi, np.pi + 1e-9, 6.0):
+            rotation = from_rotation_vector(axis * angle)
+            found, wanted = to_quaternion(rotation), np.roll(mat2quat(rotation), -1)
+            assert found[3] >= 0 and abs(np.linalg.norm(found) - 1) < 1e-12
+            assert abs(abs(found @ wanted) - 1) < 1e-12
+            np.testing.assert_allclose(from_quaternion(found), rotation, atol=1e-9)

@@ -18,9 +18,12 @@ from recordings import (
     ball_pose,
     disc,
     disc_messages,
+    header,
     image_at,
     info_at,
+    make,
     path_of,
+    pose_message,
     stamps,
     tf_at,
     write,
@@ -376,3 +379,63 @@ def test_ctrl_c_anywhere_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr("pose_kd_ros.evaluation.score.main", pressed)
     assert run("score", "--bop", "x", "--results", "y") == 130
     assert capsys.readouterr().err == "stopped; the same command goes on with what is there\n"
+
+
+@pytest.mark.parametrize("late_ns", [2_000_000, 111_000_000_000])
+def test_truth_at_other_times_than_the_images_fails(bundle, tmp_path, capsys, late_ns):
+    made = "geometry_msgs/PoseArray"
+    poses = [pose_message(ball_pose(*place, TURN)) for place in path_of(COUNT)]
+    truth = [
+        (
+            "/truth",
+            "geometry_msgs/msg/PoseArray",
+            s + late_ns,
+            make(made, header=header(s + late_ns), poses=[p]),
+        )
+        for s, p in zip(stamps(COUNT), poses)
+    ]
+    bag = write(tmp_path / "bag", [*disc_messages(COUNT), *truth])
+    options = ("--truth", "/truth", "--object", "/truth=1")
+    assert run(bag, "--bundle", bundle, "--out", tmp_path / "out", *options) == 2
+    assert "wanted poses at the images' stamps, found none, of 8 images" in capsys.readouterr().err
+
+
+def test_images_without_truth_are_counted(bundle, tmp_path, capsys):
+    poses = [ball_pose(*place, TURN) for place in path_of(COUNT)]
+    truth = [tf_at(stamp, FRAME, "ball", pose) for stamp, pose in zip(stamps(COUNT), poses)][:-3]
+    bag = write(tmp_path / "bag", [*disc_messages(COUNT), *truth])
+    options = ("--truth", "tf:ball", "--object", "ball=1")
+    assert run(bag, "--bundle", bundle, "--out", tmp_path / "out", *options) == 0
+    assert "fault (3 x): no truth at an image's stamp: not judged" in capsys.readouterr().err
+    figures = summary(tmp_path / "out")["figures"]
+    assert (figures["images"], figures["judged_images"], figures["refused_images"]) == (8, 5, 0)
+
+
+def test_images_without_stamps_are_no_success(bundle, tmp_path, capsys):
+    messages = []
+    for topic, kind, stamp, made in disc_messages(COUNT):
+        made.header.stamp.sec = made.header.stamp.nanosec = 0
+        messages.append((topic, kind, stamp, made))
+    bag = write(tmp_path / "bag", messages)
+    assert run(bag, "--bundle", bundle, "--out", tmp_path / "out") == 3
+    assert summary(tmp_path / "out")["figures"]["refused_images"] == COUNT - 1
+    said = capsys.readouterr()
+    assert f"fault ({COUNT - 1} x): stamp not after" in said.err and "refused_images" in said.out
+
+
+def test_one_alien_transform_does_not_spoil_the_truth(bundle, tmp_path, capsys):
+    poses = [ball_pose(*place, TURN) for place in path_of(COUNT)]
+    truth = [tf_at(stamp, FRAME, "ball", pose) for stamp, pose in zip(stamps(COUNT), poses)]
+    alien = tf_at(stamps(COUNT)[2], "world", "alien", np.eye(4))
+    alien[3].transforms[0].transform.rotation.w = 0.0
+    bag = write(tmp_path / "bag", [*disc_messages(COUNT), *truth, alien])
+    options = ("--truth", "tf:ball", "--object", "ball=1")
+    assert run(bag, "--bundle", bundle, "--out", tmp_path / "out", *options) == 0
+    assert "fault (1 x): /tf: 'alien' in 'world' is left out" in capsys.readouterr().err
+    assert summary(tmp_path / "out")["figures"]["judged_images"] == COUNT
+
+
+def test_a_fault_of_the_program_is_no_worse_figure(bundle, bag, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_bag, "evaluate", lambda *_: 1 / 0)
+    assert run(bag, "--bundle", bundle, "--out", tmp_path) == 4
+    assert "ZeroDivisionError" in capsys.readouterr().err

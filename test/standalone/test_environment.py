@@ -176,3 +176,22 @@ def test_the_set_up_runs_in_the_environment_it_made():
     assert TFMessage.get_fields_and_field_types() == {
         "transforms": "sequence<geometry_msgs/TransformStamped>"
     }
+
+
+@pytest.mark.parametrize("name", ["my robot", "Pr\u00fcfstand", "it's"])
+def test_a_path_that_cmake_cannot_hold_is_refused_at_once(name):
+    with pytest.raises(Missing, match="wanted a path of ASCII characters without blanks"):
+        prerequisites.check_place(Path("/home/me") / name / "pose_kd_ros")
+    prerequisites.check_place(ROOT)
+
+
+def test_a_moved_checkout_says_what_to_do(tmp_path):
+    state = tmp_path / ".state" / "kilted"
+    state.mkdir(parents=True)
+    (state / "env.sh").write_text("export PATH=/old/place/pose_kd_ros/.state/kilted/venv/bin:$PATH\n")
+    (tmp_path / "standalone").mkdir()
+    runner = tmp_path / "standalone" / "run"
+    runner.write_text((ROOT / "standalone" / "run").read_text())
+    runner.chmod(0o755)
+    done = subprocess.run([runner, "pose_node"], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1 and "moved: run standalone/setup.sh --distro kilted again" in done.stderr

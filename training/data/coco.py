@@ -20,7 +20,12 @@ from pose_kd_ros.datasets.values import as_list, field, numbers, read_json
 from .people import COCO, MARGIN, People, Person, picture_of
 
 PERSON = 1  # the category of people
-FOR_OKS = {"num_keypoints": 1, "area": 1, "iscrowd": 1, "bbox": 4}  # fields that the metric reads
+FOR_OKS = {
+    "num_keypoints": 1,
+    "area": 1,
+    "iscrowd": 1,
+    "bbox": 4,
+}  # fields that the metric reads; not training
 Entries = dict[int, list[tuple[str, Any]]]  # of an image's id: its entries, each with what errors call it
 
 
@@ -88,8 +93,9 @@ def _annotated(where: str, entry: dict, picture: Path, image_id: int) -> Person 
             f"{where}: keypoints: wanted 0, 1 or 2 as visibility, found {joints[:, 2].tolist()}"
         )
     for name, count in FOR_OKS.items():
-        numbers(entry, name, count, where)
-    if entry["iscrowd"] or not joints[:, 2].any():
+        if name in entry or name == "bbox":
+            numbers(entry, name, count, where)
+    if entry.get("iscrowd") or not joints[:, 2].any():
         return None
     visible = (joints[:, 2] > 0).astype(np.float32)
     number = _id(entry, "id", where)

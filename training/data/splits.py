@@ -12,6 +12,7 @@ from pose_kd_ros.datasets.faults import DatasetError, Faults
 
 from .cache import CachedTiles, fingerprint, open_or_make
 from .surface import CodeReader
+from .teachable import check_teachable
 from .tiles import Tile, check_labels, make_tiles
 
 
@@ -49,6 +50,8 @@ def trainable(split: Path, models: list[ObjectModel], faults: Faults) -> list[Bo
             images.append(image)
         except DatasetError as error:
             faults.add(error)
+    if images:
+        check_teachable(split, images, models)
     return images
 
 

@@ -16,7 +16,7 @@ from ..config import RunConfig
 from ..families import FAMILIES, deployed, make_network
 from ..fit import checkpoint
 from ..fit.teacher import check_fingerprints
-from .onnx import HALF_PARITY, check_parity, with_half_weights, without_traces, write_onnx
+from .onnx import HALF_PARITY, check_parity, with_half_weights, with_old_opset, without_traces, write_onnx
 
 
 class WrittenNetwork(NamedTuple):
@@ -35,6 +35,7 @@ def write_network(config: RunConfig, path: Path) -> WrittenNetwork:
     (width, height), stride = config.input_size, config.network.input_stride
     write_onnx(network, path, max(width, height), stride, network.output_names)
     without_traces(path)
+    with_old_opset(path)
     engine = OnnxNetwork(path)
     for shape in ((height, width), (2 * stride, 3 * stride)):
         check_parity(network, engine, *shape)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.checker
 import onnx.numpy_helper
+import onnx.shape_inference
 import torch
 from torch import nn
 
@@ -18,6 +20,12 @@ from pose_kd_ros.pipeline.network import OnnxNetwork
 # Largest deviation between torch and ONNX Runtime: absolute for probabilities, pixels for offsets
 PARITY = 2e-3
 HALF_PARITY = 0.2  # the same with weights of 16 bits: a fifth of a pixel, where votes scatter by several
+OPSET, IR = 17, 8
+NEW_DEFAULTS = {  # attributes that later opsets have, and the values with which they change nothing
+    ("Resize", "antialias"): 0,
+    ("Resize", "keep_aspect_ratio_policy"): b"stretch",
+    ("Cast", "saturate"): 1,
+}
 SMALL, HALF_RANGE = 256, 6e4  # values of a tensor that is left as it is, and what 16 bits hold
 
 
@@ -49,6 +57,30 @@ def without_traces(path: Path) -> None:
         del part.metadata_props[:]
         part.doc_string = ""
     onnx.save(model, path)
+
+
+def with_old_opset(path: Path) -> bool:
+    """Rewrite an ONNX file for opset 17 and IR 8, which ONNX Runtime 1.13 and later read; return whether all
+    its operators are known there. The exporter writes opset 20, for which most only allow more types."""
+    model = onnx.load(path)
+    for node in model.graph.node:
+        kept = [a for a in node.attribute if _value(a) != NEW_DEFAULTS.get((node.op_type, a.name), ...)]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+    (opset,) = [one for one in model.opset_import if not one.domain]
+    if opset.version <= OPSET:
+        return True
+    opset.version, model.ir_version = OPSET, IR
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+        return False
+    onnx.save(model, path)
+    return True
+
+
+def _value(attribute: onnx.AttributeProto) -> object:
+    return onnx.helper.get_attribute_value(attribute)
 
 
 def with_half_weights(path: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from pose_kd_ros.datasets.bop import load_models_info
+from pose_kd_ros.datasets.meshes import checked_vertices
+from pose_kd_ros.datasets.shape_check import check_size, check_symmetries, tried_symmetries
 from pose_kd_ros.provenance import write_whole
 from training.render.config import RenderConfig
 from training.render.files import read_object
@@ -40,23 +42,47 @@ def load_targets(config: RenderConfig) -> list[Target]:
     if config.mesh is None:
         mesh = cube(config.cube_edge_mm * 1e-3)
     elif config.mesh.is_dir():
-        return _load_folder(config.mesh, config.mesh_unit)
+        return _load_folder(config.mesh, config.mesh_unit, config.appearance == "own")
     else:
-        mesh = load_mesh(config.mesh, config.mesh_unit)
+        mesh = load_mesh(config.mesh, config.mesh_unit, config.appearance == "own")
+    if config.symmetries is not None:
+        _check_symmetries(config.symmetries, config.object_id, mesh)
     return [Target(config.object_id, mesh, symmetry_fields(config, mesh))]
 
 
-def _load_folder(folder: Path, unit: str) -> list[Target]:
+def _load_folder(folder: Path, unit: str, own: bool) -> list[Target]:
     path = folder / "models_info.json"
     if not path.exists():
-        return [Target(i, load_mesh(mesh, unit), {}) for i, mesh in sorted(numbered_meshes(folder).items())]
+        meshes = sorted(numbered_meshes(folder).items())
+        return [Target(i, load_mesh(mesh, unit, own), {}) for i, mesh in meshes]
     targets = []
-    for object_id in sorted(load_models_info(path)):
+    for object_id, info in sorted(load_models_info(path).items()):
         mesh = folder / f"obj_{object_id:06d}.ply"
         if not mesh.exists():
             raise ValueError(f"{mesh}: wanted the mesh of object {object_id} in {path}, found none")
-        targets.append(Target(object_id, load_mesh(mesh, unit), _symmetries_of(path, object_id)))
+        loaded = load_mesh(mesh, unit, own)
+        check_size(str(mesh), loaded.positions, info.diameter_m, info.box_min, info.box_size)
+        _check_symmetries(path, object_id, loaded)
+        targets.append(Target(object_id, loaded, _symmetries_of(path, object_id)))
     return targets
+
+
+def _check_symmetries(path: Path, object_id: int, mesh: Mesh) -> None:
+    """Raise DatasetError where models_info.json names a symmetry that the mesh does not have."""
+    info = load_models_info(path).get(object_id)
+    if info is not None and (len(info.symmetries_discrete) > 1 or info.symmetries_continuous):
+        tried = tried_symmetries(info.symmetries_discrete, info.symmetries_continuous)
+        check_symmetries(f"{path}, object {object_id}", surface_points(mesh), mesh.diameter, tried)
+
+
+def surface_points(mesh: Mesh, count: int = 20_000) -> np.ndarray:
+    """Return points (count, 3) drawn evenly over a mesh's surface, metres; the same ones each time."""
+    rng = np.random.default_rng(0)
+    corners = mesh.positions.reshape(-1, 3, 3)
+    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    chosen = corners[rng.choice(len(corners), count, p=areas / areas.sum())]
+    shares = rng.dirichlet((1, 1, 1), count)
+    return np.einsum("nk,nkd->nd", shares, chosen)
 
 
 def numbered_meshes(folder: Path) -> dict[int, Path]:
@@ -89,10 +115,11 @@ def _symmetries_of(path: Path, object_id: int) -> dict[str, list]:
     return {name: entry[name] for name in ("symmetries_discrete", "symmetries_continuous") if name in entry}
 
 
-def load_mesh(path: Path, unit: str) -> Mesh:
-    """Load a mesh file in metres, with its UV texture or vertex colours if it has them.
+def load_mesh(path: Path, unit: str, own: bool = False) -> Mesh:
+    """Load a mesh file in metres, with its UV texture, vertex colours or its material's colour.
 
-    Raises ValueError for an unreadable or empty file, and for a diameter outside 5 mm..5 m (wrong unit).
+    own: its colours matter, so a material whose picture is missing is refused. Raises ValueError for that,
+    for an unreadable or empty file, and for a diameter outside 5 mm..5 m (wrong unit).
     """
     import trimesh
 
@@ -102,6 +129,9 @@ def load_mesh(path: Path, unit: str) -> Mesh:
         raise ValueError(f"{path}: wanted a mesh, found {error}") from error
     if len(loaded.faces) == 0:
         raise ValueError(f"{path}: wanted a mesh with triangles, found none")
+    checked_vertices(np.asarray(loaded.vertices, np.float64), path)
+    if own:
+        check_pictures(path)
     mesh = _from_trimesh(loaded, _METRES[unit])
     low, high = _PLAUSIBLE_DIAMETER_M
     if not low <= mesh.diameter <= high:
@@ -137,7 +167,34 @@ def _own_texture(loaded: object) -> tuple[np.ndarray | None, np.ndarray | None]:
 def _own_colours(loaded: object) -> np.ndarray:
     if loaded.visual.kind in ("vertex", "face"):
         return np.asarray(loaded.visual.vertex_colors)[:, :3] / 255.0
+    colour = getattr(getattr(loaded.visual, "material", None), "main_color", None)
+    if colour is not None:
+        return np.tile(np.asarray(colour)[:3] / 255.0, (len(loaded.vertices), 1))
     return np.ones((len(loaded.vertices), 3))
+
+
+def check_pictures(path: Path) -> None:
+    """Raise ValueError where an OBJ file names a material file, or that one a picture, that is not there."""
+    if path.suffix.lower() != ".obj":
+        return
+    for material in _named(path, "mtllib"):
+        if not material.is_file():
+            raise ValueError(f"{path}: wanted its material file {material}, found none")
+        for picture in _named(material, "map_Kd"):
+            if not picture.is_file():
+                raise ValueError(f"{material}: wanted its picture {picture}, found none")
+
+
+def _named(path: Path, keyword: str) -> list[Path]:
+    """Return the files that the lines with a keyword name, relative to the file that they are in; options may
+    stand before the name."""
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        first, _, rest = line.strip().partition(" ")
+        if first.lower() == keyword.lower() and rest.strip():
+            whole = path.parent / rest.strip().replace("\\", "/")
+            found.append(whole if whole.is_file() or "-" not in rest else path.parent / rest.split()[-1])
+    return found
 
 
 def symmetry_fields(config: RenderConfig, mesh: Mesh) -> dict[str, list]:

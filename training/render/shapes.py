@@ -13,6 +13,8 @@ from functools import cached_property
 
 import numpy as np
 
+from pose_kd_ros.core.extent import diameter
+
 
 @dataclass(frozen=True)
 class Mesh:
@@ -48,9 +50,7 @@ class Mesh:
     @cached_property
     def diameter(self) -> float:
         """Largest distance between two vertices, metres (exact, on the convex hull)."""
-        from scipy.spatial.distance import pdist
-
-        return float(pdist(self.hull).max())
+        return diameter(self.hull)
 
     def interleaved(self) -> np.ndarray:
         """(V, 12) float32: position, normal, uv, layer, colour, as the vertex shader reads them."""

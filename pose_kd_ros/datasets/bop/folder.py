@@ -11,6 +11,7 @@ import numpy as np
 from ...core.object_model import ObjectModel, box_corners, expand_symmetries
 from ..faults import DatasetError
 from ..meshes import load_ply_vertices
+from ..shape_check import check_size, check_symmetries, tried_symmetries
 from .models import ModelInfo, load_models_info
 from .shards import shard_paths
 
@@ -43,8 +44,17 @@ def models_folder(split: Path) -> Path:
 
 
 def surface_points(split: Path, ids: Iterable[int]) -> dict[int, np.ndarray]:
-    """Vertices (V, 3), metres, of the meshes of these objects."""
-    return {i: load_ply_vertices(mesh_path(split, i)) for i in ids}
+    """Vertices (V, 3), metres, of the meshes of these objects; DatasetError where models_info.json states
+    another size, or a symmetry that a mesh does not have."""
+    infos = load_models_info(models_folder(split) / "models_info.json")
+    points: dict[int, np.ndarray] = {}
+    for i in ids:
+        path = mesh_path(split, i)
+        points[i], info = load_ply_vertices(path), infos[i]
+        check_size(str(path), points[i], info.diameter_m, info.box_min, info.box_size)
+        symmetries = tried_symmetries(info.symmetries_discrete, info.symmetries_continuous)
+        check_symmetries(str(path), points[i], info.diameter_m, symmetries)
+    return points
 
 
 def mesh_path(split: Path, object_id: int) -> Path:

@@ -112,6 +112,9 @@ def _intrinsics(camera: dict, where: str) -> np.ndarray:
     K = numbers(camera, "cam_K", 9, where).reshape(3, 3)
     if K[0, 0] <= 0 or K[1, 1] <= 0:
         raise DatasetError(f"{where}: cam_K: wanted positive focal lengths, found {K[0, 0]} and {K[1, 1]}")
+    if np.abs(K[[0, 1, 2, 2], [1, 0, 0, 1]]).max() > 1e-6 * K[0, 0] or K[2, 2] != 1:
+        raise DatasetError(f"{where}: cam_K: wanted fx, 0, cx; 0, fy, cy; 0, 0, 1, found {K.tolist()}")
+    K[[0, 1, 2, 2], [1, 0, 0, 1]] = 0.0
     return K
 
 

@@ -42,7 +42,7 @@ def read_results(path: Path) -> list[BopResult]:
     """All estimates of a file, in its order. DatasetError names file, line and column."""
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: cannot be read: {error}") from error
     results: list[BopResult] = []

@@ -46,6 +46,8 @@ def share(text: str, better: str = HIGHER) -> Meaning:
 MEANINGS = [
     (re.compile(pattern), meaning)
     for pattern, meaning in [
+        ("refused_images", Meaning("images that were refused", LOWER)),
+        ("judged_images", Meaning("images with truth", HIGHER)),
         ("images|frames|instances|estimates|truths|objects|tracks|targets", Meaning("")),
         ("ar", share("BOP average recall")),
         ("mssd", share("MSSD, average recall")),

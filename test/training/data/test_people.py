@@ -351,3 +351,13 @@ def test_of_alike_people_the_best_stays(coco):
     assert suppressed(points, scores, areas).tolist() == [1, 2]
     assert person_score(0.5, np.array([0.1, 0.4, 0.8])) == pytest.approx(0.3)
     assert person_score(0.5, np.zeros(17)) == 0
+
+
+@pytest.mark.parametrize("absent", ["area", "num_keypoints", "iscrowd"])
+def test_training_needs_no_field_that_only_the_metric_reads(files, absent, tmp_path):
+    _, write_coco = files
+    path, images = write_coco()
+    content = json.loads(Path(path).read_text())
+    del content["annotations"][0][absent]
+    Path(path).write_text(json.dumps(content))
+    assert len(read_coco(path, images).persons) == 1
