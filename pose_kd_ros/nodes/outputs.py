@@ -46,7 +46,7 @@ class Outputs(Protocol):
         """Speak for another estimator from now on."""
         ...
 
-    def watched(self, settings: Settings) -> bool:
+    def watched(self, publish_tf: bool) -> bool:
         """Whether anybody subscribes to what a frame gives."""
         ...
 
@@ -89,9 +89,9 @@ class PoseOutputs:
         """Speak for another estimator from now on."""
         self._estimator, self._models = estimator, estimator.objects
 
-    def watched(self, settings: Settings) -> bool:
+    def watched(self, publish_tf: bool) -> bool:
         """Whether anybody subscribes to what a frame gives."""
-        return (settings.publish_tf and _heard(self.tf)) or any(
+        return (publish_tf and _heard(self.tf)) or any(
             map(_heard, (self.detections, self.markers, self.status))
         )
 
@@ -159,7 +159,7 @@ class PeopleOutputs:
         """Publish the keypoints' names and links, latched."""
         self.objects.publish(to_skeleton(self._estimator.bundle))
 
-    def watched(self, settings: Settings) -> bool:
+    def watched(self, publish_tf: bool) -> bool:
         """Whether anybody subscribes to what a frame gives."""
         return _heard(self.keypoints) or _heard(self.status)
 

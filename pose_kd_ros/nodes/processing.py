@@ -128,11 +128,11 @@ class Processing:
 
     def _process(self, arrival: Arrival, waited_ms: float) -> None:
         watch, header = Stopwatch(), arrival.message.header
-        self._apply(parameters.read(self._node))
-        collection = self.collection
-        if collection is None and not self._outputs.watched(self._settings):
+        collection, publish_tf = self.collection, self._node.get_parameter("publish_tf").value
+        if collection is None and not self._outputs.watched(publish_tf):
             self.health.skip()
             return
+        self._apply(parameters.read(self._node))
         self._check_age(arrival.stamp)
         self._check_order(arrival.stamp)
         image, camera = self.inputs.read(arrival, self._follower.wants_camera)
