@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from torch.utils.data import Dataset
 
 from pose_kd_ros.core.object_model import ObjectModel, representatives
-from pose_kd_ros.core.pose import allocentric, make_pose, transform
+from pose_kd_ros.core.pose import allocentric, from_rotation_vector, make_pose, transform
 from pose_kd_ros.datasets.faults import Faults
 from training.render import pictures
 from training.render.effects import camera_effects
@@ -38,6 +39,8 @@ FRONT_SIZE, SEARCH_SIZE = (0.55, 1.6), (0.25, 1.1)  # of an object, in sizes of 
 class ComposeConfig:
     """What surrounds the objects of a composed crop."""
 
+    views: bool = False
+    """The splits hold object views: compose crops of them. The surface family always does."""
     pictures: Path | None = None
     """Folder of photographs to paste on, which must not show the objects. None: procedural pictures."""
 
@@ -69,37 +72,86 @@ class ComposeConfig:
 class Pasted:
     """A view in a crop.
 
-    matrix (2, 3): view pixels to crop pixels. turn: radians about the camera's axis.
+    matrix (2, 3): view pixels to crop pixels. turn: radians about the camera's axis. box_size: longer side of
+    the object's box, pixels of the crop.
     """
 
     view: View
     matrix: np.ndarray
     turn: float
+    box_size: float
+
+    @property
+    def turned(self) -> np.ndarray:
+        """The rotation (4, 4) of the camera that the view's turn is."""
+        return make_pose(from_rotation_vector([0, 0, self.turn]), np.zeros(3))
+
+    @property
+    def pose(self) -> np.ndarray:
+        """``T_camera_object`` (4, 4) in the turned camera."""
+        return self.turned @ self.view.T_camera_object
+
+    @property
+    def K(self) -> np.ndarray:
+        """The turned camera's (3, 3): where the crop shows what it sees."""
+        return np.r_[self.matrix, [[0, 0, 1]]] @ self.view.K @ self.turned[:3, :3].T
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed crop, as targets are made of it.
+
+    size: side, pixels. labels (h, w): 1 + the index of the layer that an output pixel sees, 0 for none. grid
+    (h, w, 3): places of the output pixels, homogeneous pixels of the crop. layers: back to front. seen:
+    output pixels of each before it was covered. about: index of the layer that the crop is about; None for a
+    crop that stands for the search. min_visibility: what is seen of a smaller share is not asked for.
+    """
+
+    size: int
+    labels: np.ndarray
+    grid: np.ndarray
+    layers: list[Pasted]
+    seen: list[int]
+    about: int | None
+    min_visibility: float
+
+    def visible(self, index: int) -> np.ndarray:
+        """Which output pixels (h, w) see a layer."""
+        return self.labels == index + 1
+
+    def is_used(self, index: int) -> bool:
+        """Whether enough is seen of a layer."""
+        return bool(self.visible(index).sum() >= max(1, self.min_visibility * self.seen[index]))
+
+
+class ComposedTargets(Protocol):
+    """What a family's networks learn from a composed crop. stride: of its output's grid."""
+
+    stride: int
+
+    def of_composed(self, crop: Composed, rng: np.random.Generator) -> dict[str, torch.Tensor]: ...
+
+    def collate(self, samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]: ...
 
 
 class ComposedDataset(Dataset):
     """An endless, seeded stream of composed crops: sample i is the same on every machine and restart.
 
-    crops: a ``CropConfig``. stride: of the targets' grid. held_out: on photographs that training never sees.
+    crops: a ``CropConfig``. held_out: on photographs that training never sees.
     """
 
     def __init__(
         self,
         views: Views,
         models: Sequence[ObjectModel],
-        stride: int,
+        targets: ComposedTargets,
         crops,
         config: ComposeConfig,
         seed: int,
         held_out: bool = False,
     ):
-        self.views, self.models, self.stride, self.crops, self.config = (
-            views,
-            list(models),
-            stride,
-            crops,
-            config,
-        )
+        self.views, self.models, self.targets = views, list(models), targets
+        self.crops, self.config, self.stride = crops, config, targets.stride
         self.seed, self.faults, self.source = seed, Faults(), views.split
         self.class_of = {model.id: index for index, model in enumerate(models)}
         missing = [model.id for model in models if model.id not in views.of_object]
@@ -109,11 +161,13 @@ class ComposedDataset(Dataset):
             )
         self.ids = sorted(views.of_object)
         self.photographs = load_photographs(config.pictures, held_out)
-        self.collate = collate_surface
-        side = crops.size // stride
+        self.collate = targets.collate
+        side = crops.size // self.stride
         v, u = np.mgrid[:side, :side]
         self.grid = np.stack([u, v, np.ones_like(u)], -1).astype(float)
-        self.grid[..., :2] = (self.grid[..., :2] + 0.5) * stride - 0.5  # crop pixels of the output's centres
+        self.grid[..., :2] = (
+            self.grid[..., :2] + 0.5
+        ) * self.stride - 0.5  # crop pixels of the output's centres
 
     @property
     def count(self) -> int:
@@ -126,7 +180,7 @@ class ComposedDataset(Dataset):
         for _ in range(rng.integers(self.config.most_pieces + 1)):
             piece(pixels, self.photographs, rng)
         searching = rng.random() < self.crops.search_share
-        layers = self._scattered(rng) if searching else self._about(index, rng)
+        layers, about = (self._scattered(rng), None) if searching else self._about(index, rng)
         labels = np.zeros(self.grid.shape[:2], np.uint8)
         seen = []
         for number, layer in enumerate(layers, 1):
@@ -138,14 +192,13 @@ class ComposedDataset(Dataset):
                 window, covered = piece(pixels, self.photographs, rng)
                 self._uncover(labels, window, covered)
         pixels = camera_effects(pixels, rng, self.config.grey, self.config.effects)
-        return {
-            "image": torch.from_numpy(pixels.transpose(2, 0, 1).copy()),
-            **self._targets(layers, labels, seen),
-        }
+        crop = Composed(self.crops.size, labels, self.grid, layers, seen, about, self.crops.min_visibility)
+        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+        return {"image": image, **self.targets.of_composed(crop, rng)}
 
-    def _about(self, index: int, rng) -> list[Pasted]:
+    def _about(self, index: int, rng) -> tuple[list[Pasted], int]:
         """One object as a look at a region shows it, jittered, and others behind and before it;
-        back to front."""
+        back to front, and its place among them."""
         crops = self.crops
         model = self.models[index % len(self.models)]
         size = 1 / (1 + rng.uniform(-1, 1) * crops.scale_jitter)
@@ -157,7 +210,8 @@ class ComposedDataset(Dataset):
         before = [
             self._other(model.id, rng) for _ in range(rng.integers(self.config.most_before + 1) * covered)
         ]
-        return [*filter(None, behind), center, *filter(None, before)]
+        behind = [layer for layer in behind if layer is not None]
+        return [*behind, center, *filter(None, before)], len(behind)
 
     def _scattered(self, rng) -> list[Pasted]:
         """Objects of any size anywhere, as the search of a whole frame shows them; back to front."""
@@ -190,7 +244,7 @@ class ComposedDataset(Dataset):
         scale = size * self.crops.size / (self.crops.margin * side)
         turn = np.radians(rng.uniform(-1, 1) * self.crops.roll_deg)
         linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        return Pasted(view, np.c_[linear, middle - linear @ center], turn)
+        return Pasted(view, np.c_[linear, middle - linear @ center], turn, scale * side)
 
     def _box(self, view: View) -> tuple[np.ndarray, float]:
         """Centre (2,) and longer side, view pixels, of the box that the node cuts its crop about: that of the
@@ -223,17 +277,7 @@ class ComposedDataset(Dataset):
             color, coverage = np.ascontiguousarray(warped[..., :3]), warped[..., 3]
             window = pixels[low[1] : high[1], low[0] : high[0]]
             blend(window, relit(color, coverage > 127, rng), coverage)
-        return self._depth(layer)[0] > 0
-
-    def _depth(self, layer: Pasted) -> tuple[np.ndarray, np.ndarray]:
-        """Depth (h, w), metres, that the output pixels see of a layer, 0 for none, and their places (h, w, 2)
-        in the view."""
-        back = cv2.invertAffineTransform(layer.matrix)
-        at = self.grid @ back.T
-        nearest = np.rint(at).astype(int)
-        inside = ((nearest >= 0) & (nearest < len(layer.view.depth))).all(-1)
-        u, v = np.where(inside[..., None], nearest, 0).transpose(2, 0, 1)
-        return np.where(inside, layer.view.depth[v, u], 0), at
+        return depth_at(layer, self.grid)[0] > 0
 
     def _uncover(self, labels: np.ndarray, window, covered: np.ndarray) -> None:
         """Take the output pixels from the objects whose nearest crop pixels a piece has covered."""
@@ -241,26 +285,45 @@ class ComposedDataset(Dataset):
         whole[window] = covered
         labels[whole[self.stride // 2 :: self.stride, self.stride // 2 :: self.stride]] = 0
 
-    def _targets(self, layers: list[Pasted], labels: np.ndarray, seen: list[int]) -> dict[str, torch.Tensor]:
+
+def depth_at(layer: Pasted, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Depth (h, w), metres, that output pixels at ``grid`` (h, w, 3) see of a layer, 0 for none, and their
+    places (h, w, 2) in the view."""
+    back = cv2.invertAffineTransform(layer.matrix)
+    at = grid @ back.T
+    nearest = np.rint(at).astype(int)
+    inside = ((nearest >= 0) & (nearest < len(layer.view.depth))).all(-1)
+    u, v = np.where(inside[..., None], nearest, 0).transpose(2, 0, 1)
+    return np.where(inside, layer.view.depth[v, u], 0), at
+
+
+class SurfaceTargets:
+    """Targets of the surface family: of composed crops alone."""
+
+    def __init__(self, models: Sequence[ObjectModel], stride: int):
+        self.models, self.stride, self.collate = list(models), stride, collate_surface
+        self.class_of = {model.id: index for index, model in enumerate(models)}
+
+    def of_composed(self, crop: Composed, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """instance_map (h, w) int64: index among the instances, BACKGROUND, or UNUSED where one is hidden too
         far to be asked for.
 
         points (3, h, w): of the surface, in radii from the box's centre. class_index (I,); ties (I, MAX_TIED,
         3, 4): maps a point to that of a tied representative; tied (I, MAX_TIED) bool.
         """
-        instance_map = np.full(labels.shape, BACKGROUND, np.int64)
-        points = np.zeros((3, *labels.shape), np.float32)
+        instance_map = np.full(crop.labels.shape, BACKGROUND, np.int64)
+        points = np.zeros((3, *crop.labels.shape), np.float32)
         classes, ties, tied = [], [], []
-        for number, (layer, whole) in enumerate(zip(layers, seen), 1):
-            where = labels == number
+        for number, layer in enumerate(crop.layers):
             if layer.view.object_id not in self.class_of:  # its views are clutter here
                 continue
-            if where.sum() < max(1, self.crops.min_visibility * whole):
+            where = crop.visible(number)
+            if not crop.is_used(number):
                 instance_map[where] = UNUSED
                 continue
             index = self.class_of[layer.view.object_id]
             instance_map[where] = len(classes)
-            points[:, where] = self._points(layer, self.models[index], where).T
+            points[:, where] = surface_points(layer, self.models[index], crop.grid, where).T
             maps = tied_maps(layer, self.models[index])
             classes.append(index)
             ties.append(np.concatenate([maps, np.repeat(maps[:1], MAX_TIED - len(maps), 0)]))
@@ -273,12 +336,13 @@ class ComposedDataset(Dataset):
             "tied": torch.from_numpy(np.array(tied, bool).reshape(-1, MAX_TIED)),
         }
 
-    def _points(self, layer: Pasted, model: ObjectModel, where: np.ndarray) -> np.ndarray:
-        """Return the surface points (P, 3), in radii, that the output pixels ``where`` (h, w) see."""
-        depth, at = self._depth(layer)
-        K, T = layer.view.K, layer.view.T_camera_object
-        rays = np.c_[at[where], np.ones(where.sum())] @ np.linalg.inv(K).T
-        return ((rays * depth[where, None] - T[:3, 3]) @ T[:3, :3] - model.box_center) / (model.diameter / 2)
+
+def surface_points(layer: Pasted, model: ObjectModel, grid: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Return the surface points (P, 3), in radii, that the output pixels ``where`` (h, w) see."""
+    depth, at = depth_at(layer, grid)
+    K, T = layer.view.K, layer.view.T_camera_object
+    rays = np.c_[at[where], np.ones(where.sum())] @ np.linalg.inv(K).T
+    return ((rays * depth[where, None] - T[:3, 3]) @ T[:3, :3] - model.box_center) / (model.diameter / 2)
 
 
 def halved(matrix: np.ndarray) -> np.ndarray:
@@ -293,11 +357,7 @@ def tied_maps(layer: Pasted, model: ObjectModel) -> np.ndarray:
     if len(model.symmetries) == 1:
         return np.eye(4)[None, :3]
     center, radius = model.box_center, model.diameter / 2
-    T = layer.view.T_camera_object
-    turned = np.array(
-        [[np.cos(layer.turn), -np.sin(layer.turn), 0], [np.sin(layer.turn), np.cos(layer.turn), 0], [0, 0, 1]]
-    )
-    seen = make_pose(turned @ allocentric(T @ make_pose(np.eye(3), center)), FAR)
+    seen = make_pose(allocentric(layer.pose @ make_pose(np.eye(3), center)), FAR)
     maps = np.linalg.inv(representatives(seen, model)[:MAX_TIED]) @ seen
     R, t = maps[:, :3, :3], maps[:, :3, 3]
     return np.concatenate([R, ((R @ center + t - center) / radius)[..., None]], -1)

@@ -10,6 +10,8 @@ from pose_kd_ros.core.camera import project_pinhole
 from pose_kd_ros.core.object_model import ObjectModel, canonical
 from pose_kd_ros.core.pose import transform
 
+from .compose import Composed
+
 NOWHERE = -1e4  # pixels: where keypoints are put that are not in the crop
 
 
@@ -47,6 +49,7 @@ class PointTargets:
     """Targets of the heatmap family."""
 
     always_an_object, needs_depth = True, False
+    stride = 4  # of composed crops, where masks say only what is seen at all
 
     def __init__(self, models: list[ObjectModel]):
         self.models = models
@@ -62,6 +65,18 @@ class PointTargets:
         crop = view.crop
         K, size = crop.camera(view.tile.K), (crop.height, crop.width)
         return make_points(index, self.models[index], pose, K, size, absent)
+
+    def of_composed(self, crop: Composed, _rng) -> dict[str, torch.Tensor]:
+        """Return the targets of a composed crop."""
+        absent = np.ones(len(self.models), bool)
+        shown = [layer.view.object_id for layer in crop.layers]
+        absent[[self.class_of[i] for i in shown if i in self.class_of]] = False
+        about = None if crop.about is None else crop.layers[crop.about]
+        size = crop.size, crop.size
+        if about is None or not crop.is_used(crop.about):
+            return make_points(0, self.models[0], None, np.eye(3), size, absent)
+        index = self.class_of[about.view.object_id]
+        return make_points(index, self.models[index], about.pose, about.K, size, absent)
 
 
 def collate_points(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -13,6 +13,7 @@ from pose_kd_ros.core.cells import cell_grid, cells_per_level
 from pose_kd_ros.core.object_model import ObjectModel, representatives
 from pose_kd_ros.core.pose import transform
 
+from .compose import Composed
 from .objects import MAX_TIED
 from .tiles import nearest
 
@@ -32,6 +33,8 @@ class Instance:
     """Longer side of its box, pixels."""
     use: bool = True
     """False for an instance that is hidden too far to be learnt: its cells are ignored."""
+    K: np.ndarray | None = None
+    """The camera (3, 3) that sees it, pixels of the crop; None: the crop's."""
 
 
 class Cells(NamedTuple):
@@ -95,7 +98,7 @@ def tied_keypoints(pose: np.ndarray, model: ObjectModel) -> tuple[np.ndarray, np
 def make_targets(
     instances: list[Instance],
     models: list[ObjectModel],
-    K: np.ndarray,
+    K: np.ndarray | None,
     size: tuple[int, int],
     strides: tuple[int, ...],
     rng: np.random.Generator,
@@ -145,7 +148,7 @@ def make_targets(
         "diameter": stack([models[i.class_index].diameter for i in instances], (), np.float32),
         "keypoints": stack([k for k, _ in points], (MAX_TIED, count, 3), np.float32),
         "tied": stack([t for _, t in points], (MAX_TIED,), bool),
-        "K_inverse": stack([np.linalg.inv(K) for _ in instances], (3, 3), np.float32),
+        "K_inverse": stack([np.linalg.inv(K if i.K is None else i.K) for i in instances], (3, 3), np.float32),
     }
 
 
@@ -153,6 +156,7 @@ class VoteTargets:
     """Targets of the keypoint family. cells: as ``CropConfig.cells``."""
 
     always_an_object = needs_depth = False
+    stride = 1  # of composed crops: cells are chosen in masks of all pixels
 
     def __init__(self, models: list[ObjectModel], strides: tuple[int, ...], cells: str = "all"):
         self.models, self.strides, self.cells = models, strides, cells
@@ -175,6 +179,23 @@ class VoteTargets:
         ]
         K, size = crop.camera(view.tile.K), (crop.height, crop.width)
         return make_targets(instances, self.models, K, size, self.strides, rng, self.cells)
+
+    def of_composed(self, crop: Composed, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Return the targets of a composed crop."""
+        instances = [
+            Instance(
+                self.class_of[layer.view.object_id],
+                layer.pose,
+                crop.visible(number),
+                layer.box_size,
+                crop.is_used(number),
+                layer.K,
+            )
+            for number, layer in enumerate(crop.layers)
+            if layer.view.object_id in self.class_of
+        ]
+        size = crop.size, crop.size
+        return make_targets(instances, self.models, None, size, self.strides, rng, self.cells)
 
 
 def collate(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

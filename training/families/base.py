@@ -14,9 +14,11 @@ from torch.utils.data import Dataset
 
 from pose_kd_ros.datasets.faults import Faults
 
+from ..data.compose import ComposedDataset, ComposedTargets
 from ..data.crops import CropDataset, Targets
 from ..data.splits import load_split
 from ..data.surface import CodeReader
+from ..data.views import Views
 from ..losses.distill import DistillConfig
 from ..losses.online import OnlineConfig
 
@@ -164,7 +166,26 @@ def check_classes(run: RunConfig, objects: Sequence[ObjectModel]) -> None:
 def crops_of(
     run: RunConfig, split: str, objects: list[ObjectModel], targets: Targets, reader: CodeReader | None = None
 ) -> CropDataset:
-    """Return crops of a BOP split; only the training split is cut into tiles."""
+    """Return crops of a BOP split; only the training split is cut into tiles.
+
+    Raises ValueError where crops are to be composed: these targets are not made for them.
+    """
+    if run.compose.views:
+        raise ValueError(
+            f"compose.views: wanted no object views for the {run.network.family} family, found some"
+        )
     faults, tile_px = Faults(run.faults), run.tile_px if split == run.split else 0
     images = load_split(run.data / split, objects, faults, tile_px, run.seed, run.cache, reader)
     return CropDataset(images, objects, targets, run.crops, run.seed, faults, run.data / split)
+
+
+def composed_crops(
+    run: RunConfig, objects: list[ObjectModel], targets: ComposedTargets, val: bool
+) -> ComposedDataset | None:
+    """Return crops composed of object views; to watch, of other views on other photographs."""
+    split = run.compose.val_split if val else run.split
+    if not split:
+        return None
+    return ComposedDataset(
+        Views(run.data / split), objects, targets, run.crops, run.compose, run.seed, held_out=val
+    )

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from ..data.compose import ComposedDataset
 from ..data.crops import CropDataset
 from ..data.heatmap_targets import PointTargets
 from ..losses.heatmap import empty_loss, gaussian_maps, map_loss, of_class
 from ..losses.online import gradient_ratio, map_terms, online_terms
 from ..models.heatmap import HeatmapConfig, HeatmapNetwork, Maps
-from .base import Defaults, Supervision, check_classes, crops_of
+from .base import Defaults, Supervision, check_classes, composed_crops, crops_of
 from .keypoint import check_ensemble
 
 if TYPE_CHECKING:
@@ -32,12 +33,15 @@ class Heatmap(Defaults):
     def make_network(self, config: HeatmapConfig) -> HeatmapNetwork:
         return HeatmapNetwork(config)
 
-    def make_dataset(self, run: RunConfig, split: str, val: bool) -> CropDataset | None:
-        if not split:
+    def make_dataset(self, run: RunConfig, split: str, val: bool) -> CropDataset | ComposedDataset | None:
+        if not split and not run.compose.views:
             return None
         objects = run.load_objects()
         check_classes(run, objects)
-        return crops_of(run, split, objects, PointTargets(objects))
+        targets = PointTargets(objects)
+        if run.compose.views:
+            return composed_crops(run, objects, targets, val)
+        return crops_of(run, split, objects, targets)
 
     def loss_terms(self, outputs: Maps, batch: dict, network: nn.Module, how: Supervision) -> dict:
         visible, own, online = batch["visible"], batch["class_index"], how.online

@@ -11,6 +11,7 @@ from torch import nn
 
 from pose_kd_ros.core.cells import cell_grid
 
+from ..data.compose import ComposedDataset
 from ..data.crops import CropDataset
 from ..data.targets import VoteTargets
 from ..losses.distill import (
@@ -25,7 +26,15 @@ from ..losses.features import FeatureDistillation
 from ..losses.online_votes import branch_vote_terms
 from ..losses.task import keypoint_losses, taught_votes
 from ..models.keypoint import BranchVotes, KeypointNetwork, NetworkConfig
-from .base import Defaults, Distillation, Supervision, check_classes, check_no_kl, crops_of
+from .base import (
+    Defaults,
+    Distillation,
+    Supervision,
+    check_classes,
+    check_no_kl,
+    composed_crops,
+    crops_of,
+)
 
 if TYPE_CHECKING:
     from ..config import RunConfig
@@ -62,12 +71,15 @@ class Keypoint(Defaults):
     def make_network(self, config: NetworkConfig) -> KeypointNetwork:
         return KeypointNetwork(config)
 
-    def make_dataset(self, run: RunConfig, split: str, val: bool) -> CropDataset | None:
-        if not split:
+    def make_dataset(self, run: RunConfig, split: str, val: bool) -> CropDataset | ComposedDataset | None:
+        if not split and not run.compose.views:
             return None
         objects = run.load_objects()
         check_classes(run, objects)
-        return crops_of(run, split, objects, VoteTargets(objects, run.network.strides, run.crops.cells))
+        targets = VoteTargets(objects, run.network.strides, run.crops.cells)
+        if run.compose.views:
+            return composed_crops(run, objects, targets, val)
+        return crops_of(run, split, objects, targets)
 
     def loss_terms(self, outputs, batch: dict, network: nn.Module, how: Supervision) -> dict:
         size = tuple(batch["image"].shape[-2:])

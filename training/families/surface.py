@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..data.compose import ComposedDataset
-from ..data.views import Views
+from ..data.compose import ComposedDataset, SurfaceTargets
 from ..losses.surface import surface_losses
 from ..models.surface import Surface as Outputs
 from ..models.surface import SurfaceConfig, SurfaceNetwork
-from .base import Defaults, Supervision, check_classes
+from .base import Defaults, Supervision, check_classes, composed_crops
 
 if TYPE_CHECKING:
     from ..config import RunConfig
@@ -33,11 +32,7 @@ class Surface(Defaults):
         """Return crops composed of object views; to watch, of other views on other photographs."""
         objects = run.load_objects()
         check_classes(run, objects)
-        split = run.compose.val_split if val else run.split
-        if not split:
-            return None
-        views, stride = Views(run.data / split), run.network.strides[0]
-        return ComposedDataset(views, objects, stride, run.crops, run.compose, run.seed, val)
+        return composed_crops(run, objects, SurfaceTargets(objects, run.network.strides[0]), val)
 
     def loss_terms(self, outputs, batch: dict, network: nn.Module, how: Supervision) -> dict:
         return surface_losses(outputs[0], batch)

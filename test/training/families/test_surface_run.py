@@ -20,7 +20,7 @@ from pose_kd_ros.pipeline.families import make_estimator  # noqa: E402
 from pose_kd_ros.pipeline.network import load_network  # noqa: E402
 from training.config import RunConfig, load_config  # noqa: E402
 from training.data.augment import AugmentConfig  # noqa: E402
-from training.data.compose import Pasted, collate_surface, tied_maps  # noqa: E402
+from training.data.compose import Composed, Pasted, collate_surface, depth_at, surface_points, tied_maps  # noqa: E402
 from training.data.crops import CropConfig  # noqa: E402
 from training.data.dense_targets import BACKGROUND, UNUSED  # noqa: E402
 from training.data.views import View, Views, read_view, spread  # noqa: E402
@@ -123,10 +123,10 @@ def test_a_sample_depends_on_its_number_and_the_seed_alone(data, tmp_path):
 def test_points_lie_on_the_surface_and_project_where_they_are_seen(data, tmp_path):
     crops = dataset(data, tmp_path, search_share=0.0)
     for index in range(6):
-        layer = crops._about(index, np.random.default_rng(index))[0]
-        labels = (crops._depth(layer)[0] > 0).astype(np.uint8)
+        layer = crops._about(index, np.random.default_rng(index))[0][0]
+        labels = (depth_at(layer, crops.grid)[0] > 0).astype(np.uint8)
         model = crops.models[crops.class_of[layer.view.object_id]]
-        points = crops._points(layer, model, labels > 0) * model.diameter / 2 + model.box_center
+        points = surface_points(layer, model, crops.grid, labels > 0) * model.diameter / 2 + model.box_center
         edge = EDGES[layer.view.object_id]
         off = np.abs(np.abs(points).max(1) - edge / 2) / edge  # depth is that of the nearest of few pixels
         assert off.max() < 0.06 and np.median(off) < 0.01
@@ -156,11 +156,16 @@ def test_every_look_shows_its_object_and_searches_show_any_number(data, tmp_path
 
 def test_what_is_hidden_too_far_is_not_asked_for(data, tmp_path):
     crops = dataset(data, tmp_path, min_visibility=0.5)
-    layers = [crops._about(0, np.random.default_rng(3))[0]]
-    labels = (crops._depth(layers[0])[0] > 0).astype(np.uint8)
+    layers = crops._about(0, np.random.default_rng(3))[0][:1]
+    labels = (depth_at(layers[0], crops.grid)[0] > 0).astype(np.uint8)
     whole = int(labels.sum())
-    assert (crops._targets(layers, labels, [whole])["instance_map"] == 0).sum() == whole
-    hidden = crops._targets(layers, labels, [3 * whole])
+
+    def targets(seen):
+        crop = Composed(64, labels, crops.grid, layers, [seen], 0, 0.5)
+        return crops.targets.of_composed(crop, np.random.default_rng(0))
+
+    assert (targets(whole)["instance_map"] == 0).sum() == whole
+    hidden = targets(3 * whole)
     assert (hidden["instance_map"] == UNUSED).sum() == whole and len(hidden["class_index"]) == 0
     assert set(np.unique(hidden["instance_map"])) == {BACKGROUND, UNUSED}
 
@@ -177,7 +182,7 @@ def test_tied_maps_lead_to_equal_pictures():
         expand_symmetries([half_turn]),
     )
     pose = make_pose(from_rotation_vector((0, 0, np.pi / 2)), (0.0, 0.0, 0.5))  # on the boundary
-    layer = Pasted(View(None, None, np.eye(3), pose, 1), np.eye(3)[:2], 0.0)
+    layer = Pasted(View(None, None, np.eye(3), pose, 1), np.eye(3)[:2], 0.0, 10.0)
     maps = tied_maps(layer, model)
     assert len(maps) == 2
     point = np.array([0.02, -0.01, 0.03])
