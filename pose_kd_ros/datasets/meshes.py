@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -104,7 +105,7 @@ def load_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return checked_vertices(vertices * METRES, path), triangles
 
 
-def import_open3d():
+def import_open3d() -> ModuleType:
     try:
         import open3d
     except (ImportError, OSError) as error:

@@ -118,7 +118,7 @@ class PoseOutputs:
         children = [self._names.name(t, models[t.object_id], settings.tf_prefix) for t in shown]
         framed = [(track, child) for track, child in zip(shown, children) if track.confirmed]
         if settings.publish_tf and framed and _heard(self.tf):
-            self.tf.publish(to_tf(*zip(*framed), header))
+            self.tf.publish(to_tf(framed, header))
         if _heard(self.detections):
             self.detections.publish(to_detections(shown, models, header))
         if _heard(self.markers):

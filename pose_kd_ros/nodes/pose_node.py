@@ -176,6 +176,7 @@ class PoseNode(LifecycleNode):
             self._begin()
 
     def _begin(self) -> None:
+        assert self._estimator is not None and self._outputs is not None, "configuring comes first"
         self.processing = Processing(self, self._estimator, self._outputs)
         self._disabled = False
 
@@ -292,7 +293,7 @@ class PoseNode(LifecycleNode):
     def _report(self) -> None:
         """Publish /diagnostics once per second, whatever the state."""
         active, estimator = self.processing, self._estimator
-        values = {"bundle": estimator.bundle.manifest.name if estimator else "none"}
+        values: dict[str, str | int] = {"bundle": estimator.bundle.manifest.name if estimator else "none"}
         quiet = problem = warning = ""
         if active is not None:
             values.update(active.health.counts(active.latest.dropped), **active.health.percentiles())

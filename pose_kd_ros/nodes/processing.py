@@ -220,7 +220,7 @@ def configure_follower(follower: Follower, settings: Settings) -> None:
         tracker.smooth = settings.smooth
         tracker.confirm_hits = settings.confirm_hits
         tracker.confirm_frames = max(settings.confirm_hits, settings.confirm_frames)
-        estimator.keep_factor = settings.keep_factor
-        estimator.pose_score = (
+        follower.estimator.keep_factor = settings.keep_factor
+        follower.estimator.pose_score = (
             settings.score_threshold if settings.score_threshold >= 0 else decode.pose_score
         )
