@@ -99,7 +99,7 @@ def averaged(tracks: Sequence) -> Averaged:
     kept = np.flatnonzero(near) if near.any() else np.arange(len(tracks))
     worth = max(1.0, len(kept) * (1 - CORRELATION) / (1 + CORRELATION))
     pose = make_pose(project_to_so3(turns[kept].mean(0)), places[kept].mean(0))
-    covariance = np.mean([tracks[k].covariance for k in kept], axis=0) / worth
+    covariance = np.mean([tracks[k].covariance for k in kept.tolist()], axis=0) / worth
     score = float(np.mean([track.score for track in tracks]))
     return Averaged(tracks[0].object_id, tracks[0].id, pose, covariance, score, len(kept))
 

@@ -35,7 +35,7 @@ from .detect import Collection
 from .encode_messages import to_detections
 from .entry import spin
 from .loading import load_estimator
-from .outputs import Outputs, make_outputs
+from .outputs import Outputs, PoseOutputs, make_outputs
 from .processing import Processing
 from .recovery import Recovery
 
@@ -162,6 +162,7 @@ class PoseNode(LifecycleNode):
             wanted, found = kinds[:: -1 if isinstance(self._estimator, PeopleEstimator) else 1]
             raise ValueError(f"bundle: wanted one for {wanted} while configured, found one for {found}")
         before, running = self._estimator, self.processing is not None
+        assert before is not None, "configuring comes first"
         self._end()
         try:
             self._take(estimator, running)
@@ -170,6 +171,7 @@ class PoseNode(LifecycleNode):
             raise
 
     def _take(self, estimator: Estimator | PeopleEstimator, running: bool) -> None:
+        assert self._outputs is not None, "configuring comes first"
         self._estimator = estimator
         self._outputs.take(estimator)
         if running:
@@ -247,6 +249,7 @@ class PoseNode(LifecycleNode):
         if asleep and self._attempt("enable", self._begin) != SUCCESS:
             response.message = self._fault
             return response
+        assert self.processing is not None, "it runs, or was enabled above"
         self._collection = self.processing.collection = collection
         self._collected = Future(executor=self.executor)
         await self._collected
@@ -259,7 +262,7 @@ class PoseNode(LifecycleNode):
         found = collection.outcome()
         response.success = collection.frames >= collection.wanted and bool(found)
         response.message = collection.in_words(found) + (f" ({problem})" if problem else "")
-        if self._outputs is not None and collection.frames >= collection.wanted:
+        if isinstance(self._outputs, PoseOutputs) and collection.frames >= collection.wanted:
             self._outputs.detected.publish(to_detections(found, models, collection.header))
         return response
 
@@ -276,7 +279,7 @@ class PoseNode(LifecycleNode):
     def _finish_collection(self) -> None:
         """Wake ~/detect once its frames have come, its time is up, or nothing runs any more."""
         if self._collection is not None and (self._collection.over or self.processing is None):
-            if not self._collected.done():
+            if self._collected is not None and not self._collected.done():
                 self._collected.set_result(None)
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -13,7 +13,7 @@ import scipy.spatial.transform  # noqa: F401  waits for it
 from ..core.sensor_messages import UnusableMessage, to_seconds
 from ..core.track import Tracker
 from ..pipeline.estimator import Estimator
-from ..pipeline.follow import Follower, ObjectFollower
+from ..pipeline.follow import Followed, Follower, ObjectFollower
 from ..pipeline.people import PeopleEstimator, PeopleFollower
 from ..pipeline.solve import Stopwatch
 from . import parameters
@@ -143,7 +143,7 @@ class Processing:
         followed = self._follower.process(arrival.stamp, image, camera, regions)
         watch.lap("process")
         self._outputs.publish(followed, header, self._settings)
-        if collection is not None:
+        if collection is not None and isinstance(followed, Followed):
             collection.add(followed.tracks, header)
         watch.lap("publish")
         own = {"wait": waited_ms, "read": watch.stages_ms["read"], "publish": watch.stages_ms["publish"]}
