@@ -249,7 +249,7 @@ class PoseNode(LifecycleNode):
         if asleep and self._attempt("enable", self._begin) != SUCCESS:
             response.message = self._fault
             return response
-        assert self.processing is not None, "it runs, or was enabled above"
+        assert self.processing is not None, "active and enabled"
         self._collection = self.processing.collection = collection
         self._collected = Future(executor=self.executor)
         await self._collected
@@ -278,9 +278,10 @@ class PoseNode(LifecycleNode):
 
     def _finish_collection(self) -> None:
         """Wake ~/detect once its frames have come, its time is up, or nothing runs any more."""
-        if self._collection is not None and (self._collection.over or self.processing is None):
-            if self._collected is not None and not self._collected.done():
-                self._collected.set_result(None)
+        collection, answer = self._collection, self._collected
+        if collection is not None and answer is not None and not answer.done():
+            if collection.over or self.processing is None:
+                answer.set_result(None)
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = self.processing is not None and self.processing.reset("asked to reset")
