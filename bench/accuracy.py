@@ -77,6 +77,7 @@ def on_recording(estimator, frames, tracked: bool) -> dict:
         image, camera = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), camera_of(RECORDING_K, grey)
         if tracked:
             poses = [t for t in follower.process(index / 25, image, camera).tracks if t.state in MEASURED]
+            follower.look_around()
         else:
             poses = estimator.estimate(image, camera).poses
         if poses:

@@ -32,6 +32,7 @@ def pictures(recording: Path, bundle: str) -> Iterator[Image.Image]:
     with open_bag(recording) as bag:
         for number, frame in enumerate(BagImages(bag).frames()):
             tracks = follower.process(frame.stamp_ns * 1e-9, frame.image, frame.camera).tracks
+            follower.look_around()
             if number % EVERY:
                 continue
             drawn = frame.image.copy()

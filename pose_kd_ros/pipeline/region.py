@@ -51,6 +51,12 @@ def projected_box(pose: np.ndarray, model: ObjectModel, camera: Camera) -> np.nd
     return box if inside else None
 
 
+def resized(box: np.ndarray, factor: float) -> np.ndarray:
+    """Return the box (x0, y0, x1, y1) with its sides ``factor`` times as long, about the same centre."""
+    center, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
+    return np.concatenate([center - factor * half, center + factor * half])
+
+
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of boxes (x0, y0, x1, y1)."""
     sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
