@@ -32,8 +32,8 @@ setup(
     data_files=data_files(),
     install_requires=["setuptools"],
     zip_safe=False,
-    maintainer="pose_kd_ros maintainers",
-    maintainer_email="pose-kd-ros@users.noreply.github.com",
+    maintainer="Seed fe0e29be maintainers",
+    maintainer_email="maintainers@users.noreply.h-seed-fe0e29be.example",
     description="6D object poses on TF from camera frames, by compact networks distilled from big ones.",
     license="Apache-2.0",
     # colcon test runs pytest only when it finds it here; with tests_require it silently runs nothing.

@@ -38,6 +38,12 @@ def test_names_and_licence_agree():
     assert "Apache License" in (ROOT / "LICENSE").read_text()
 
 
+def test_the_maintainer_is_one_in_both():
+    maintainer = PACKAGE.find("maintainer")
+    assert f'maintainer="{maintainer.text}"' in SETUP
+    assert f'maintainer_email="{maintainer.get("email")}"' in SETUP
+
+
 def test_colcon_test_is_told_about_pytest():
     assert 'extras_require={"test": ["pytest"]}' in SETUP
 

@@ -52,7 +52,7 @@ class InputSpec:
         """Width of a crop, pixels."""
         return round(self.size * self.aspect)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.channels not in ("rgb", "bgr"):
             raise BundleError(f"input.channels: wanted 'rgb' or 'bgr', found {self.channels!r}")
         if self.stride <= 0:
@@ -107,7 +107,7 @@ class NetworkSpec:
     gflop: float
     object_files: dict[str, str] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < len(self.strides) <= 16 or min(self.strides) <= 0:
             raise BundleError(f"network.strides: wanted 1 to 16, all above 0, found {self.strides[:17]}")
 
@@ -130,7 +130,7 @@ class ObjectSpec:
     reference: list[list[float]]
     origin: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         turns = max(1, CONTINUOUS_STEPS * len(self.symmetries_continuous))
         count = (1 + len(self.symmetries_discrete)) * turns
         for name, found, most in (
@@ -140,23 +140,25 @@ class ObjectSpec:
             if found > most:
                 raise BundleError(f"object {self.class_name!r}: {name}: wanted at most {most}, found {found}")
         if not self.class_name.strip() or not self.class_name.isprintable():
-            found = repr(self.class_name)
-            raise BundleError(f"object {self.id}: class_name: wanted printable text, found {found}")
+            raise BundleError(
+                f"object {self.id}: class_name: wanted printable text, found {self.class_name!r}"
+            )
 
     def model(self) -> ObjectModel:
         """The object as the pipeline knows it."""
+        own: typing.Any = self  # lists, of which ObjectModel makes arrays
         try:
-            symmetries = expand_symmetries(self.symmetries_discrete, self.symmetries_continuous)
-            axes = [[a / np.linalg.norm(a), offset] for a, offset in self.symmetries_continuous]
+            symmetries = expand_symmetries(own.symmetries_discrete, own.symmetries_continuous)
+            axes = [[a / np.linalg.norm(a), offset] for a, offset in own.symmetries_continuous]
             return ObjectModel(
                 self.id,
                 self.class_name,
                 self.diameter,
-                self.box_center,
-                self.box_size,
-                self.keypoints,
+                own.box_center,
+                own.box_size,
+                own.keypoints,
                 symmetries,
-                self.reference,
+                own.reference,
                 np.reshape(axes, (-1, 2, 3)),
             )
         except (ValueError, np.linalg.LinAlgError) as error:
@@ -176,7 +178,7 @@ class PeopleSpec:
     links: list[list[int]]
     flip: list[list[int]]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         count = len(self.keypoints)
         if max(count, len(self.links)) > MOST_LINKS:
             raise BundleError(f"people: wanted at most {MOST_LINKS} keypoints and links, found more")
@@ -212,7 +214,7 @@ class DecodeSpec:
     covariance_shared: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     vote_scale: dict[str, float] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.calibration) not in CALIBRATION:
             found = len(self.calibration)
             raise BundleError(f"decode.calibration: wanted {CALIBRATION} weights, found {found}")
@@ -222,8 +224,8 @@ class DecodeSpec:
         if not self.covariance_scale > 0:
             raise BundleError(f"decode.covariance_scale: wanted more than 0, found {self.covariance_scale}")
         if len(self.covariance_shared) != 3 or min(self.covariance_shared) < 0:
-            found = self.covariance_shared
-            raise BundleError(f"decode.covariance_shared: wanted three numbers of 0 or more, found {found}")
+            shared = self.covariance_shared
+            raise BundleError(f"decode.covariance_shared: wanted three numbers of 0 or more, found {shared}")
 
 
 @dataclass(frozen=True)
@@ -240,7 +242,7 @@ class GoldenSpec:
     width: int
     tolerance: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.height * self.width <= MOST_GOLDEN or min(self.height, self.width) <= 0:
             found = f"{self.width}x{self.height}"
             raise BundleError(f"golden: wanted 1 to {MOST_GOLDEN} pixels, found {found}")
@@ -285,12 +287,12 @@ class Manifest:
     locator: str | None = None
 
     @property
-    def looks_where_told(self) -> bool:
-        """Whether it must be told: its network knows a crop about one object alone, and no locator searches
-        the whole frame for it."""
+    def needs_regions(self) -> bool:
+        """Whether it must be given regions: its network reads a crop about one object, and no locator
+        searches the whole frame for it."""
         return self.family in ("dense", "heatmap") and self.locator is None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.schema != SCHEMA:
             raise BundleError(f"schema: wanted {SCHEMA}, found {self.schema}; export the bundle again")
         if self.family not in FAMILIES:
@@ -357,7 +359,7 @@ def mesh_file(object_id: int) -> str:
     return f"mesh_{object_id:06d}.npz"
 
 
-def parse(data: object, kind: typing.Any = Manifest, where: str = "manifest") -> typing.Any:
+def parse(data: typing.Any, kind: typing.Any = Manifest, where: str = "manifest") -> typing.Any:
     """Return ``data`` (decoded JSON) as ``kind``, or raise BundleError naming the field and both types.
 
     A record's keys may be absent where its fields have defaults.
@@ -385,7 +387,7 @@ def parse(data: object, kind: typing.Any = Manifest, where: str = "manifest") ->
     return data
 
 
-def _parse_record(data: object, kind: type, where: str):
+def _parse_record(data: typing.Any, kind: typing.Any, where: str) -> typing.Any:
     _expect(isinstance(data, dict), where, "an object", data)
     hints = typing.get_type_hints(kind)
     needed = [f.name for f in dataclasses.fields(kind) if _has_no_default(f)]

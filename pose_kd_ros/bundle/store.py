@@ -107,7 +107,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def open_bundle(folder) -> Bundle:
+def open_bundle(folder: Path | str) -> Bundle:
     """Open and verify a bundle folder, with its locator; raises BundleError that
     names the file and the reason."""
     folder = Path(folder)
@@ -150,7 +150,7 @@ def _open_locator(folder: Path, manifest: Manifest) -> Bundle:
         found = "a link" if place.is_symlink() else "none"
         raise BundleError(f"{path}: wanted the locator that {folder / MANIFEST} names, found {found}")
     if sha256(path) != manifest.locator:
-        wanted, found = manifest.locator[:12], sha256(path)[:12]
+        wanted, found = str(manifest.locator)[:12], sha256(path)[:12]
         raise BundleError(f"{path}: damaged or exchanged: wanted SHA-256 {wanted}..., found {found}...")
     theirs = _read_manifest(place)
     try:
@@ -173,7 +173,9 @@ def _verify(folder: Path, name: str, wanted: str) -> None:
         )
 
 
-def write_bundle(folder, manifest: Manifest, files: dict[str, Path], locator: Bundle | None = None) -> Bundle:
+def write_bundle(
+    folder: Path | str, manifest: Manifest, files: dict[str, Path], locator: Bundle | None = None
+) -> Bundle:
     """Write ``files`` (name in the bundle -> source path), the locator, if there is one, and the manifest,
     with their hashes, as ``folder``.
 

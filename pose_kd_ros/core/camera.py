@@ -7,15 +7,17 @@ front of the camera have z > 0. With fx = 500, cx = 320, no distortion, (0.1, 0,
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 DISTORTION_LENGTHS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
 
 
-def project_pinhole(K, points) -> np.ndarray:
+def project_pinhole(K: ArrayLike, points: ArrayLike) -> np.ndarray:
     """Project points (..., 3) of the camera frame by K (3, 3); returns (..., 2) pixels, NaN where z <= 0."""
     points, K = np.asarray(points, float), np.asarray(K, float)
     z = np.where(points[..., 2:] > 0, points[..., 2:], np.nan)
@@ -36,7 +38,7 @@ class Camera:
     width: int
     height: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, shape in (("K", (3, 3)), ("D", (-1,))):
             array = np.array(getattr(self, name), float).reshape(shape)
             array.setflags(write=False)
@@ -62,7 +64,7 @@ class Camera:
         if np.abs(self.K[[0, 1, 2, 2], [1, 0, 0, 1]]).max() > 1e-9 or self.K[2, 2] != 1:
             raise ValueError(f"camera: wanted fx, 0, cx; 0, fy, cy; 0, 0, 1 as K, found {self.K.tolist()}")
 
-    def project(self, points) -> np.ndarray:
+    def project(self, points: ArrayLike) -> np.ndarray:
         """Project points (..., 3) in the camera frame, metres, to (..., 2) pixels of the real image.
 
         NaN where z <= 0. A polynomial model may fold points far outside the image back into it.
@@ -74,7 +76,7 @@ class Camera:
             pixels[ahead] = self._distort(points[ahead])
         return pixels
 
-    def undistort(self, pixels) -> np.ndarray:
+    def undistort(self, pixels: ArrayLike) -> np.ndarray:
         """Map pixels (N, 2) of the real image to (N, 2) pixels an ideal pinhole with the same K would see.
 
         NaN for a pixel that no ray of the model reaches (a vote far outside the image can be one).
@@ -88,7 +90,7 @@ class Camera:
         missed = np.linalg.norm(self._distort(self._to_rays(ideal)) - pixels, axis=1)
         return np.where((missed < 0.01)[:, None], ideal, np.nan)
 
-    def rays(self, pixels) -> np.ndarray:
+    def rays(self, pixels: ArrayLike) -> np.ndarray:
         """Return directions (N, 3) with z = 1, in the camera frame, of pixels (N, 2) of the real image."""
         return self._to_rays(self.undistort(pixels))
 
@@ -132,7 +134,7 @@ class Crop:
     height: int
     border: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not np.isfinite([self.left, self.top, self.scale]).all() or self.scale <= 0:
             found = f"left {self.left}, top {self.top}, scale {self.scale}"
             raise ValueError(f"crop: wanted finite numbers and scale > 0, found {found}")
@@ -140,7 +142,9 @@ class Crop:
             raise ValueError(f"crop: input size {self.width}x{self.height} must be positive")
 
     @classmethod
-    def around(cls, box_xyxy, size: int, margin: float = 1.5, stride: int = 1, aspect: float = 1.0) -> Crop:
+    def around(
+        cls, box_xyxy: Iterable[float], size: int, margin: float = 1.5, stride: int = 1, aspect: float = 1.0
+    ) -> Crop:
         """The rectangle about a box (x0, y0, x1, y1), ``size`` pixels high and ``aspect`` times as wide.
 
         The box is enlarged to the aspect, then by ``margin``: at aspect 1 the square of its longer side. It
@@ -170,15 +174,15 @@ class Crop:
         s, (x, y) = self.scale, self.to_input((0.0, 0.0))
         return np.array([[s, 0, x], [0, s, y], [0, 0, 1.0]])
 
-    def to_input(self, pixels) -> np.ndarray:
+    def to_input(self, pixels: ArrayLike) -> np.ndarray:
         """Full pixels (..., 2) to input pixels."""
         return (np.asarray(pixels, float) + 0.5 - (self.left, self.top)) * self.scale - 0.5
 
-    def to_full(self, pixels) -> np.ndarray:
+    def to_full(self, pixels: ArrayLike) -> np.ndarray:
         """Input pixels (..., 2) to full pixels."""
         return (np.asarray(pixels, float) + 0.5) / self.scale + (self.left, self.top) - 0.5
 
-    def camera(self, K) -> np.ndarray:
+    def camera(self, K: ArrayLike) -> np.ndarray:
         """The K (3, 3) of the input, for the full image's pinhole K."""
         return self.matrix() @ np.asarray(K, float)
 

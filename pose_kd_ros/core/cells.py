@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cells of a feature pyramid: where they are and how far their votes reach. Shared by training and
-runtime."""
+"""The cells of a feature pyramid: where they are, and how large the objects are that each level is for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 ANCHOR_PER_STRIDE = 4  # WDRNet: anchors of 32..512 px at strides 8..128
 
 
-def cell_grid(height: int, width: int, strides) -> tuple[np.ndarray, np.ndarray]:
+def cell_grid(height: int, width: int, strides: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Return the cells of an input of ``height`` x ``width`` pixels, level by level, row by row.
 
     Returns centres (N, 2), pixels (u, v), and anchors (N,), pixels. Raises ValueError unless every stride
@@ -38,7 +39,7 @@ def _cell_grid(height: int, width: int, strides: tuple[int, ...]) -> tuple[np.nd
     return grid
 
 
-def cells_per_level(box_size: float, anchors, total: int = 10) -> np.ndarray:
+def cells_per_level(box_size: float, anchors: ArrayLike, total: int = 10) -> np.ndarray:
     """Return how many cells of each level an object of ``box_size`` pixels is assigned (L,).
 
     Source: ADLP/WDRNet, n_l = round(total exp(-d_l^2) / sum exp(-d_l^2)) with d_l = log2(box_size /

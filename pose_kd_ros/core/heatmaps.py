@@ -12,15 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEAST_SIGMA, MOST_SIGMA = 0.5, 8.0  # map pixels: what a peak may be sure of, whatever its curvature
+LEAST_SIGMA, MOST_SIGMA = 0.5, 8.0  # map pixels: limits of a peak's standard deviation
 REACH = 1.0  # map pixels from the largest value: a parabola that peaks farther away does not describe it
-FAINT = 1e-3  # of the peak: less is noise, and its logarithm would outshout the rest
+FAINT = 1e-3  # of the peak: smaller values are noise, whose logarithms would dominate the fit
 
 _V, _U = (step.ravel() for step in np.mgrid[-1:2, -1:2])
 _TERMS = np.stack([np.ones(9), _U, _V, _U**2 / 2, _U * _V, _V**2 / 2], -1)
-_FIT = np.linalg.pinv(_TERMS)[
-    1:
-]  # slopes and curvatures (5,) of the parabola nearest to a window's values (9,)
+# From a window's values (9,) to the slopes and curvatures (5,) of the nearest parabola.
+_FIT = np.linalg.pinv(_TERMS)[1:]
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,14 @@ class Peaks:
     scores: np.ndarray
     covariance: np.ndarray
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         k = len(self.points)
         for name, shape in (("points", (k, 2)), ("scores", (k,)), ("covariance", (k, 2, 2))):
             if getattr(self, name).shape != shape:
                 raise ValueError(f"Peaks.{name}: wanted {shape}, found {getattr(self, name).shape}")
 
 
-def decode_peaks(maps, stride: float = 1.0) -> Peaks:
+def decode_peaks(maps: np.ndarray, stride: float = 1.0) -> Peaks:
     """Return the peaks of maps (K, h, w), h and w at least 3, in the pixels that they are ``stride`` apart.
 
     The parabola is fitted to the logarithm of the 3 x 3 values about the largest one, which is exact for a
@@ -64,7 +63,7 @@ def decode_peaks(maps, stride: float = 1.0) -> Peaks:
     return Peaks(points, np.clip(peak, 0.0, 1.0), covariance * stride**2)
 
 
-def _parabola(logs) -> tuple[np.ndarray, np.ndarray]:
+def _parabola(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Peaks (K, 2) from the windows' centres, and covariances (K, 2, 2), of the parabolas through the
     logarithms (K, 9) of windows."""
     slope_u, slope_v, uu, uv, vv = _FIT @ logs.T

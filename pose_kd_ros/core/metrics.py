@@ -8,9 +8,11 @@ Convention: "right" means strictly below the threshold, as in BOP: an ADD of exa
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .camera import project_pinhole
 from .pose import inverse, rotation_angle, to_rotation_vector, transform
@@ -19,9 +21,10 @@ MSSD_THRESHOLDS = np.arange(1, 11) / 20  # of the diameter (BOP19)
 MSPD_THRESHOLDS = np.arange(1, 11) * 5.0  # pixels of an image 640 wide (BOP19)
 _CHUNK = 4_000_000  # numbers held at once
 _NONE = np.eye(4)[None]  # no symmetry but the identity
+Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of poses (n, 4, 4), estimated and true
 
 
-def add(estimated, true, points) -> np.ndarray:
+def add(estimated: np.ndarray, true: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Average distance (...) of points (V, 3) at the two poses. Source: Hinterstoisser et al., ACCV 2012."""
     return _over_pairs(
         estimated,
@@ -31,7 +34,7 @@ def add(estimated, true, points) -> np.ndarray:
     )
 
 
-def add_s(estimated, true, points) -> np.ndarray:
+def add_s(estimated: np.ndarray, true: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Average distance (...) from each point at the true pose to the nearest point at the estimated pose.
 
     Also called ADI. It cannot see which way a symmetric object is turned, nor some wrong turns of any other.
@@ -44,23 +47,25 @@ def add_s(estimated, true, points) -> np.ndarray:
     )
 
 
-def mssd(estimated, true, points, symmetries) -> np.ndarray:
+def mssd(estimated: np.ndarray, true: np.ndarray, points: np.ndarray, symmetries: np.ndarray) -> np.ndarray:
     """Maximum surface distance (...) of points (V, 3), under the best of the symmetries (S, 4, 4).
 
     Source: BOP challenge 2020, with ``symmetries`` from object_model.expand_symmetries.
     """
 
-    def distance(e, t):
+    def distance(e: np.ndarray, t: np.ndarray) -> np.ndarray:
         gap = (e[:, None] - t[:, None] @ symmetries)[..., :3, :]
         return np.sqrt(((gap[..., :3] @ np.transpose(points) + gap[..., 3:]) ** 2).sum(-2).max(-1).min(-1))
 
     return _over_pairs(estimated, true, len(symmetries) * len(points), distance)
 
 
-def mspd(estimated, true, points, symmetries, K) -> np.ndarray:
+def mspd(
+    estimated: np.ndarray, true: np.ndarray, points: np.ndarray, symmetries: np.ndarray, K: np.ndarray
+) -> np.ndarray:
     """Maximum projection distance (...), pixels of the pinhole K (3, 3); else as ``mssd``."""
 
-    def distance(e, t):
+    def distance(e: np.ndarray, t: np.ndarray) -> np.ndarray:
         seen = project_pinhole(K, transform(e, points))[:, None]
         wanted = project_pinhole(K, transform(t[:, None] @ symmetries, points))
         worst = np.linalg.norm(seen - wanted, axis=-1).max(-1)
@@ -69,18 +74,9 @@ def mspd(estimated, true, points, symmetries, K) -> np.ndarray:
     return _over_pairs(estimated, true, len(symmetries) * len(points), distance)
 
 
-def projection_error(estimated, true, points, K) -> np.ndarray:
-    """Mean distance (...) in pixels of the points' (V, 3) projections; infinite behind the camera."""
-
-    def distance(e, t):
-        gap = project_pinhole(K, transform(e, points)) - project_pinhole(K, transform(t, points))
-        mean = np.linalg.norm(gap, axis=-1).mean(-1)
-        return np.where(np.isnan(mean), np.inf, mean)
-
-    return _over_pairs(estimated, true, len(points), distance)
-
-
-def pose_error(estimated, true, symmetries=_NONE) -> tuple[np.ndarray, np.ndarray]:
+def pose_error(
+    estimated: np.ndarray, true: np.ndarray, symmetries: np.ndarray = _NONE
+) -> tuple[np.ndarray, np.ndarray]:
     """Translation (m) and rotation (rad) errors (...) to the symmetric equivalent turned away least."""
     estimated = np.asarray(estimated, float)[..., None, :, :]
     true = np.asarray(true, float)[..., None, :, :] @ symmetries
@@ -90,7 +86,7 @@ def pose_error(estimated, true, symmetries=_NONE) -> tuple[np.ndarray, np.ndarra
     return np.take_along_axis(shifts, best, -1)[..., 0], np.take_along_axis(turns, best, -1)[..., 0]
 
 
-def error_vector(estimated, true, symmetries=_NONE) -> np.ndarray:
+def error_vector(estimated: np.ndarray, true: np.ndarray, symmetries: np.ndarray = _NONE) -> np.ndarray:
     """The small change (6,) of ``core.refine`` that moves an estimate (4, 4) to the true pose (4, 4), to its
     symmetric equivalent that is turned away least."""
     candidates = np.asarray(true, float) @ symmetries
@@ -99,7 +95,9 @@ def error_vector(estimated, true, symmetries=_NONE) -> np.ndarray:
     return np.concatenate([true[:3, 3] - estimated[:3, 3], turn])
 
 
-def squared_mahalanobis(estimated, covariance, true, symmetries=_NONE) -> float:
+def squared_mahalanobis(
+    estimated: np.ndarray, covariance: np.ndarray, true: np.ndarray, symmetries: np.ndarray = _NONE
+) -> float:
     """How far an error lies in standard deviations of the covariance (6, 6), squared: chi-squared with 6
     degrees of freedom if covariances are what they say."""
     gap = error_vector(estimated, true, symmetries)
@@ -114,19 +112,13 @@ def mahalanobis_radius(share: float) -> float:
     return float(2 * gammaincinv(3, share))
 
 
-def within_cm_degrees(estimated, true, centimetres=5.0, degrees=5.0, symmetries=_NONE) -> np.ndarray:
-    """Whether (...) both errors of ``pose_error`` are below n cm and n degrees."""
-    shift, turn = pose_error(estimated, true, symmetries)
-    return (shift < centimetres / 100) & (turn < np.radians(degrees))
-
-
-def recall(errors, threshold: float) -> float:
+def recall(errors: ArrayLike, threshold: float) -> float:
     """Share of errors (N,) below the threshold; give infinity for an object that was not found."""
     errors = np.asarray(errors, float)
     return float((errors < threshold).mean()) if len(errors) else float("nan")
 
 
-def auc_posecnn(distances, limit: float = 0.1) -> float:
+def auc_posecnn(distances: ArrayLike, limit: float = 0.1) -> float:
     """Area in [0, 1] under the accuracy-threshold curve of distances (N,) up to ``limit`` (0.1 m).
 
     The VOC-style one of the PoseCNN toolbox: distances beyond ``limit`` count as not found, and between two
@@ -162,7 +154,7 @@ class Counts:
         return self.matched / self.estimates if self.estimates else float("nan")
 
 
-def match(errors, scores, threshold: float) -> np.ndarray:
+def match(errors: ArrayLike, scores: np.ndarray, threshold: float) -> np.ndarray:
     """Match estimates to instances greedily, best score first; returns each one's instance (E,) or -1.
 
     errors: (E, G) of each estimate to each true instance of the same object and image. scores: (E,).
@@ -179,7 +171,7 @@ def match(errors, scores, threshold: float) -> np.ndarray:
     return matches
 
 
-def count(groups, threshold: float, top_only: bool = False) -> Counts:
+def count(groups: Iterable[tuple[ArrayLike, ArrayLike]], threshold: float, top_only: bool = False) -> Counts:
     """Match the estimates of many (image, object) groups.
 
     groups: iterable of (errors (E, G), scores (E,)), (0, G) where nothing was found. top_only: keep the G
@@ -194,7 +186,7 @@ def count(groups, threshold: float, top_only: bool = False) -> Counts:
     return Counts(matched, estimates, truths)
 
 
-def average_recall(groups, thresholds) -> float:
+def average_recall(groups: Sequence[tuple[ArrayLike, ArrayLike]], thresholds: Iterable[float]) -> float:
     """BOP19's average recall: the mean of ``count``'s recall, top scores only, over the thresholds.
 
     groups: a list as in ``count``. Errors in the thresholds' unit: MSSD divided by the diameter against
@@ -203,7 +195,7 @@ def average_recall(groups, thresholds) -> float:
     return float(np.mean([count(groups, threshold, top_only=True).recall for threshold in thresholds]))
 
 
-def _over_pairs(estimated, true, size: int, distance) -> np.ndarray:
+def _over_pairs(estimated: ArrayLike, true: ArrayLike, size: int, distance: Distance) -> np.ndarray:
     """Apply ``distance`` to the broadcast poses (n, 4, 4), so many at a time that memory stays bounded."""
     estimated, true = np.broadcast_arrays(np.asarray(estimated, float), np.asarray(true, float))
     shape = estimated.shape[:-2]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .metrics import error_vector
 from .refine import moved
@@ -34,7 +35,7 @@ class Motion:
     covariance: np.ndarray
 
 
-def standing(pose, covariance, diameter: float) -> Motion:
+def standing(pose: ArrayLike, covariance: np.ndarray, diameter: float) -> Motion:
     """Return the motion of an object that was measured once, with a covariance (6, 6)."""
     spread = np.zeros((12, 12))
     spread[:6, :6] = covariance
@@ -60,7 +61,7 @@ def carried(motion: Motion, seconds: float, diameter: float) -> Motion:
     )
 
 
-def corrected(motion: Motion, measured, covariance) -> Motion:
+def corrected(motion: Motion, measured: np.ndarray, covariance: ArrayLike) -> Motion:
     """Return the motion after a measured pose (4, 4) of this time, with the covariance (6, 6) of its error.
 
     A measurement that surprises, as one of an object that starts to race does, widens what was expected until

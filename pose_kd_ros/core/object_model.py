@@ -3,29 +3,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .pose import allocentric, check_pose, from_rotation_vector, make_pose, rotation_angle, transform
 
 CONTINUOUS_STEPS = 315  # BOP's discretisation of a continuous symmetry (steps of 1/100 of the diameter)
 
 
-def box_corners(center, size) -> np.ndarray:
+def box_corners(center: ArrayLike, size: ArrayLike) -> np.ndarray:
     """Return the 8 corners (8, 3) of a box; corner i takes -x, -y, -z where bits 2, 1, 0 of i are unset."""
     signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
     return np.asarray(center, float) + signs * np.asarray(size, float) / 2
 
 
-def rotations_about(axis, offset=(0.0, 0.0, 0.0), steps: int = CONTINUOUS_STEPS) -> np.ndarray:
+def rotations_about(
+    axis: ArrayLike, offset: ArrayLike = (0.0, 0.0, 0.0), steps: int = CONTINUOUS_STEPS
+) -> np.ndarray:
     """Return (steps, 4, 4) rotations about the line through ``offset`` along ``axis`` (both (3,), metres)."""
-    axis, offset = np.asarray(axis, float) / np.linalg.norm(axis), np.asarray(offset, float)
-    turns = np.stack([from_rotation_vector(axis * 2 * np.pi * i / steps) for i in range(steps)])
+    unit, offset = np.asarray(axis, float) / np.linalg.norm(axis), np.asarray(offset, float)
+    turns = np.stack([from_rotation_vector(unit * 2 * np.pi * i / steps) for i in range(steps)])
     return make_pose(turns, offset - turns @ offset)
 
 
-def expand_symmetries(discrete=(), continuous=(), steps: int = CONTINUOUS_STEPS) -> np.ndarray:
+def expand_symmetries(
+    discrete: ArrayLike = (),
+    continuous: Iterable[tuple[ArrayLike, ArrayLike]] = (),
+    steps: int = CONTINUOUS_STEPS,
+) -> np.ndarray:
     """Return all symmetry transforms (S, 4, 4), identity first: every discrete @ every continuous one.
 
     BOP's own tools compose continuous @ discrete: the same set where the discrete ones map the axis to
@@ -58,7 +66,7 @@ class ObjectModel:
     reference: np.ndarray = field(default_factory=lambda: np.eye(3))
     symmetry_axes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2, 3)))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, shape in (("box_center", (3,)), ("box_size", (3,)), ("reference", (3, 3))):
             self._set_array(name, shape)
         self._set_array("keypoints", (None, 3))
@@ -108,7 +116,7 @@ class ObjectModel:
         )
 
 
-def symmetric_angles(pose, model: ObjectModel) -> np.ndarray:
+def symmetric_angles(pose: ArrayLike, model: ObjectModel) -> np.ndarray:
     """Angles in radians (S,) of all symmetric representatives' allocentric rotations to the reference."""
     center = model.symmetries[:, :3, 3].mean(0)  # no symmetry moves it, as some do the origin
     seen = allocentric(np.asarray(pose, float) @ make_pose(np.eye(3), center)) @ model.symmetries[:, :3, :3]
@@ -117,7 +125,7 @@ def symmetric_angles(pose, model: ObjectModel) -> np.ndarray:
 
 
 def representatives(
-    pose, model: ObjectModel, margin: float = np.radians(5.0), apart: float = np.radians(20.0)
+    pose: ArrayLike, model: ObjectModel, margin: float = np.radians(5.0), apart: float = np.radians(20.0)
 ) -> np.ndarray:
     """Return the (R, 4, 4) equivalent poses of ``T_camera_object`` that training may aim at, nearest first.
 
@@ -126,7 +134,8 @@ def representatives(
     Source: the symmetric representative has the allocentric rotation nearest to a fixed reference.
     """
     angles = symmetric_angles(pose, model)
-    rotations, kept = model.symmetries[:, :3, :3], []
+    rotations = model.symmetries[:, :3, :3]
+    kept: list[int] = []
     for index in np.argsort(angles, kind="stable"):
         if angles[index] > angles.min() + margin:
             break
@@ -135,7 +144,7 @@ def representatives(
     return np.asarray(pose, float) @ model.symmetries[kept]
 
 
-def canonical(pose, model: ObjectModel, previous=None) -> np.ndarray:
+def canonical(pose: ArrayLike, model: ObjectModel, previous: np.ndarray | None = None) -> np.ndarray:
     """Return the representative of ``T_camera_object`` nearest to ``previous`` (4, 4), else to the reference.
 
     Nearest to the previous pose means the smallest mean distance of the box corners, so that a symmetric

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .pose import cross, make_pose
 
 
-def solve_p3p(rays, points) -> np.ndarray:
+def solve_p3p(rays: ArrayLike, points: ArrayLike) -> np.ndarray:
     """Return all poses (P, 4, 4), ``T_camera_object``, that put points (H, 3, 3) on unit rays (H, 3, 3).
 
     Up to four poses a triple, points ahead of the camera; degenerate triples give none. Source: Grunert's

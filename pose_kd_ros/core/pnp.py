@@ -31,7 +31,11 @@ class PnPResult:
 
 
 def solve_pnp(
-    correspondences: Correspondences, K, threshold_px: float = 5.0, hypotheses: int = 64, seed: int = 0
+    correspondences: Correspondences,
+    K: np.ndarray,
+    threshold_px: float = 5.0,
+    hypotheses: int = 64,
+    seed: int = 0,
 ) -> PnPResult | None:
     """Return the pose that the largest weight of votes agrees on, or None if there is none.
 
@@ -68,7 +72,14 @@ def solve_pnp(
     return PnPResult(pose, inliers, float(weight[close].sum() / weight.sum()))
 
 
-def squared_errors(poses, image, points, place, K, whitening=None) -> np.ndarray:
+def squared_errors(
+    poses: np.ndarray,
+    image: np.ndarray,
+    points: np.ndarray,
+    place: np.ndarray,
+    K: np.ndarray,
+    whitening: np.ndarray | None = None,
+) -> np.ndarray:
     """Squared reprojection errors (M, H) in pixels of poses (H, 4, 4); infinite behind the camera.
 
     image: (M, 2). points: (P, 3). place: (M,), which point each vote is for. whitening: (M, 2, 2), see
@@ -89,7 +100,16 @@ def squared_errors(poses, image, points, place, K, whitening=None) -> np.ndarray
     return u
 
 
-def vote_scores(poses, image, points, place, weight, K, threshold_px, whitening=None) -> np.ndarray:
+def vote_scores(
+    poses: np.ndarray,
+    image: np.ndarray,
+    points: np.ndarray,
+    place: np.ndarray,
+    weight: np.ndarray,
+    K: np.ndarray,
+    threshold_px: float,
+    whitening: np.ndarray | None = None,
+) -> np.ndarray:
     """Scores (H,): a vote counts its weight at no error, less with its square, nothing past the threshold."""
     errors = squared_errors(poses, image, points, place, K, whitening)
     errors /= -(threshold_px**2)
@@ -97,12 +117,14 @@ def vote_scores(poses, image, points, place, weight, K, threshold_px, whitening=
     return weight @ np.maximum(errors, 0, out=errors)
 
 
-def _unit_rays(image, K) -> np.ndarray:
+def _unit_rays(image: np.ndarray, K: np.ndarray) -> np.ndarray:
     rays = np.c_[(image - K[:2, 2]) / K[[0, 1], [0, 1]], np.ones(len(image))]
     return rays / np.linalg.norm(rays, axis=1, keepdims=True)
 
 
-def _draw(points, weight, cell, count, random) -> np.ndarray:
+def _draw(
+    points: np.ndarray, weight: np.ndarray, cell: np.ndarray, count: int, random: np.random.Generator
+) -> np.ndarray:
     """Triples (H, 3) of rows, likelier where the weight is: half of any rows, half within one cell.
 
     The votes of one cell agree on which of a symmetric object's representatives they mean; those of several
@@ -117,14 +139,14 @@ def _draw(points, weight, cell, count, random) -> np.ndarray:
     return np.concatenate([within, free])[:count]
 
 
-def _spanning(points, triples) -> np.ndarray:
+def _spanning(points: np.ndarray, triples: np.ndarray) -> np.ndarray:
     """Those triples whose three object points span a triangle."""
     a, b, c = (points[triples[:, i]] for i in range(3))
     area = np.linalg.norm(cross(b - a, c - a), axis=1)
     return triples[area > 1e-3 * np.ptp(points, axis=0).max() ** 2]
 
 
-def _plausible(poses, points) -> np.ndarray:
+def _plausible(poses: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Those poses (H, 4, 4) whose centre of the points is in front of the camera and not absurdly far."""
     depth = poses[:, 2, :3] @ points.mean(0) + poses[:, 2, 3]
     return poses[(depth > 0) & (depth < FARTHEST * np.ptp(points, axis=0).max())]

@@ -25,7 +25,7 @@ class LocalPredictions:
     scale: np.ndarray
     error: np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n = len(self.points)
         wanted = {"scores": (n,), "object_index": (n,), "cells": (n, 2), "scale": (n,)}
         wanted |= {} if self.error is None else {"error": (n,)}
@@ -34,7 +34,7 @@ class LocalPredictions:
                 found = getattr(self, name).shape
                 raise ValueError(f"LocalPredictions.{name}: wanted {shape}, found {found}")
 
-    def select(self, index) -> LocalPredictions:
+    def select(self, index: np.ndarray) -> LocalPredictions:
         """The same predictions for a subset of cells (boolean mask or indices)."""
         error = None if self.error is None else self.error[index]
         return LocalPredictions(
@@ -80,10 +80,10 @@ class Correspondences:
     object: np.ndarray
     weight: np.ndarray
     score: float
-    cell: np.ndarray | None = None
+    cell: np.ndarray = None  # type: ignore[assignment]  # __post_init__ sets it
     covariance: np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         m = len(self.image)
         if self.cell is None:
             object.__setattr__(self, "cell", np.arange(m))
@@ -91,16 +91,16 @@ class Correspondences:
             if getattr(self, name).shape != shape:
                 raise ValueError(f"Correspondences.{name}: wanted {shape}, found {getattr(self, name).shape}")
         if self.covariance is not None:
-            self._check_covariance((m, 2, 2))
+            self._check_covariance(self.covariance, (m, 2, 2))
 
-    def _check_covariance(self, shape: tuple[int, ...]) -> None:
-        c = self.covariance
+    @staticmethod
+    def _check_covariance(c: np.ndarray, shape: tuple[int, ...]) -> None:
         if c.shape != shape:
             raise ValueError(f"Correspondences.covariance: wanted {shape}, found {c.shape}")
         if not (np.isfinite(c).all() and (np.linalg.eigvalsh(c) > 0).all()):
             raise ValueError("Correspondences.covariance: wanted finite, positive definite, found others")
 
-    def select(self, index) -> Correspondences:
+    def select(self, index: np.ndarray | slice) -> Correspondences:
         """The same for a subset of rows (boolean mask, indices or slice)."""
         covariance = None if self.covariance is None else self.covariance[index]
         return Correspondences(
@@ -113,7 +113,7 @@ class Correspondences:
             covariance,
         )
 
-    def whitening(self, usable) -> np.ndarray | None:
+    def whitening(self, usable: np.ndarray) -> np.ndarray | None:
         """Matrices (M, 2, 2) that make all residuals equally sure; None where they are so already.
 
         usable: (M,) bool, rows that count. Convention: residuals stay pixels, those of the usable row of
@@ -126,13 +126,13 @@ class Correspondences:
         return np.einsum("mij,mj,mkj->mik", axes, np.sqrt(median / variance), axes)
 
 
-def finite_rows(image, points, weight) -> np.ndarray:
+def finite_rows(image: np.ndarray, points: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Which of M rows (M,) are finite throughout: image (M, 2), points (M, 3), weight (M,)."""
     with np.errstate(all="ignore"):  # sums are as finite as their terms, and much faster than all()
         return np.isfinite(image @ np.ones(2) + points @ np.ones(3) + weight)
 
 
-def distinct(points) -> tuple[np.ndarray, np.ndarray]:
+def distinct(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different ones (P, 3) among points (M, 3), and which of them each is (M,)."""
     keys = points @ _KEY  # sorting numbers is ten times faster than sorting rows of three
     _, first, place = np.unique(keys, return_index=True, return_inverse=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .pose import from_rotation_vector, make_pose, project_to_so3
 from .predictions import Correspondences, distinct, finite_rows
@@ -38,7 +39,11 @@ class RefinedPose:
 
 
 def refine_pose(
-    pose, correspondences: Correspondences, K, threshold_px: float = 5.0, iterations: int = 5
+    pose: ArrayLike,
+    correspondences: Correspondences,
+    K: np.ndarray,
+    threshold_px: float = 5.0,
+    iterations: int = 5,
 ) -> RefinedPose | None:
     """Minimise the robust reprojection error from ``T_camera_object`` (4, 4); None if votes do not hold it.
 
@@ -69,9 +74,10 @@ def refine_pose(
             return None
         if step == iterations or np.abs(change).max() < CONVERGED:
             break
-        last, change = change, _gauss_newton(votes)
-        if change is None:
+        last, found = change, _gauss_newton(votes)
+        if found is None:
             return None
+        change = found
         if step:
             relaxation = _relaxation(relaxation, last, change)
         pose = moved(pose, relaxation * change)
@@ -87,7 +93,9 @@ def _thinned(correspondences: Correspondences) -> Correspondences:
     return correspondences.select(slice(None, None, len(correspondences.image) // FEW))
 
 
-def _whitened(whitening, residual, jacobian) -> tuple[np.ndarray, np.ndarray]:
+def _whitened(
+    whitening: np.ndarray, residual: np.ndarray, jacobian: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Residuals (M, 2) and jacobians (M, 2, 6) in the units of ``Correspondences.whitening`` (M, 2, 2)."""
     with np.errstate(invalid="ignore"):  # behind the camera residuals are infinite
         return np.einsum("mij,mj->mi", whitening, residual), whitening @ jacobian
@@ -105,18 +113,18 @@ class Votes:
     place: np.ndarray
     jacobian: np.ndarray
 
-    def at_points(self, values) -> np.ndarray:
+    def at_points(self, values: np.ndarray) -> np.ndarray:
         """Values (M,) of the votes, summed for each of the P points."""
         return np.bincount(self.place, values, len(self.jacobian))
 
 
-def moved(pose, step) -> np.ndarray:
+def moved(pose: np.ndarray, step: ArrayLike) -> np.ndarray:
     """``T_camera_object`` (4, 4) after a small change (6,) of this file's convention."""
     step = np.asarray(step, float)
     return make_pose(from_rotation_vector(step[3:]) @ pose[:3, :3], pose[:3, 3] + step[:3])
 
 
-def with_origin_moved(covariance, shift) -> np.ndarray:
+def with_origin_moved(covariance: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """The covariance (6, 6) of the pose about another point of the object, ``shift`` (3,) off in camera axes.
 
     Convention: turning by w moves that point by w x shift, so a rotation about z uncertain by 0.01 rad adds
@@ -128,7 +136,7 @@ def with_origin_moved(covariance, shift) -> np.ndarray:
     return jacobian @ covariance @ jacobian.T
 
 
-def projection(pose, points, K) -> tuple[np.ndarray, np.ndarray]:
+def projection(pose: np.ndarray, points: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (P, 2) of points (P, 3), infinite behind the camera, and their derivative (P, 2, 6) by a small
     change of the pose."""
     turned = points @ pose[:3, :3].T
@@ -149,7 +157,7 @@ def projection(pose, points, K) -> tuple[np.ndarray, np.ndarray]:
     return pixels, jacobian
 
 
-def noise(square, weight) -> float:
+def noise(square: np.ndarray, weight: np.ndarray) -> float:
     """Standard deviation of one component of residuals whose squared lengths are given (M,), pixels, at least
     SIGMA_FLOOR.
 
@@ -180,11 +188,11 @@ def _relaxation(before: float, last: np.ndarray, change: np.ndarray) -> float:
     return float(np.clip(before / max(1 - change @ last / (last @ last), 1e-3), 1, LONGEST))
 
 
-def _information(jacobian, weight) -> np.ndarray:
+def _information(jacobian: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return (weight[:, None, None] * jacobian).reshape(-1, 6).T @ jacobian.reshape(-1, 6)
 
 
-def _inverse(matrix) -> np.ndarray | None:
+def _inverse(matrix: np.ndarray) -> np.ndarray | None:
     """The inverse of a symmetric matrix, or None where a direction is not held (condition beyond 1e12)."""
     size = np.sqrt(matrix.diagonal())
     if not size.min() > 0:

@@ -8,6 +8,8 @@ patterns, YUV 4:2:2, and JPEG or PNG as CompressedImage. Depth: 16UC1 (millimetr
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -65,13 +67,13 @@ class UnusableMessage(ValueError):
         self.reason = reason
 
 
-def image_to_array(message) -> np.ndarray:
+def image_to_array(message: Any) -> np.ndarray:
     """Return the pixels (H, W) or (H, W, C) as a view into the message, for the encodings in LAYOUTS.
 
     ``step`` may be longer than a row, the bytes of either order. Raises UnusableMessage.
     """
-    kind, channels = LAYOUTS[message.encoding]
-    kind = np.dtype(("<", ">")[bool(message.is_bigendian)] + kind)
+    name, channels = LAYOUTS[message.encoding]
+    kind = np.dtype(("<", ">")[bool(message.is_bigendian)] + name)
     height, width, step = message.height, message.width, message.step
     used = width * channels * kind.itemsize
     if height == 0 or width == 0 or step < used or len(message.data) < height * step:
@@ -87,7 +89,7 @@ def image_to_array(message) -> np.ndarray:
     return rows.view(kind).reshape(shape)
 
 
-def image_to_rgb(message) -> np.ndarray:
+def image_to_rgb(message: Any) -> np.ndarray:
     """Return an Image as (H, W, 3) uint8 RGB; a view where it is rgb8. Raises UnusableMessage."""
     encoding = message.encoding
     if encoding in DEPTH:
@@ -126,7 +128,7 @@ def to_rgb(image: np.ndarray, encoding: str = "rgb8") -> np.ndarray:
     return cv2.cvtColor(image, codes[encoding])
 
 
-def compressed_size(message) -> tuple[int, int]:
+def compressed_size(message: Any) -> tuple[int, int]:
     """Return (width, height) of a JPEG or PNG CompressedImage without decoding it. Raises UnusableMessage."""
     try:
         return size_of(bytes(message.data))
@@ -135,7 +137,7 @@ def compressed_size(message) -> tuple[int, int]:
         raise UnusableMessage(error.kind, text) from error
 
 
-def compressed_to_rgb(message) -> np.ndarray:
+def compressed_to_rgb(message: Any) -> np.ndarray:
     """Return a JPEG or PNG CompressedImage as (H, W, 3) uint8 RGB. Raises UnusableMessage.
 
     An orientation in its EXIF data is not followed: camera_info is about the pixels as the sensor gave them.
@@ -152,7 +154,7 @@ def compressed_to_rgb(message) -> np.ndarray:
     return to_rgb(image, "bgr8")
 
 
-def info_to_camera(info) -> Camera:
+def info_to_camera(info: Any) -> Camera:
     """Return the camera of a raw image (K and D, not P). Raises UnusableMessage.
 
     Convention (REP-104): K[0] = 0 or empty means not calibrated. Binning and regions of interest are refused:
@@ -181,7 +183,7 @@ def info_to_camera(info) -> Camera:
         )
     try:
         if not coefficients.any():  # an ideal pinhole, whatever the model is called
-            return Camera(info.k, (), "plumb_bob", info.width, info.height)
+            return Camera(info.k, np.zeros(0), "plumb_bob", info.width, info.height)
         coefficients, model = known_distortion(coefficients, NAMES[info.distortion_model])
         return Camera(info.k, coefficients, model, info.width, info.height)
     except ValueError as error:
@@ -205,12 +207,12 @@ def known_distortion(coefficients: np.ndarray, model: str) -> tuple[np.ndarray, 
     return coefficients, model
 
 
-def to_seconds(stamp) -> float:
+def to_seconds(stamp: Any) -> float:
     """Return a builtin_interfaces/Time in seconds."""
     return stamp.sec + 1e-9 * stamp.nanosec
 
 
-def decode_pose(position, orientation) -> np.ndarray:
+def decode_pose(position: Any, orientation: Any) -> np.ndarray:
     """Return (4, 4) of a geometry_msgs position or translation and a quaternion. Raises ValueError."""
     rotation = from_quaternion([orientation.x, orientation.y, orientation.z, orientation.w])
     translation = [position.x, position.y, position.z]

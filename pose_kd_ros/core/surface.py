@@ -25,8 +25,9 @@ class SurfaceCodes:
 
     points: np.ndarray
     spread: np.ndarray = field(init=False)
+    _centers: np.ndarray = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         points = np.asarray(self.points, np.float32)
         if points.shape != (1 << BITS, 3) or not np.isfinite(points).all():
             raise ValueError(f"surface codes: wanted finite {(1 << BITS, 3)} points, found {points.shape}")

@@ -29,10 +29,17 @@ ARRAYS = ("pose", "covariance")  # of a Track, beside those of its Motion
 class Detection(Protocol):
     """What is needed of an estimate; covariance by the convention of refine.py, score in [0, 1]."""
 
-    object_id: int
-    pose: np.ndarray
-    covariance: np.ndarray
-    score: float
+    @property
+    def object_id(self) -> int: ...
+
+    @property
+    def pose(self) -> np.ndarray: ...
+
+    @property
+    def covariance(self) -> np.ndarray: ...
+
+    @property
+    def score(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -238,13 +245,16 @@ def _assigned(cost: np.ndarray) -> list[tuple[int, int]]:
     if 0 in cost.shape:
         return []
     if 1 in cost.shape:
-        return [tuple(map(int, np.unravel_index(cost.argmin(), cost.shape)))]
+        i, j = np.unravel_index(cost.argmin(), cost.shape)
+        return [(int(i), int(j))]
     from scipy.optimize import linear_sum_assignment  # half a second: only where it is needed
 
     return list(zip(*linear_sum_assignment(cost)))
 
 
-def _like(detection: Detection, model: ObjectModel, previous) -> tuple[np.ndarray, np.ndarray]:
+def _like(
+    detection: Detection, model: ObjectModel, previous: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """The detection's pose and covariance as the symmetric representative nearest to ``previous``."""
     pose = canonical(detection.pose, model, previous)
     return pose, with_origin_moved(detection.covariance, pose[:3, 3] - detection.pose[:3, 3])

@@ -3,14 +3,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .object_model import ObjectModel
 
 ANY_TURN = np.pi**2 / 3  # variance of an angle of which nothing is known
 
 
-def stated_covariance(covariance, pose, model: ObjectModel, scale: float = 1.0, shared=(0, 0, 0)):
+def stated_covariance(
+    covariance: ArrayLike,
+    pose: np.ndarray,
+    model: ObjectModel,
+    scale: float = 1.0,
+    shared: Sequence[float] = (0, 0, 0),
+) -> np.ndarray:
     """Return the covariance (6, 6) to publish, by the convention of ``core.refine``.
 
     covariance: (6, 6) of ``refine_pose``, which holds what differs from vote to vote; it is multiplied by

@@ -32,7 +32,8 @@ class Faults:
     def __init__(self, on_fault: OnFault = "refuse") -> None:
         if on_fault not in ("refuse", "skip"):
             raise ValueError(f"faults: wanted refuse or skip, found {on_fault!r}")
-        self.on_fault, self.kinds, self._handed_on = on_fault, {}, 0
+        self.on_fault, self._handed_on = on_fault, 0
+        self.kinds: dict[str, str] = {}
 
     def add(self, error: DatasetError) -> None:
         """Raise ``error``, or record it: the caller then goes on without that image."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -125,7 +126,7 @@ def load_small_mesh(path: Path, faces: int = SMALL, metres: float = METRES) -> M
         raise DatasetError(f"{path}: {error}") from error
 
 
-def import_open3d():
+def import_open3d() -> ModuleType:
     try:
         import open3d
     except (ImportError, OSError) as error:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from ..core.extent import diameter
@@ -58,7 +60,7 @@ def check_symmetries(where: str, surface: np.ndarray, wanted: float, symmetries:
             )
 
 
-def tried_symmetries(discrete: np.ndarray, continuous) -> np.ndarray:
+def tried_symmetries(discrete: np.ndarray, continuous: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Return the transforms (S, 4, 4) to check: the discrete ones, and some turns of each continuous one."""
     from ..core.object_model import rotations_about
 

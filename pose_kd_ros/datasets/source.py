@@ -76,7 +76,7 @@ class Mask:
         """(H, W) bool; DatasetError where it is missing or damaged."""
         if self.key is None:
             values = decoded(self.source, cv2.IMREAD_UNCHANGED, "mask")  # as grey, 1 of 65535 would be 0
-            return (values > 0) if values.ndim == 2 else (values[..., :3] > 0).any(2)
+            return np.asarray((values > 0) if values.ndim == 2 else (values[..., :3] > 0).any(2))
         try:
             return run_lengths(field(_entries(self.source), self.key, self.source), f"{self}")
         except DatasetError as error:

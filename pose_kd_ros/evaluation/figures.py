@@ -27,9 +27,9 @@ NAN = float("nan")
 
 
 def all_figures(frames: Sequence[Frame], objects: Objects, points: Points) -> dict:
-    """The figures of a run; those with truth only where a frame of it is judged."""
-    judged = [frame for frame in frames if frame.judged]
-    with_truth = truth_figures(judged, objects, points) if judged else {}
+    """The figures of a run; those with truth only where the truth of a frame is known."""
+    known = [frame for frame in frames if frame.has_truth]
+    with_truth = truth_figures(known, objects, points) if known else {}
     return {**with_truth, **blind_figures(frames), **track_figures(frames, objects)}
 
 
@@ -112,14 +112,14 @@ def id_switches(frames: Sequence[Frame]) -> int:
 
     Instances are identified by their order in the truth, object by object.
     """
-    last: dict[tuple[int, int], int] = {}
+    last: dict[tuple[int, int], int | None] = {}
     switches = 0
     for frame in frames:
         ranks: dict[int, int] = defaultdict(int)
         for error in frame.errors:
             key = error.object_id, ranks[error.object_id]
             ranks[error.object_id] += 1
-            if error.estimate is not None and error.mssd_d < FOUND:
+            if error.estimate is not None and error.mssd_d is not None and error.mssd_d < FOUND:
                 track = frame.estimates[error.estimate].track_id
                 switches += last.get(key, track) != track
                 last[key] = track
@@ -186,7 +186,7 @@ def triples(frames: Sequence[Frame], objects: Objects) -> Iterator[np.ndarray]:
 
     Of a run with truth the poses relative to it, and only those of found instances.
     """
-    has_truth = any(frame.judged for frame in frames)
+    has_truth = any(frame.has_truth for frame in frames)
     poses = [_relative(frame, objects) if has_truth else _absolute(frame) for frame in frames]
     for three in zip(poses, poses[1:], poses[2:]):
         for track in sorted(three[0].keys() & three[1].keys() & three[2].keys()):
@@ -194,16 +194,18 @@ def triples(frames: Sequence[Frame], objects: Objects) -> Iterator[np.ndarray]:
 
 
 def _absolute(frame: Frame) -> dict[int, np.ndarray]:
-    return {one.track_id: one.T_camera_object for one in frame.measured_estimates}
+    found = frame.measured_estimates
+    return {one.track_id: one.T_camera_object for one in found if one.track_id is not None}
 
 
 def _relative(frame: Frame, objects: Objects) -> dict[int, np.ndarray]:
-    poses = {}
+    poses: dict[int, np.ndarray] = {}
     for error, estimate, instance in frame.found(FOUND):
         pose = estimate.T_camera_object
         true = nearest_representative(pose, instance.T_camera_object, objects[error.object_id])
         turn, shift = true[:3, :3].T @ pose[:3, :3], pose[:3, 3] - true[:3, 3]
-        poses[estimate.track_id] = make_pose(turn, shift)
+        if estimate.track_id is not None:
+            poses[estimate.track_id] = make_pose(turn, shift)
     return poses
 
 
@@ -223,8 +225,8 @@ def jitter(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def curves(frames: Sequence[Frame], objects: Objects) -> dict[str, dict]:
     """Recall over thresholds, and how the covariance's ellipsoids hold what they say; {} without truth."""
-    judged = [frame for frame in frames if frame.judged]
-    errors = [(error, frame.width) for frame in judged for error in frame.visible_errors]
+    known = [frame for frame in frames if frame.has_truth]
+    errors = [(error, frame.width) for frame in known for error in frame.visible_errors]
     if not errors:
         return {}
 
@@ -233,7 +235,7 @@ def curves(frames: Sequence[Frame], objects: Objects) -> dict[str, dict]:
         values = [_or_infinity(getattr(e, name)) * (640 / w if in_vga else 1) for e, w in errors]
         return {"x": x.tolist(), "y": [recall(values, limit) for limit in x], "x_label": label}
 
-    found = mahalanobis(judged, objects)
+    found = mahalanobis(known, objects)
     shares = np.linspace(0.05, 0.95, 19)
     held = [mean(found < mahalanobis_radius(share)) for share in shares]
     coverage = {"x": shares.tolist(), "y": held, "x_label": "share that the covariance promises"}

@@ -7,10 +7,10 @@ Everything but TIMES is the same each time on one machine.
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, field, fields, replace
-from functools import lru_cache
-from typing import Annotated, Any
+from functools import lru_cache, partial
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 
@@ -28,13 +28,15 @@ Pose = Annotated[np.ndarray, (4, 4)]  # a flat list in JSON
 Covariance = Annotated[np.ndarray, (6, 6)]
 Box = Annotated[np.ndarray, (4,)]
 Intrinsics = Annotated[np.ndarray, (3, 3)]
+Made = TypeVar("Made", bound="Record")
 LEFT_OUT = {"left_out": True}  # JSON leaves out such a field where it is None
 
 
+@dataclass(frozen=True, eq=False)
 class Record:
     """A dataclass that reads and writes JSON: its fields are the keys. Both ways are checked."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for one in fields(self):
             value, shape = getattr(self, one.name), _shape(_hints(type(self))[one.name])
             if value is None or shape is None:
@@ -55,7 +57,7 @@ class Record:
         }
 
     @classmethod
-    def from_json(cls, data: object, where: str):
+    def from_json(cls: type[Made], data: Any, where: str) -> Made:
         """Return the record that decoded JSON holds. Raises OutcomeError that begins with ``where``."""
         expect(where, data, dict)
         keys = {one.metadata.get("key", one.name): one for one in fields(cls)}
@@ -142,7 +144,7 @@ class Frame(Record):
     """One image.
 
     number: from 0. stamp_ns: of its header, 0 in data sets. camera: the recording's frame, or scene and image
-    ("000002/000003"). K: (3, 3) px. judged: whether its true poses are known. errors: in the order of
+    ("000002/000003"). K: (3, 3) px. has_truth: whether its true poses are known. errors: in the order of
     ``truth``. vsd: errors (E, G, T) between measured estimates and true poses by object id, see ``vsd``, or
     depth_fault: why there are none; both None without ``--depth``.
     """
@@ -156,7 +158,7 @@ class Frame(Record):
     latency_ms: float
     stages_ms: dict
     estimates: tuple[Estimate, ...]
-    judged: bool
+    has_truth: bool = field(metadata={"key": "judged"})
     truth: tuple[TrueInstance, ...]
     errors: tuple[PoseError, ...] = ()
     vsd: dict | None = field(default=None, metadata=LEFT_OUT)
@@ -187,7 +189,7 @@ class Frame(Record):
     def found(self, within: float) -> Iterator[tuple[PoseError, Estimate, TrueInstance]]:
         """Yield each error with an MSSD below ``within`` diameters, with what it is between."""
         for one in self.errors:
-            if one.estimate is not None and one.mssd_d < within:
+            if one.estimate is not None and one.mssd_d is not None and one.mssd_d < within:
                 yield one, self.estimates[one.estimate], self.truth[one.truth]
 
     def only(self, object_id: int) -> Frame:
@@ -218,9 +220,7 @@ def expect(place: str, value: object, *kinds: type) -> None:
         raise OutcomeError(f"{place}: wanted {wanted}, found {value!r:.60}")
 
 
-@lru_cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind, include_extras=True)
+_hints: Callable[[type], dict[str, Any]] = lru_cache(partial(typing.get_type_hints, include_extras=True))
 
 
 def _shape(hint: Any) -> tuple[int, ...] | None:

@@ -48,11 +48,10 @@ class FrameVsd:
             return replace(frame, depth_fault=str(error))
         rays = self._rays_of(image)
         sensor = Sensor(rays, rays.to_distance(depth))
-        sides = frame.measured_estimates, frame.truth
-        errors = {
-            str(key): vsd_of_pairs(self.caster, model, *(poses(side, key) for side in sides), sensor).tolist()
-            for key, model in self.objects.items()
-        }
+        errors = {}
+        for key, model in self.objects.items():
+            found, true = poses(frame.measured_estimates, key), poses(frame.truth, key)
+            errors[str(key)] = vsd_of_pairs(self.caster, model, found, true, sensor).tolist()
         return replace(frame, vsd=errors)
 
     def _rays_of(self, image: BagFrame) -> Rays:

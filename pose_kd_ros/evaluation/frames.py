@@ -15,13 +15,14 @@ from ..core.object_model import ObjectModel
 from ..core.pose import transform
 from ..core.track import MEASURED, Track
 from ..datasets.bop import BopImage, BopInstance
+from ..datasets.source import Source
 from ..pipeline.follow import Followed
 from ..pipeline.region import projected_box
 from ..pipeline.solve import ObjectPose
 from ..recordings.images import BagFrame
 from .frame import Estimate, Frame, PoseError, TrueInstance
 from .looks import Look
-from .matching import NEAR, ObjectMatches, match_image
+from .matching import FALSE_ALARM, ObjectMatches, match_image
 from .shapes import Silhouette
 from .truth import TruePose
 from .vsd import TAUS
@@ -113,7 +114,7 @@ def _estimate_of_track(track: Track, expected, model: ObjectModel, image: BagFra
         track.pose,
         track.covariance,
         projected_box(track.pose, model, image.camera),
-        None if track.measured is None else float(track.measured.sigma_px),
+        float(track.measured.sigma_px) if isinstance(track.measured, ObjectPose) else None,
         None,
     )
     if track.state not in MEASURED:
@@ -148,7 +149,7 @@ def matches_of(frame: Frame, objects: Objects, points: Points) -> list[ObjectMat
         BopInstance(one.object_id, one.T_camera_object, None, None, one.visib_fract, None)
         for one in frame.truth
     )
-    image = BopImage(0, frame.number, Path(), frame.K, None, 1.0, true)
+    image = BopImage(0, frame.number, Source(Path()), frame.K, None, 1.0, true)
     found = match_image(image, frame.width, measured_poses(frame), objects, points)
     seen = frame.vsd or {}
     return [_with_vsd(one, seen[str(one.object_id)]) if str(one.object_id) in seen else one for one in found]
@@ -177,7 +178,7 @@ def _errors_of_object(
 ) -> Iterable[PoseError]:
     estimates = [i for i in frame.measured if frame.estimates[i].object_id == model.id]
     places = [i for i, one in enumerate(frame.truth) if one.object_id == model.id]
-    matched = match(matches.mssd, matches.scores, NEAR).tolist()
+    matched = match(matches.mssd, matches.scores, FALSE_ALARM).tolist()
     for column, place in enumerate(places):
         if column not in matched:
             yield PoseError(model.id, place, None)

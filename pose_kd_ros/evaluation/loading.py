@@ -46,10 +46,10 @@ def load_follower(
     """Return the pipeline of a bundle that looks for objects by itself, or where its locator
     tells it to; as ``load_estimator``."""
     estimator = load_estimator(name, scale, refine, mesh_of)
-    if estimator.bundle.manifest.looks_where_told:
+    if estimator.bundle.manifest.needs_regions:
         raise BundleError(
             f"bundle {name}: wanted one that searches, found one of the {estimator.bundle.manifest.family} "
-            "family, which looks where it is told: export it with --locator"
+            "family, which needs regions: export it with --locator"
         )
     return ObjectFollower(estimator, Tracker(estimator.objects))
 

@@ -37,7 +37,7 @@ def run(
     """Look at every image, from decoded file to poses: whole frame, no hints.
 
     faults: records images that cannot be read; without it DatasetError is raised. given_boxes: look in the
-    true boxes instead, as one who was told where the objects are; figures of such runs say so.
+    true boxes instead; figures of such runs say so.
     """
     for image in images:
         try:

@@ -16,7 +16,7 @@ from ..pipeline.solve import ObjectPose
 from .frame import VISIBLE
 from .vsd import Caster, Sensor, vsd_of_pairs
 
-NEAR = 2.0  # diameters: an estimate farther from every instance is a false alarm, not a poor pose
+FALSE_ALARM = 2.0  # diameters: an estimate farther from every instance is none of them, not a poor pose
 FAR = 0.1  # metres: where the area under the curve of ADD-S ends
 FOUND = 0.5  # of the diameter: an estimate with a smaller MSSD has found an instance, others are false
 
@@ -92,7 +92,7 @@ def match_image(
                 np.array([p.evidence for p in found]).reshape(len(found), TERMS),
                 (in_image < RIGHT * image.K[0, 0] * model.diameter / b[:, 2, 3]).any(1),
                 np.array([i.visib_fract >= VISIBLE for i in true], bool),
-                sensor and vsd_of_pairs(caster, model, a, b, sensor),
+                vsd_of_pairs(caster, model, a, b, sensor) if caster and sensor else None,
                 b[None, :, 2, 3] / a[:, None, 2, 3],
             )
         )
@@ -109,7 +109,7 @@ def add_s_of_near(estimated, true, points, diameter: float) -> np.ndarray:
     """ADD-S (E, G), metres; infinity for pairs so far apart that they pass no threshold, as whose nearest
     points take long to find. ADD-S is at least ADD less a diameter."""
     estimated, true = np.broadcast_arrays(estimated, true)
-    near = add(estimated, true, points) < diameter + max(FAR, NEAR * diameter)
+    near = add(estimated, true, points) < diameter + max(FAR, FALSE_ALARM * diameter)
     result = np.full(near.shape, np.inf)
     if near.any():
         result[near] = add_s(estimated[near], true[near], points)
@@ -146,6 +146,6 @@ def kept_of(matches: ObjectMatches, kept: np.ndarray) -> ObjectMatches:
     return replace(matches, **{name: getattr(matches, name)[kept] for name in names})
 
 
-def rescored(matches: ObjectMatches, weights: np.ndarray) -> ObjectMatches:
+def rescored(matches: ObjectMatches, weights: Sequence[float]) -> ObjectMatches:
     """The same matches as it would be with these weights of the scores' terms."""
     return replace(matches, scores=np.array([score_of(terms, weights) for terms in matches.evidence]))

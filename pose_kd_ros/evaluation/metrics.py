@@ -17,7 +17,7 @@ from ..core.metrics import (
     recall,
 )
 from ..core.object_model import ObjectModel
-from .matching import FOUND, NEAR, ObjectMatches, best, kept_of
+from .matching import FALSE_ALARM, FOUND, ObjectMatches, best, kept_of
 from .vsd import TAUS
 from .vsd import THRESHOLDS as VSD_THRESHOLDS
 
@@ -64,9 +64,10 @@ def figures(groups: list[ObjectMatches], images: int, seconds: list[float]) -> d
 
 def vsd_recall(groups: list[ObjectMatches]) -> float | None:
     """BOP19's average recall by VSD, over all tolerances; None where an image had no depth."""
-    if not groups or any(g.vsd is None for g in groups):
+    seen = [(g.vsd[:, g.is_target], g.scores) for g in groups if g.vsd is not None]
+    if not groups or len(seen) < len(groups):
         return None
-    of_tau = [[(g.vsd[:, g.is_target, t], g.scores) for g in groups] for t in range(len(TAUS))]
+    of_tau = [[(errors[..., t], scores) for errors, scores in seen] for t in range(len(TAUS))]
     return float(np.mean([average_recall(errors, VSD_THRESHOLDS) for errors in of_tau]))
 
 
@@ -89,7 +90,7 @@ def add_recalls(groups: list[ObjectMatches]) -> dict[str, float]:
 
 def false_alarm_scores(groups: list[ObjectMatches]) -> np.ndarray:
     """Scores of all estimates with nothing near, for choosing a threshold."""
-    alarms = [g.scores[(g.mssd > NEAR).all(1)] for g in groups]
+    alarms = [g.scores[(g.mssd > FALSE_ALARM).all(1)] for g in groups]
     return np.concatenate([np.zeros(0), *alarms])
 
 

@@ -38,7 +38,8 @@ class Progress:
         self.last, self.follower = saved.get("last", -1), saved.get("follower")
         self._first = self.last
         self._size, self._path = saved.get("bytes", 0), out / FRAMES
-        self._state, self._saved_at = None, time.monotonic()
+        self._state: dict | None = None
+        self._saved_at = time.monotonic()
         if not fresh and self._size > (self._path.stat().st_size if self._path.exists() else 0):
             raise BagError(
                 f"{self._path}: wanted the {self._size} bytes that {STATE} names, found fewer: use --fresh"

@@ -183,14 +183,14 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
         if not frames:
             reasons = "; ".join(images.faults) or "none is there"
             raise BagError(f"{args.bag}: no image could be evaluated: {reasons}")
-        judged = sum(frame.judged for frame in frames)
-        if args.truth and not judged:
+        known = sum(frame.has_truth for frame in frames)
+        if args.truth and not known:
             found = f"none, of {len(frames)} images; do their stamps come from one clock?"
             raise BagError(
                 f"--truth {' '.join(args.truth)}: wanted poses at the images' stamps, found {found}"
             )
-        if args.truth and judged < len(frames):
-            images.faults[f"{UNMATCHED}: not judged"] += len(frames) - judged
+        if args.truth and known < len(frames):
+            images.faults[f"{UNMATCHED}: not judged"] += len(frames) - known
         write_overlays(out, frames, objects, pictures(bag, images.topic, camera, choose(frames)))
     write_results(out / "results.csv", results_of(frames))
     summary = write_summary(
@@ -201,7 +201,7 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
         frames=len(frames),
         figures=figures.all_figures(frames, objects, points)
         | {"refused_images": float(images.refused)}
-        | ({"judged_images": float(judged)} if args.truth else {}),
+        | ({"judged_images": float(known)} if args.truth else {}),
         objects=figures.object_figures(frames, objects, points),
         curves=figures.curves(frames, objects),
         environment=environment(),

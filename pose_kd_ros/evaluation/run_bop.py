@@ -81,9 +81,9 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
     BagError where ``out`` holds another evaluation."""
     split, faults = find_split(args.bop), Faults("skip")
     estimator = load_estimator(args.bundle, 1.0, args.refine, lambda i: load_small_mesh(mesh_path(split, i)))
-    if estimator.bundle.manifest.looks_where_told and not args.given_boxes:
+    if estimator.bundle.manifest.needs_regions and not args.given_boxes:
         raise BundleError(
-            f"bundle {args.bundle}: wanted one that searches, found one that looks where it is told: "
+            f"bundle {args.bundle}: wanted one that searches, found one that needs regions: "
             "export it with --locator, or give --given-boxes"
         )
     check_sizes(split, estimator.objects)
@@ -107,13 +107,13 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
         raise DatasetError(f"{split}: no image could be evaluated: {reasons}")
     write_overlays(out, frames, estimator.objects, lambda frame: picture(images[frame.number]))
     write_results(out / "results.csv", results_of(frames))
-    judged = [frame for frame in frames if frame.judged]
+    known = [frame for frame in frames if frame.has_truth]
     without_truth = sum(not image.has_truth for image in images.values())
     notes = {fault.replace(f"{split.parent}/", ""): 1 for fault in faults.kinds}
     if 0 < without_truth < len(images):
         share = f"{without_truth} of {len(images)} images"
-        notes[f"{share} have no true poses (scene_gt): not judged"] = without_truth
-    visible = {} if caster is None else vsd_figures(judged, images, estimator.objects, points, caster)
+        notes[f"{share} have no true poses (scene_gt): not measured"] = without_truth
+    visible = {} if caster is None else vsd_figures(known, images, estimator.objects, points, caster)
     summary = write_summary(
         out,
         kind="bop",
@@ -175,7 +175,7 @@ def all_figures(
     """The figures against the truth, those of VSD, and times; given_boxes: 1, if the true boxes were given.
     Images without truth have only what was found, and times."""
     blind = figures.blind_figures(frames)
-    kept = TIMES if any(frame.judged for frame in frames) else (*BLIND, *TIMES)
+    kept = TIMES if any(frame.has_truth for frame in frames) else (*BLIND, *TIMES)
     return {
         **_truth_figures(frames, objects, points),
         **visible,
@@ -196,8 +196,8 @@ def object_figures(frames: Sequence[Frame], objects: Objects, points: Points) ->
 
 def _truth_figures(frames: Sequence[Frame], objects: Objects, points: Points) -> dict:
     """Those of a recording but for its tracks; none where nothing is known of any image."""
-    judged = [frame for frame in frames if frame.judged]
-    values = figures.truth_figures(judged, objects, points) if judged else {}
+    known = [frame for frame in frames if frame.has_truth]
+    values = figures.truth_figures(known, objects, points) if known else {}
     return {name: value for name, value in values.items() if name != "id_switches"}
 
 
@@ -218,14 +218,10 @@ def vsd_figures(
 
 def results_of(frames: Sequence[Frame]) -> list[BopResult]:
     """All estimates as BOP wants them: the time of the whole image in each line."""
-    return [
-        BopResult(
-            *(int(part) for part in frame.camera.split("/")),
-            one.object_id,
-            one.score,
-            one.T_camera_object,
-            frame.latency_ms / 1e3,
-        )
-        for frame in frames
-        for one in frame.estimates
-    ]
+    results = []
+    for frame in frames:
+        scene, image = map(int, frame.camera.split("/"))
+        for one in frame.estimates:
+            pose = one.object_id, one.score, one.T_camera_object
+            results.append(BopResult(scene, image, *pose, frame.latency_ms / 1e3))
+    return results

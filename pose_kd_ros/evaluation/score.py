@@ -24,8 +24,8 @@ from ..datasets.bop.folder import TARGETS, find_split, load_objects, mesh_path, 
 from ..datasets.bop.results import BopResult, read_results
 from ..datasets.faults import DatasetError
 from ..datasets.meshes import load_mesh
+from ..datasets.source import Source
 from ..datasets.values import numbers, read_json
-from ..pipeline.score import TERMS
 from ..pipeline.solve import ObjectPose
 from .console import OK, REFUSED, text_table
 from .frame import VISIBLE
@@ -107,15 +107,9 @@ def targets_of(
 
 def as_pose(result: BopResult) -> ObjectPose:
     """An estimate as the comparison knows it; what a results file does not tell is empty."""
-    nothing = {"covariance": np.eye(6), "box": np.zeros(4), "evidence": np.zeros(TERMS)}
+    pose, score = result.T_camera_object, result.score
     return ObjectPose(
-        result.object_id,
-        result.T_camera_object,
-        score=result.score,
-        cells=0,
-        support=0.0,
-        sigma_px=0.0,
-        **nothing,
+        result.object_id, pose, np.eye(6), score, np.zeros(4), cells=0, support=0.0, sigma_px=0.0
     )
 
 
@@ -167,7 +161,7 @@ def _view_with(split: Path, key: Key, image: BopImage | None, truth: Sequence[Bo
     camera = read_json(path)
     fx, fy, cx, cy, width = (float(numbers(camera, n, 1, path)[0]) for n in ("fx", "fy", "cx", "cy", "width"))
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    return View(BopImage(*key, None, K, None, 1.0, instances), int(width))
+    return View(BopImage(*key, Source(path), K, None, 1.0, instances), int(width))
 
 
 def _by_image(entries) -> dict[Key, list]:

@@ -32,7 +32,7 @@ class CameraLatch:
             raise UnusableMessage(
                 "frame_id", "the image has no frame_id: its poses would be in no frame; set it in the driver"
             )
-        if info is None:
+        if info is None or camera is None:
             raise UnusableMessage("camera_info_missing", "no camera_info has arrived")
         if info.header.frame_id != frame_id:
             raise UnusableMessage(

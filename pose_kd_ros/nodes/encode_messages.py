@@ -22,6 +22,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from ..core.object_model import ObjectModel
 from ..core.pose import make_pose, to_quaternion
+from ..core.track import Track
 
 AXES = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
@@ -75,7 +76,7 @@ def array_to_image(array: np.ndarray, encoding: str, header) -> Image:
     message = Image(header=header, encoding=encoding, height=array.shape[0], width=array.shape[1])
     message.step = array.strides[0]
     message.is_bigendian = int(sys.byteorder == "big")
-    message.data.frombytes(memoryview(array.view(np.uint8).reshape(-1)))
+    message.data.frombytes(array.view(np.uint8).reshape(-1).data)
     return message
 
 
@@ -108,10 +109,10 @@ def to_detections(tracks, models: dict[int, ObjectModel], header: Header) -> Det
     )
 
 
-def to_tf(tracks, children: list[str], header: Header) -> TFMessage:
-    """Return one transform per track, from the image's frame to the child frames."""
+def to_tf(named: Iterable[tuple[Track, str]], header: Header) -> TFMessage:
+    """Return one transform per track, from the image's frame to the child frame that it is given with."""
     transforms = []
-    for track, child in zip(tracks, children):
+    for track, child in named:
         message = TransformStamped(header=header, child_frame_id=child)
         pose, to = encode_pose(track.pose), message.transform
         to.translation.x, to.translation.y, to.translation.z = (

@@ -156,7 +156,8 @@ def evaluate(args: argparse.Namespace, stop: threading.Event) -> dict[str, float
         images = BagImages(bag, args.camera)
         topic, info = images.topic, info_topic(bag, images)
         compressed = bag.topics[topic].type == COMPRESSED
-        listener, failed = Listener(), []
+        listener = Listener()
+        failed: list[BaseException] = []
         executor = SingleThreadedExecutor()
         executor.add_node(listener)
         thread = threading.Thread(target=listen, args=(executor, failed), daemon=True)

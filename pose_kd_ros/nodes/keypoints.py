@@ -21,8 +21,8 @@ from ..pipeline.people import Person
 POINT = np.dtype([("u", "<f4"), ("v", "<f4"), ("score", "<f4"), ("person", "<u4"), ("keypoint", "<u4")])
 KINDS = {np.dtype("<f4"): PointField.FLOAT32, np.dtype("<u4"): PointField.UINT32}
 FIELDS = [
-    PointField(name=name, offset=offset, datatype=KINDS[kind], count=1)
-    for name, (kind, offset) in POINT.fields.items()
+    PointField(name=name, offset=4 * place, datatype=KINDS[POINT[name]], count=1)
+    for place, name in enumerate(POINT.names or ())
 ]
 
 

@@ -23,12 +23,12 @@ def load_estimator(settings: Settings) -> Estimator | PeopleEstimator:
         raise UnusableParameter(
             f"use_regions: bundle {name!r} shows people, in the boxes that it is given: set use_regions"
         )
-    if bundle.manifest.looks_where_told and not settings.use_regions:
+    if bundle.manifest.needs_regions and not settings.use_regions:
         raise UnusableParameter(
-            f"bundle: {name!r} is of the {family} family, which looks where it is told, and has no locator: "
+            f"bundle: {name!r} is of the {family} family, which needs regions, and has no locator: "
             "export it with --locator, or set use_regions"
         )
     estimator = open_estimator(bundle, settings.threads, (PROVIDERS[settings.provider],))
-    if people is not None:
+    if isinstance(estimator, PeopleEstimator):
         return estimator
     return estimator.scaled(dict.fromkeys(estimator.objects, settings.object_scale))

@@ -42,7 +42,11 @@ class Outputs(Protocol):
         """Publish, latched, what a subscriber must know beforehand."""
         ...
 
-    def watched(self, settings: Settings) -> bool:
+    def take(self, estimator: Any) -> None:
+        """Speak for another estimator from now on."""
+        ...
+
+    def watched(self, publish_tf: bool) -> bool:
         """Whether anybody subscribes to what a frame gives."""
         ...
 
@@ -70,18 +74,24 @@ class PoseOutputs:
     """
 
     def __init__(self, node, estimator):
-        self._node, self._estimator, self._models = node, estimator, estimator.objects
+        self._node = node
+        self.take(estimator)
         self.detections = node.create_lifecycle_publisher(Detection3DArray, "~/detections", RELIABLE)
         self.tf = node.create_lifecycle_publisher(TFMessage, "/tf", TF)
         self.markers = node.create_lifecycle_publisher(MarkerArray, "~/markers", RELIABLE)
+        self.detected = node.create_lifecycle_publisher(Detection3DArray, "~/detected", LATCHED)
         self.status = node.create_lifecycle_publisher(String, "~/status", RELIABLE)
         self.objects = node.create_lifecycle_publisher(String, "~/objects", LATCHED)
         self.label_info = node.create_lifecycle_publisher(LabelInfo, "~/label_info", LATCHED)
         self._names, self._board = FrameNames(), MarkerBoard()
 
-    def watched(self, settings: Settings) -> bool:
+    def take(self, estimator) -> None:
+        """Speak for another estimator from now on."""
+        self._estimator, self._models = estimator, estimator.objects
+
+    def watched(self, publish_tf: bool) -> bool:
         """Whether anybody subscribes to what a frame gives."""
-        return (settings.publish_tf and _heard(self.tf)) or any(
+        return (publish_tf and _heard(self.tf)) or any(
             map(_heard, (self.detections, self.markers, self.status))
         )
 
@@ -108,7 +118,7 @@ class PoseOutputs:
         children = [self._names.name(t, models[t.object_id], settings.tf_prefix) for t in shown]
         framed = [(track, child) for track, child in zip(shown, children) if track.confirmed]
         if settings.publish_tf and framed and _heard(self.tf):
-            self.tf.publish(to_tf(*zip(*framed), header))
+            self.tf.publish(to_tf(framed, header))
         if _heard(self.detections):
             self.detections.publish(to_detections(shown, models, header))
         if _heard(self.markers):
@@ -126,7 +136,8 @@ class PoseOutputs:
 
     def destroy(self) -> None:
         """Take the publishers down."""
-        for publisher in (self.detections, self.tf, self.markers, self.status, self.objects, self.label_info):
+        made = self.detections, self.detected, self.tf, self.markers
+        for publisher in (*made, self.status, self.objects, self.label_info):
             self._node.destroy_lifecycle_publisher(publisher)
 
 
@@ -134,16 +145,21 @@ class PeopleOutputs:
     """The publishers of a bundle for people, in the place of ``PoseOutputs``: keypoints, and no poses."""
 
     def __init__(self, node, estimator: PeopleEstimator):
-        self._node, self._estimator = node, estimator
+        self._node = node
+        self.take(estimator)
         self.keypoints = node.create_lifecycle_publisher(PointCloud2, "~/keypoints", RELIABLE)
         self.status = node.create_lifecycle_publisher(String, "~/status", RELIABLE)
         self.objects = node.create_lifecycle_publisher(String, "~/objects", LATCHED)
+
+    def take(self, estimator: PeopleEstimator) -> None:
+        """Speak for another estimator from now on."""
+        self._estimator = estimator
 
     def announce(self, settings: Settings) -> None:
         """Publish the keypoints' names and links, latched."""
         self.objects.publish(to_skeleton(self._estimator.bundle))
 
-    def watched(self, settings: Settings) -> bool:
+    def watched(self, publish_tf: bool) -> bool:
         """Whether anybody subscribes to what a frame gives."""
         return _heard(self.keypoints) or _heard(self.status)
 

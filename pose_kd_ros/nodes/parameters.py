@@ -2,7 +2,8 @@
 """The node's parameters: declared with type, range and description, and read into one checked value.
 
 ``ros2 param describe /pose_node <name>`` shows what stands here. Those in FROZEN take effect when the node
-configures and cannot be changed while it is configured; all others can be changed at any time.
+configures and cannot be changed while it is configured; all others can be changed at any time. Of a changed
+``bundle`` the node loads the new one before it lets go of the old one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from ..pipeline.estimator import KEEP_FACTOR
 
 FROZEN = (
-    "bundle",
     "provider",
     "threads",
     "image_transport",
@@ -56,6 +56,9 @@ class Settings:
     max_instances: int = 10
     max_age: float = 0.0
     max_errors: int = 5
+    detect_frames: int = 5
+    detect_timeout: float = 5.0
+    detect_classes: str = ""
     search_period: float = 1.0
     expected_count: int = 0
     track_ttl: float = 0.5
@@ -89,6 +92,9 @@ DESCRIPTIONS = {
     "max_instances": "At most this many objects are tracked, the best first; all classes together.",
     "max_age": "Frames whose stamps are older than this, in seconds, are refused; 0 = never.",
     "max_errors": "After so many frames in a row that raise an error the node configures again; 0 = never.",
+    "detect_frames": "So many frames ~/detect averages.",
+    "detect_timeout": "Seconds that ~/detect waits for them.",
+    "detect_classes": "Class names that ~/detect looks for, separated by commas; empty = all.",
     "search_period": "Seconds between searches of the whole frame while all is tracked; 0 = every frame.",
     "expected_count": "So many objects are there: no search while all are measured; 0 = unknown.",
     "keep_factor": "Share of score_threshold that suffices for an object that is tracked; 1 = all of it.",
@@ -108,6 +114,8 @@ RANGES = {
     "max_instances": (1, 100),
     "max_age": (0.0, 3600.0),
     "max_errors": (0, 1000),
+    "detect_frames": (1, 100),
+    "detect_timeout": (0.1, 60.0),
     "search_period": (0.0, 3600.0),
     "expected_count": (0, 100),
     "track_ttl": (0.0, 60.0),

@@ -17,10 +17,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import rclpy
 from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
@@ -100,7 +102,8 @@ class Player:
     def __init__(self, node: Node, bag: Bag, options: PlayOptions, stop: threading.Event):
         self.node, self.bag, self.options, self.stop = node, bag, options, stop
         self.report = Report()
-        self.publishers, self.stamped = {}, set()
+        self.publishers: dict[str, Publisher] = {}
+        self.stamped: set[str] = set()
         for topic in bag.pick(options.topics):
             self._advertise(topic)
         self.clock = node.create_publisher(Clock, "/clock", 10) if options.clock_hz else None
@@ -108,7 +111,7 @@ class Player:
 
     def _advertise(self, topic: Topic) -> None:
         try:
-            cls = message_class(topic.type)
+            cls: Any = message_class(topic.type)
         except (ImportError, AttributeError):
             self.node.get_logger().warning(f"{topic.name} is not played: {topic.type} is not installed")
             return
@@ -148,7 +151,7 @@ class Player:
 
     def _publish(self, message: RawMessage, timeline: Timeline) -> None:
         if self.clock:  # first, so that no message is from the future
-            self._publish_clock(message.stamp)
+            self._publish_clock(self.clock, message.stamp)
         restamp = self.options.restamp and message.topic in self.stamped
         self.publishers[message.topic].publish(timeline.restamped(message) if restamp else message.data)
         self.report.messages += 1
@@ -158,16 +161,16 @@ class Player:
         """Sleep and publish /clock meanwhile. Return False if the player shall stop."""
         while (now := time.monotonic()) < due and not self.stop.is_set():
             if self.clock and now >= self._next_tick:
-                self._publish_clock(timeline.bag_time())
+                self._publish_clock(self.clock, timeline.bag_time())
                 self._next_tick = now + 1 / self.options.clock_hz
             until = min(due, self._next_tick) if self.clock else due
             self.stop.wait(max(0.0, until - time.monotonic()))
         return not self.stop.is_set()
 
-    def _publish_clock(self, bag_time: int) -> None:
+    def _publish_clock(self, clock: Publisher, bag_time: int) -> None:
         message = Clock()
         message.clock.sec, message.clock.nanosec = divmod(bag_time, NANO)
-        self.clock.publish(message)
+        clock.publish(message)
 
 
 def message_class(name: str) -> type:
@@ -215,7 +218,12 @@ def stop_on_signals(stop: threading.Event) -> Callable[[], None]:
     """Set `stop` on Ctrl-C and SIGTERM. Returns what puts the previous handlers back."""
     names = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(name, lambda *_: stop.set()) for name in names]
-    return lambda: [signal.signal(name, handler) for name, handler in zip(names, before)] and None
+
+    def put_back() -> None:
+        for name, handler in zip(names, before):
+            signal.signal(name, handler)
+
+    return put_back
 
 
 def main(args: list[str] | None = None) -> int:

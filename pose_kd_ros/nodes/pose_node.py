@@ -16,20 +16,26 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
 from ..pipeline.estimator import Estimator
 from ..pipeline.follow import JUMP_S
 from ..pipeline.people import PeopleEstimator
 from . import health, parameters
+from .detect import Collection
+from .encode_messages import to_detections
 from .entry import spin
 from .loading import load_estimator
-from .outputs import Outputs, make_outputs
+from .outputs import Outputs, PoseOutputs, make_outputs
 from .processing import Processing
 from .recovery import Recovery
 
@@ -50,16 +56,18 @@ class PoseNode(LifecycleNode):
         self.processing: Processing | None = None
         self._fault = ""  # why the node is not in the state that was asked of it
         self._recovery, self._disabled = Recovery(), False
+        self._collection: Collection | None = None  # that ~/detect waits for, and what wakes it
+        self._collected: Future | None = None
         parameters.declare(self)
-        self.add_on_set_parameters_callback(
-            lambda changes: parameters.validate_changes(changes, self._estimator is not None)
-        )
+        self.add_on_set_parameters_callback(self._on_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._report, clock=steady)
         self.create_timer(0.1, self._watch_worker, clock=steady)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/enable", self._on_enable)
+        # In the node's own group, a request that waits for frames would hold their subscriptions up.
+        self.create_service(Trigger, "~/detect", self._on_detect, callback_group=ReentrantCallbackGroup())
         back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-int(JUMP_S * 1e9)))
         self._jump = self.get_clock().create_jump_callback(back, post_callback=self._on_jump)
 
@@ -132,7 +140,45 @@ class PoseNode(LifecycleNode):
             f"bundle {estimator.bundle.manifest.name!r} ({names}): files verified, golden sample replayed"
         )
 
+    def _on_parameters(self, changes) -> SetParametersResult:
+        """Judge changed parameters; another bundle must run in the old one's place before it counts."""
+        result = parameters.validate_changes(changes, self._estimator is not None)
+        bundles = [change.value for change in changes if change.name == "bundle"]
+        if not result.successful or self._estimator is None or not bundles:
+            return result
+        wanted = {change.name: change.value for change in changes if change.name in parameters.DESCRIPTIONS}
+        try:
+            self._swap(load_estimator(replace(parameters.read(self), **wanted)))
+        except Exception as error:  # whatever it is, the old bundle is at work again
+            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            return SetParametersResult(successful=False, reason=reason)
+        self.get_logger().info(f"bundle {self._estimator.bundle.manifest.name!r} is in the old one's place")
+        return result
+
+    def _swap(self, estimator: Estimator | PeopleEstimator) -> None:
+        """Run another estimator from the next frame on; on failure the old one."""
+        if isinstance(estimator, PeopleEstimator) != isinstance(self._estimator, PeopleEstimator):
+            kinds = "poses of objects", "keypoints of people"
+            wanted, found = kinds[:: -1 if isinstance(self._estimator, PeopleEstimator) else 1]
+            raise ValueError(f"bundle: wanted one for {wanted} while configured, found one for {found}")
+        before, running = self._estimator, self.processing is not None
+        assert before is not None, "configuring comes first"
+        self._end()
+        try:
+            self._take(estimator, running)
+        except Exception:
+            self._take(before, running)
+            raise
+
+    def _take(self, estimator: Estimator | PeopleEstimator, running: bool) -> None:
+        assert self._outputs is not None, "configuring comes first"
+        self._estimator = estimator
+        self._outputs.take(estimator)
+        if running:
+            self._begin()
+
     def _begin(self) -> None:
+        assert self._estimator is not None and self._outputs is not None, "configuring comes first"
         self.processing = Processing(self, self._estimator, self._outputs)
         self._disabled = False
 
@@ -151,6 +197,7 @@ class PoseNode(LifecycleNode):
 
     def _watch_worker(self) -> None:
         """Take the node to unconfigured if no frame can be processed any more; configure it again later."""
+        self._finish_collection()
         if self.processing is not None and (reason := self.processing.broken()):
             self.get_logger().fatal(self.processing.worker.error or reason)
             if self.trigger_deactivate() == SUCCESS:
@@ -189,6 +236,53 @@ class PoseNode(LifecycleNode):
             response.message = response.message if response.success else self._fault
         return response
 
+    async def _on_detect(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Average the next frames and publish what they show on ~/detected; wake a disabled node for that."""
+        settings, models = parameters.read(self), getattr(self._estimator, "objects", {})
+        classes = [name.strip() for name in settings.detect_classes.split(",") if name.strip()]
+        unknown = sorted(set(classes) - {model.name for model in models.values()})
+        if not self._is("active") or not models or unknown or self._collection is not None:
+            response.message = self._why_not(models, unknown)
+            return response
+        collection = Collection(settings.detect_frames, settings.detect_timeout, classes, models)
+        asleep = self.processing is None
+        if asleep and self._attempt("enable", self._begin) != SUCCESS:
+            response.message = self._fault
+            return response
+        assert self.processing is not None, "active and enabled"
+        self._collection = self.processing.collection = collection
+        self._collected = Future(executor=self.executor)
+        await self._collected
+        self._collection, problem = None, ""
+        if self.processing is not None:
+            self.processing.collection, problem = None, self.processing.health.problem
+            if asleep:
+                self._attempt("disable", self._end)
+                self._disabled = True
+        found = collection.outcome()
+        response.success = collection.frames >= collection.wanted and bool(found)
+        response.message = collection.in_words(found) + (f" ({problem})" if problem else "")
+        if isinstance(self._outputs, PoseOutputs) and collection.frames >= collection.wanted:
+            self._outputs.detected.publish(to_detections(found, models, collection.header))
+        return response
+
+    def _why_not(self, models, unknown: list[str]) -> str:
+        if not self._is("active"):
+            return f"wanted an active node, found {self._state_machine.current_state[1]}"
+        if not models:
+            return "wanted a bundle of objects, found one for people, who have no poses"
+        if unknown:
+            names = ", ".join(model.name for model in models.values())
+            return f"detect_classes: wanted some of {names}, found {', '.join(unknown)}"
+        return "wanted one request at a time, found one that is not answered yet"
+
+    def _finish_collection(self) -> None:
+        """Wake ~/detect once its frames have come, its time is up, or nothing runs any more."""
+        collection, answer = self._collection, self._collected
+        if collection is not None and answer is not None and not answer.done():
+            if collection.over or self.processing is None:
+                answer.set_result(None)
+
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = self.processing is not None and self.processing.reset("asked to reset")
         response.message = (
@@ -203,7 +297,7 @@ class PoseNode(LifecycleNode):
     def _report(self) -> None:
         """Publish /diagnostics once per second, whatever the state."""
         active, estimator = self.processing, self._estimator
-        values = {"bundle": estimator.bundle.manifest.name if estimator else "none"}
+        values: dict[str, str | int] = {"bundle": estimator.bundle.manifest.name if estimator else "none"}
         quiet = problem = warning = ""
         if active is not None:
             values.update(active.health.counts(active.latest.dropped), **active.health.percentiles())

@@ -13,10 +13,11 @@ import scipy.spatial.transform  # noqa: F401  waits for it
 from ..core.sensor_messages import UnusableMessage, to_seconds
 from ..core.track import Tracker
 from ..pipeline.estimator import Estimator
-from ..pipeline.follow import Follower, ObjectFollower
+from ..pipeline.follow import Followed, Follower, ObjectFollower
 from ..pipeline.people import PeopleEstimator, PeopleFollower
 from ..pipeline.solve import Stopwatch
 from . import parameters
+from .detect import Collection
 from .health import Health, status_message
 from .inputs import Arrival, Inputs
 from .latest import Latest, Worker
@@ -48,6 +49,7 @@ class Processing:
         self._said: dict[str, float] = {}
         self._errors, self._error = 0, ""  # frames in a row that raised, and what the last one did
         self._silent = False
+        self.collection: Collection | None = None  # that ~/detect waits for
         self.health, self.latest = Health(), Latest()
         self._outputs.announce(self._settings)
         self.inputs = Inputs(node, self._settings, self.latest, self.health)
@@ -110,15 +112,27 @@ class Processing:
             except Exception as error:  # of OpenCV, ONNX Runtime, NumPy: no common base class
                 self._errors, self._error = self._errors + 1, f"{type(error).__name__}: {error}"
                 self._refuse("error", f"{self._error}\n{traceback.format_exc()}")
+            else:
+                self._look_around()
             finally:
                 self._since = None
 
+    def _look_around(self) -> None:
+        """Search the frame, whose results are out already, if a search is due."""
+        try:
+            self._follower.look_around()
+            self._errors = 0
+        except Exception as error:
+            self._errors, self._error = self._errors + 1, f"{type(error).__name__}: {error}"
+            self._say("search", f"the search failed: {self._error}\n{traceback.format_exc()}")
+
     def _process(self, arrival: Arrival, waited_ms: float) -> None:
         watch, header = Stopwatch(), arrival.message.header
-        self._apply(parameters.read(self._node))
-        if not self._outputs.watched(self._settings):
+        collection, publish_tf = self.collection, self._node.get_parameter("publish_tf").value
+        if collection is None and not self._outputs.watched(publish_tf):
             self.health.skip()
             return
+        self._apply(parameters.read(self._node))
         self._check_age(arrival.stamp)
         self._check_order(arrival.stamp)
         image, camera = self.inputs.read(arrival, self._follower.wants_camera)
@@ -129,11 +143,11 @@ class Processing:
         followed = self._follower.process(arrival.stamp, image, camera, regions)
         watch.lap("process")
         self._outputs.publish(followed, header, self._settings)
+        if collection is not None and isinstance(followed, Followed):
+            collection.add(followed.tracks, header)
         watch.lap("publish")
-        self._errors = 0
         own = {"wait": waited_ms, "read": watch.stages_ms["read"], "publish": watch.stages_ms["publish"]}
         self._report(arrival, self._outputs.summary(followed), {**own, **followed.stages_ms})
-        self._follower.look_around()
 
     def _report(self, arrival: Arrival, outcome: dict, stages_ms: dict[str, float]) -> None:
         """``total`` is from the message's arrival in this process; the latency from the image's stamp."""
@@ -206,7 +220,7 @@ def configure_follower(follower: Follower, settings: Settings) -> None:
         tracker.smooth = settings.smooth
         tracker.confirm_hits = settings.confirm_hits
         tracker.confirm_frames = max(settings.confirm_hits, settings.confirm_frames)
-        estimator.keep_factor = settings.keep_factor
-        estimator.pose_score = (
+        follower.estimator.keep_factor = settings.keep_factor
+        follower.estimator.pose_score = (
             settings.score_threshold if settings.score_threshold >= 0 else decode.pose_score
         )

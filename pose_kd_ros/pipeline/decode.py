@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,7 +16,7 @@ BANDWIDTH = 0.25  # of the voted box: cells whose voted centres are closer belon
 
 
 def decode_cells(
-    outputs: dict[str, np.ndarray], strides, height: int, width: int, threshold: float
+    outputs: dict[str, np.ndarray], strides: Sequence[int], height: int, width: int, threshold: float
 ) -> LocalPredictions:
     """Return the votes, in input pixels, of all cells whose class score exceeds
     ``threshold``, best MAX_CELLS a class."""

@@ -5,9 +5,11 @@ skeletons of people. No ROS, no window."""
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core.camera import Camera
 from ..core.pose import transform
@@ -16,11 +18,18 @@ AXES_RGB = ((230, 60, 60), (60, 200, 60), (80, 120, 255))
 BOX_RGB = (255, 200, 40)
 # Of the corners as core's box_corners orders them.
 EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if bin(a ^ b).count("1") == 1]
+Color = tuple[int, int, int]
 STEPS = 8  # pieces of a line: distortion bends it
 
 
 def draw_pose(
-    image: np.ndarray, camera: Camera, pose, corners, label: str = "", color=BOX_RGB, axes: bool = True
+    image: np.ndarray,
+    camera: Camera,
+    pose: ArrayLike,
+    corners: ArrayLike,
+    label: str = "",
+    color: Color = BOX_RGB,
+    axes: bool = True,
 ) -> None:
     """Draw one object into an RGB image (H, W, 3) uint8, in place.
 
@@ -37,7 +46,9 @@ def draw_pose(
         draw_label(image, camera, pose, corners, label, color)
 
 
-def draw_skeleton(image: np.ndarray, points, links, color=BOX_RGB) -> None:
+def draw_skeleton(
+    image: np.ndarray, points: ArrayLike, links: Iterable[tuple[int, int]], color: Color = BOX_RGB
+) -> None:
     """Draw one person into an RGB image (H, W, 3) uint8, in place.
 
     points: (K, 2) raw pixels, NaN for keypoints that are not seen. links: pairs of indices to join.
@@ -52,7 +63,15 @@ def draw_skeleton(image: np.ndarray, points, links, color=BOX_RGB) -> None:
         cv2.circle(image, _pixel(point), 2 * thickness, AXES_RGB[1], -1, cv2.LINE_AA)
 
 
-def draw_line(image, camera: Camera, pose, start, end, color, thickness: int = 1) -> None:
+def draw_line(
+    image: np.ndarray,
+    camera: Camera,
+    pose: ArrayLike,
+    start: ArrayLike,
+    end: ArrayLike,
+    color: Color,
+    thickness: int = 1,
+) -> None:
     """Draw the straight line between two points (3,) of the object frame, bent as the lens bends it."""
     share = np.linspace(0, 1, STEPS + 1)[:, None]
     pixels = camera.project(transform(pose, start + share * (np.asarray(end) - start)))
@@ -61,7 +80,9 @@ def draw_line(image, camera: Camera, pose, start, end, color, thickness: int = 1
             cv2.line(image, _pixel(a), _pixel(b), color, thickness, cv2.LINE_AA)
 
 
-def draw_label(image, camera: Camera, pose, corners, text: str, color) -> None:
+def draw_label(
+    image: np.ndarray, camera: Camera, pose: ArrayLike, corners: ArrayLike, text: str, color: Color
+) -> None:
     """Write ``text`` above the box, inside the image."""
     pixels = camera.project(transform(pose, corners))
     if not np.isfinite(pixels).all():

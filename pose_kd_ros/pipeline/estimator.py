@@ -32,7 +32,7 @@ class Estimator(Protocol):
     """
 
     bundle: Bundle
-    objects: Mapping[int, ObjectModel]
+    objects: dict[int, ObjectModel]
     cell_score: float
     pose_score: float
     keep_factor: float
@@ -123,16 +123,20 @@ class CropEstimator(ABC):
         return self.pose_score * (1.0 if of.track_id is None else self.keep_factor)
 
     @abstractmethod
-    def _look_at(self, image, camera: Camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
+    def _look_at(
+        self, image: np.ndarray, camera: Camera, region: Region, watch: Stopwatch
+    ) -> list[ObjectPose]:
         """Return the best pose in a zoomed crop about a region; none if it shows nothing."""
 
     @abstractmethod
     def _candidates(
-        self, image, camera: Camera, known: Sequence[np.ndarray], watch: Stopwatch
+        self, image: np.ndarray, camera: Camera, known: Sequence[np.ndarray], watch: Stopwatch
     ) -> list[Region]:
         """Return where objects may be, but at the boxes that are ``known``."""
 
-    def _search(self, image, camera: Camera, known: list[ObjectPose], watch: Stopwatch) -> list[ObjectPose]:
+    def _search(
+        self, image: np.ndarray, camera: Camera, known: list[ObjectPose], watch: Stopwatch
+    ) -> list[ObjectPose]:
         """Return the poses of objects that are not ``known`` yet."""
         regions = self._candidates(image, camera, [pose.box for pose in known], watch)
         return [pose for region in regions for pose in self._look_at(image, camera, region, watch)]

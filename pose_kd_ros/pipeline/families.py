@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,14 +15,14 @@ from .estimator import Estimator
 from .keypoint import KeypointEstimator
 from .network import Network, load_network
 from .people import PeopleEstimator
-from .regional import RegionalEstimator
+from .regional import Locator, RegionalEstimator
 
 
 def open_estimator(
     bundle: Bundle | Path | str,
     threads: int = 0,
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
-    **options,
+    **options: Any,
 ) -> Estimator | PeopleEstimator:
     """Load a bundle's network and its locator's, replay their golden samples, and return the estimator.
 
@@ -30,7 +31,9 @@ def open_estimator(
     """
     if not isinstance(bundle, Bundle):
         bundle = open_bundle(find_bundle(str(bundle)))
-    locator = None if bundle.locator is None else open_estimator(bundle.locator, threads, providers)
+    locator = None
+    if bundle.locator is not None:  # of the keypoint family, as the manifest's schema asks
+        locator = cast(Locator, open_estimator(bundle.locator, threads, providers))
     network = load_network(bundle, threads, providers)
     crop = bundle.manifest.input
     network(np.zeros((1, 3, crop.size, crop.width), np.float32))  # the first run of a size is slower by far
@@ -38,7 +41,7 @@ def open_estimator(
 
 
 def make_estimator(
-    bundle: Bundle, network: Network, locator: Estimator | None = None, **options
+    bundle: Bundle, network: Network, locator: Locator | None = None, **options: Any
 ) -> Estimator | PeopleEstimator:
     """Return the estimator of a bundle; options as its own. Raises BundleError for a locator where the bundle
     searches by itself, or where it shows people."""

@@ -6,10 +6,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from ..bundle.store import Bundle
 from ..core.camera import Camera
 from ..core.track import MEASURED, Track, Tracker
 from .estimator import Estimator
@@ -41,6 +42,13 @@ def order_of(stamp: float, last: float) -> str:
     return "jumped" if stamp < last - JUMP_S else "late"
 
 
+class Bundled(Protocol):
+    """What runs a bundle. cell_score: a threshold that may be set between two images."""
+
+    bundle: Bundle
+    cell_score: float
+
+
 class Follower(Protocol):
     """Frames to what is in them, in the order of their stamps.
 
@@ -50,6 +58,9 @@ class Follower(Protocol):
 
     wants_camera: bool
     max_instances: int
+
+    @property
+    def estimator(self) -> Bundled: ...
 
     @property
     def classes(self) -> Mapping[str, int]: ...
@@ -63,11 +74,11 @@ class Follower(Protocol):
         ...
 
     def process(
-        self, stamp: float, image: np.ndarray, camera: Camera | None, regions: Sequence[Region] = ()
+        self, stamp: float, image: np.ndarray, camera: Any, regions: Sequence[Region] = ()
     ) -> Outcome:
         """Return what is in an RGB image (H, W, 3) uint8, taken at ``stamp`` seconds.
 
-        regions: where to look.
+        camera: a Camera where ``wants_camera`` says so. regions: where to look.
         """
         ...
 

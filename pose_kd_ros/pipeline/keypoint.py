@@ -54,7 +54,9 @@ class KeypointEstimator(CropEstimator):
         found = self.estimate(image, camera)
         return Places([Region(pose.box, pose.object_id) for pose in found.poses], found.stages_ms)
 
-    def _candidates(self, image, camera, known: Sequence[np.ndarray], watch: Stopwatch) -> list[Region]:
+    def _candidates(
+        self, image: np.ndarray, camera: Camera, known: Sequence[np.ndarray], watch: Stopwatch
+    ) -> list[Region]:
         """Look at the whole frame at low resolution. Where to look is voted, not solved: PnP waits for the
         votes of the zoomed crop."""
         crop = Crop.whole(camera.width, camera.height, self.search_size, self.spec.stride)
@@ -70,7 +72,9 @@ class KeypointEstimator(CropEstimator):
                 regions.append(region)
         return regions
 
-    def _look_at(self, image, camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
+    def _look_at(
+        self, image: np.ndarray, camera: Camera, region: Region, watch: Stopwatch
+    ) -> list[ObjectPose]:
         """The best pose in a zoomed crop that overlaps the region's box; none if nothing does."""
         crop = crop_about(region.box, self.spec)
         groups = [g for g in self._groups_in(image, crop, watch) if self._worth_solving(g, crop, region)]
@@ -90,7 +94,9 @@ class KeypointEstimator(CropEstimator):
         most = highest_score(best_cells(votes), len(votes), MOST_SCATTER, calibration)
         return most >= self.least_score(region)
 
-    def _groups_in(self, image, crop: Crop, watch: Stopwatch, smallest: int = 1) -> list[LocalPredictions]:
+    def _groups_in(
+        self, image: np.ndarray, crop: Crop, watch: Stopwatch, smallest: int = 1
+    ) -> list[LocalPredictions]:
         """The votes of each instance in a crop that has as many cells as ``smallest``, best first."""
         pixels = network_input(image, crop, self.spec)
         watch.lap("preprocess")
@@ -102,7 +108,9 @@ class KeypointEstimator(CropEstimator):
         watch.lap("decode")
         return groups
 
-    def _solved(self, groups, crop: Crop, camera: Camera, watch: Stopwatch, least: float) -> list[ObjectPose]:
+    def _solved(
+        self, groups: list[LocalPredictions], crop: Crop, camera: Camera, watch: Stopwatch, least: float
+    ) -> list[ObjectPose]:
         """The poses of those groups that have one whose score could reach ``least``."""
         poses = [pose for group in groups if (pose := self._solve(group, crop, camera, least)) is not None]
         watch.lap("pnp")

@@ -102,10 +102,11 @@ def load_network(
     bundle: Bundle, threads: int = 0, providers: tuple[str, ...] = ("CPUExecutionProvider",)
 ) -> Network:
     """Load a bundle's network and replay its golden sample; raises BundleError on any disagreement."""
-    network = OnnxNetwork(bundle.network_path, threads, providers)
+    search = OnnxNetwork(bundle.network_path, threads, providers)
+    network: OnnxNetwork | ObjectNetworks = search
     if files := bundle.manifest.network.object_files:
         by_object = {int(i): OnnxNetwork(bundle.folder / f, threads, providers) for i, f in files.items()}
-        network = ObjectNetworks(network, by_object)
+        network = ObjectNetworks(search, by_object)
     wanted = bundle.manifest.network.outputs
     if network.outputs != wanted:
         raise BundleError(f"{bundle.network_path}: outputs: wanted {wanted}, found {network.outputs}")

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ..bundle.store import Bundle
+from ..core.camera import Camera
 from ..core.heatmaps import decode_peaks
 from .follow import order_of
 from .network import Network
@@ -32,7 +33,7 @@ class Person:
     number: int
     track_id: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         k = len(self.scores)
         for name, shape in (("points", (k, 2)), ("scores", (k,)), ("box", (4,))):
             if getattr(self, name).shape != shape:
@@ -57,7 +58,9 @@ class PeopleEstimator:
         self.bundle, self.network, self.flip_test = bundle, network, flip_test
         self.cell_score = bundle.manifest.decode.cell_score if cell_score is None else cell_score
         self.spec, self.stride = bundle.manifest.input, bundle.manifest.network.strides[0]
-        self.mirrored = mirrored_order(len(bundle.manifest.people.keypoints), bundle.manifest.people.flip)
+        people = bundle.manifest.people
+        assert people is not None, "make_estimator gives it no other bundle"
+        self.mirrored = mirrored_order(len(people.keypoints), people.flip)
 
     def estimate(
         self, image: np.ndarray, regions: Sequence[Region], watch: Stopwatch | None = None
@@ -77,9 +80,18 @@ class PeopleEstimator:
         return Person(crop.to_full(peaks.points), peaks.scores, region.box, number, region.track_id)
 
     def _maps(self, pixels: np.ndarray) -> np.ndarray:
-        """The maps (K, h, w) of a network input (1, 3, H, W)."""
-        mirrored = self.mirrored if self.flip_test else None
-        return mean_of_mirrored(lambda images: self.network(images)["heatmaps"][:, 0], pixels, mirrored)[0]
+        """The maps (K, h, w) of a network input (1, 3, H, W); with ``flip_test`` the mean of these and
+        of those of the mirrored input, mirrored back.
+
+        Mirroring needs no shift: pixels of maps stand for the middles of their patches of the image, so the
+        mirror image of map column j of w is column w - 1 - j. The shift by one pixel of public code bases
+        corrects a misalignment that is not here.
+        """
+        maps = self.network(pixels)["heatmaps"][0, 0]
+        if not self.flip_test:
+            return maps
+        mirrored = self.network(np.ascontiguousarray(pixels[..., ::-1]))["heatmaps"][0, 0]
+        return (maps + mirrored[self.mirrored, :, ::-1]) / 2
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,11 @@ class PeopleFollower:
         return order_of(stamp, self._stamp)
 
     def process(
-        self, stamp: float, image: np.ndarray, camera=None, regions: Sequence[Region] = ()
+        self,
+        stamp: float,
+        image: np.ndarray,
+        camera: Camera | None = None,
+        regions: Sequence[Region] = (),
     ) -> Observed:
         """Return the people in the regions of an RGB image (H, W, 3) uint8; no camera is needed."""
         watch = Stopwatch()
@@ -122,21 +138,6 @@ class PeopleFollower:
 
     def look_around(self) -> None:
         """Do nothing: people are looked at where they are said to be."""
-
-
-def mean_of_mirrored(
-    maps_of: Callable[[np.ndarray], np.ndarray], images: np.ndarray, mirrored: np.ndarray | None
-) -> np.ndarray:
-    """Return maps (N, K, h, w) of images (N, 3, H, W), averaged with those of the mirrored images.
-
-    mirrored: ``mirrored_order`` of the keypoints; None for the maps as they are. Mirroring needs no shift:
-    pixels of maps stand for the middles of their patches of the image, so the mirror image of map column j of
-    w is column w - 1 - j. The shift by one pixel of public code bases mends a misalignment that is not here.
-    """
-    maps = maps_of(np.ascontiguousarray(images))
-    if mirrored is None:
-        return maps
-    return (maps + maps_of(np.ascontiguousarray(images[..., ::-1]))[:, mirrored, :, ::-1]) / 2
 
 
 def mirrored_order(count: int, flip: Sequence[Sequence[int]]) -> np.ndarray:

@@ -13,7 +13,7 @@ from ..core.camera import Camera, Crop
 from ..core.predictions import Correspondences
 
 
-def crop_about(box, spec: InputSpec) -> Crop:
+def crop_about(box: np.ndarray, spec: InputSpec) -> Crop:
     """The crop about a box (x0, y0, x1, y1) that a bundle's network is shown."""
     return Crop.around(box, spec.size, spec.margin, spec.stride, spec.aspect)
 

@@ -23,7 +23,7 @@ class Region:
     object_id: int | None = None
     track_id: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         box = np.asarray(self.box, float)
         if box.shape != (4,) or not np.isfinite(box).all() or not (box[2:] > box[:2]).all():
             raise ValueError(

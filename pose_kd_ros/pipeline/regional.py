@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The families that do not search but look where they are told to. Dense: every pixel there says which point
-of the surface it sees. Heatmap: a map for each keypoint peaks where it is.
+"""The families that measure an object in a crop. Dense and surface: pixels say which point of the surface
+they see. Heatmap: a map for each keypoint peaks where it is.
 
 Where to look comes from a keypoint bundle (the locator), from the node's regions topic, or from a track.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from ..core.object_model import ObjectModel
 from ..core.predictions import Correspondences
 from ..core.surface import BITS, SurfaceCodes, codes_of
 from .estimator import ANSWERS, CropEstimator
-from .network import Network
+from .network import Network, ObjectNetworks
 from .preprocess import crop_about, in_full_image, network_input
 from .region import Places, Region, overlap
 from .solve import SAME_OBJECT, ObjectPose, Stopwatch, solve, with_track
@@ -84,7 +84,7 @@ class RegionalEstimator(CropEstimator):
         return other
 
     def _candidates(
-        self, image, camera: Camera, known: Sequence[np.ndarray], watch: Stopwatch
+        self, image: np.ndarray, camera: Camera, known: Sequence[np.ndarray], watch: Stopwatch
     ) -> list[Region]:
         """Ask the locator where to look, if there is one."""
         if self.locator is None:
@@ -100,7 +100,9 @@ class RegionalEstimator(CropEstimator):
             and all(overlap(region.box, box) < SAME_OBJECT for box in known)
         ]
 
-    def _look_at(self, image, camera: Camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
+    def _look_at(
+        self, image: np.ndarray, camera: Camera, region: Region, watch: Stopwatch
+    ) -> list[ObjectPose]:
         """Return the pose in a zoomed crop about the region; where its box lies elsewhere, look there again.
 
         A box that shows a part of the object, or is far too large, gives a poor pose, but a better box.
@@ -114,7 +116,9 @@ class RegionalEstimator(CropEstimator):
             region = replace(region, box=looked[0].box)
         return found
 
-    def _look_once(self, image, camera: Camera, region: Region, watch: Stopwatch) -> list[ObjectPose]:
+    def _look_once(
+        self, image: np.ndarray, camera: Camera, region: Region, watch: Stopwatch
+    ) -> list[ObjectPose]:
         """Return the pose in a zoomed crop, if its box overlaps the region's."""
         crop = crop_about(region.box, self.spec)
         pixels = network_input(image, crop, self.spec)
@@ -138,12 +142,16 @@ class RegionalEstimator(CropEstimator):
         """Index of the object that a crop is about, None if it is not ours, and what the network says: that
         of the object alone, where it has one, which is asked first if the region names the object."""
         if region.object_id in self.looked_at:
-            return self._class_of(region, {}), self.network(pixels, region.object_id)
+            return self._class_of(region, {}), self._look(pixels, region.object_id)
         outputs = self.network(pixels)
         index = self._class_of(region, outputs)
         if index is not None and self.order[index].id in self.looked_at:
-            outputs = self.network(pixels, self.order[index].id)
+            outputs = self._look(pixels, self.order[index].id)
         return index, outputs
+
+    def _look(self, pixels: np.ndarray, object_id: int | None) -> dict[str, np.ndarray]:
+        """What the network of one of ``looked_at`` says."""
+        return cast(ObjectNetworks, self.network)(pixels, object_id)
 
     def _class_of(self, region: Region, outputs: dict[str, np.ndarray]) -> int | None:
         """Index of the region's object, or of the one that the crop shows most of: by the mask's area, by the

@@ -8,6 +8,7 @@ object projects within a tenth of the object's projected diameter of where it sh
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def evidence(class_score: float, support: float, cells: int, relative_sigma: flo
     return np.array([1.0, logit, support, math.log(max(cells, 1)), math.log(max(relative_sigma, 1e-4))])
 
 
-def score_of(terms: np.ndarray, weights) -> float:
+def score_of(terms: np.ndarray, weights: Sequence[float]) -> float:
     """Return the score in [0, 1]: the fitted probability; class score times
     support where no weights were fitted."""
     if not len(weights):
@@ -36,7 +37,11 @@ def _sigmoid(x: float) -> float:
 
 
 def highest_score(
-    class_score: float, cells: int, relative_sigma: float, weights, support: float | None = None
+    class_score: float,
+    cells: int,
+    relative_sigma: float,
+    weights: Sequence[float],
+    support: float | None = None,
 ) -> float:
     """Return an upper bound of the score before a pose is solved or, with the share of the votes that agrees
     known (``support``), refined: however much they scatter up to ``relative_sigma``."""

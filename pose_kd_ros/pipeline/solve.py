@@ -54,7 +54,7 @@ class Estimates:
 class Stopwatch:
     """Adds up the time of named stages."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.stages_ms: dict[str, float] = {}
         self.restart()
 

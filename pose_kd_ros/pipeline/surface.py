@@ -35,7 +35,7 @@ def decode_surface(
     stride: int,
     threshold: float,
     size: float = 1.0,
-    where=None,
+    where: np.ndarray | None = None,
 ) -> Correspondences:
     """Return what the pixels of the class at ``index`` see, pixels of the crop against points of the object.
 
@@ -111,7 +111,9 @@ class SurfaceSearch:
         best = sorted(found, key=lambda patch: -patch[0])[:MOST_PATCHES]
         return [(index, where) for _, index, where in best]
 
-    def _boxes(self, outputs, index: int, where: np.ndarray, crop: Crop, camera: Camera) -> list[np.ndarray]:
+    def _boxes(
+        self, outputs: dict[str, np.ndarray], index: int, where: np.ndarray, crop: Crop, camera: Camera
+    ) -> list[np.ndarray]:
         """Return the boxes, raw pixels, in which the object of a patch may be, the likeliest first."""
         (stride,) = self.bundle.manifest.network.strides
         v, u = np.nonzero(where)
@@ -122,7 +124,9 @@ class SurfaceSearch:
             return [patch]
         return [pose.box] if overlap(pose.box, patch) >= SAME_OBJECT else [pose.box, patch]
 
-    def _solve(self, outputs, index: int, where: np.ndarray, crop: Crop, camera: Camera) -> ObjectPose | None:
+    def _solve(
+        self, outputs: dict[str, np.ndarray], index: int, where: np.ndarray, crop: Crop, camera: Camera
+    ) -> ObjectPose | None:
         model, (stride,) = self.order[index], self.bundle.manifest.network.strides
         decode = self.bundle.manifest.decode
         size = decode.vote_scale.get(str(model.id), 1.0)

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import tempfile
 from pathlib import Path
+from typing import Any
 
 CDR = "cdr"
 ENCODINGS = re.compile(r"serialization_format:\s*['\"]?(\w+)")
@@ -22,19 +23,19 @@ def accept_other_channels() -> None:
 
     For one schema that it does not know, or that is no text, it refuses the whole file.
     """
-    storage = importlib.import_module("rosbags.rosbag2.storage_mcap")
+    storage: Any = importlib.import_module("rosbags.rosbag2.storage_mcap")
     strict = storage.get_msgdef
     if getattr(strict, "tolerant", False):
         return
 
-    def get_msgdef(schema):
+    def get_msgdef(schema: Any) -> Any:
         try:
             return strict(schema)
         except KeyError:
             return strict(None)
 
-    get_msgdef.tolerant = True
     storage.get_msgdef = get_msgdef
+    storage.get_msgdef.tolerant = True
     storage.read_string = lambda stream: storage.read_bytes(stream).decode(errors="replace")
 
 

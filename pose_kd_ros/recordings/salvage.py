@@ -56,7 +56,7 @@ class CutFile(io.RawIOBase):
         super().close()
 
 
-class CutPath(type(Path())):
+class CutPath(type(Path())):  # type: ignore[misc]  # Path's own class differs by platform
     """The path of an MCAP file that opens without what follows its last whole record."""
 
     def open(self, *args, **kwargs) -> io.BufferedReader:

@@ -44,7 +44,7 @@ class PoseSeries:
         start, end = self.stamps_ns[after - 1 : after + 1]
         if end - start > LONGEST_GAP_NS:
             return None
-        return between(*self.poses[after - 1 : after + 1], float(stamp_ns - start) / float(end - start))
+        return between(self.poses[after - 1], self.poses[after], float(stamp_ns - start) / float(end - start))
 
 
 class Transforms:
@@ -61,7 +61,8 @@ class Transforms:
     @classmethod
     def read(cls, bag: Bag) -> Transforms:
         """From all TF topics; one that ends in _static holds at all times. Raises UnusableMessage."""
-        made, moving = cls(), defaultdict(dict)
+        made = cls()
+        moving: dict[tuple[str, str], dict[int, np.ndarray]] = defaultdict(dict)
         topics = [one.name for one in bag.topics.values() if one.type == TF]
         for message in bag.readable(topics) if topics else ():
             for one in decode(message).transforms:

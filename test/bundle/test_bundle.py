@@ -320,8 +320,8 @@ def test_a_bundle_holds_the_one_that_finds_its_objects(bundle, both):
     again = open_bundle(both.folder)
     assert again.locator.manifest == bundle.manifest and again.locator.folder == both.folder / "locator"
     assert again.manifest.locator == sha256(bundle.folder / "manifest.json")
-    assert not again.manifest.looks_where_told and bundle.locator is None
-    assert heatmap_manifest().looks_where_told
+    assert not again.manifest.needs_regions and bundle.locator is None
+    assert heatmap_manifest().needs_regions
 
 
 def test_a_bundle_may_be_written_over_by_itself_with_its_locator(both):

@@ -34,10 +34,10 @@ def estimate(pose, track=1, object_id=1, state="tracked", sigma=1e-3, score=0.9)
     return Estimate(object_id, name, track, state, score, pose, covariance, None, None, None)
 
 
-def frame(estimates=(), truth=(), number=0, judged=True, latency=10.0):
+def frame(estimates=(), truth=(), number=0, has_truth=True, latency=10.0):
     """truth: (object id, pose)."""
     true = tuple(TrueInstance(i, p, 1.0) for i, p in truth)
-    made = Frame(number, 0, "", 640, 480, K, latency, {}, tuple(estimates), judged, true)
+    made = Frame(number, 0, "", 640, 480, K, latency, {}, tuple(estimates), has_truth, true)
     return replace(made, errors=pose_errors(made, OBJECTS, POINTS))
 
 
@@ -46,13 +46,13 @@ def of(frames):
 
 
 def test_jitter_is_the_noise_and_even_motion_adds_none():
-    still = [frame([estimate(moved(x))], judged=False) for x in (0, 0.003, 0)]
+    still = [frame([estimate(moved(x))], has_truth=False) for x in (0, 0.003, 0)]
     assert of(still)["jitter_translation_m"] == pytest.approx(0.006 / 6**0.5)
-    even = [frame([estimate(moved(0.01 * i, (0, 0.1 * i, 0)))], judged=False) for i in range(5)]
+    even = [frame([estimate(moved(0.01 * i, (0, 0.1 * i, 0)))], has_truth=False) for i in range(5)]
     assert of(even)["jitter_translation_m"] == pytest.approx(0, abs=1e-12)
     assert of(even)["jitter_rotation_rad"] == pytest.approx(0, abs=1e-9)
     random = np.random.default_rng(0)
-    noisy = [frame([estimate(moved(0.002 * random.standard_normal()))], judged=False) for _ in range(1000)]
+    noisy = [frame([estimate(moved(0.002 * random.standard_normal()))], has_truth=False) for _ in range(1000)]
     assert of(noisy)["jitter_translation_m"] == pytest.approx(0.002, rel=0.1)
 
 
@@ -60,14 +60,14 @@ def test_jitter_against_truth_leaves_the_object_s_own_motion_out():
     places = [0, 0.02, 0.01, 0.05, 0.0]
     follows = [frame([estimate(moved(x))], [(1, moved(x))]) for x in places]
     assert of(follows)["jitter_translation_m"] == pytest.approx(0, abs=1e-12)
-    blind = [frame([estimate(moved(x))], judged=False) for x in places]
+    blind = [frame([estimate(moved(x))], has_truth=False) for x in places]
     assert of(blind)["jitter_translation_m"] > 0.01
 
 
 def test_turns_jitter_too_and_a_gap_ends_a_series():
-    turned = [frame([estimate(moved(0, (0, 0, w)))], judged=False) for w in (0, 0.01, 0)]
+    turned = [frame([estimate(moved(0, (0, 0, w)))], has_truth=False) for w in (0, 0.01, 0)]
     assert of(turned)["jitter_rotation_rad"] == pytest.approx(0.02 / 6**0.5, rel=1e-6)
-    gap = [turned[0], turned[1], frame(judged=False), turned[2]]
+    gap = [turned[0], turned[1], frame(has_truth=False), turned[2]]
     assert np.isnan(of(gap)["jitter_rotation_rad"])
 
 
@@ -118,7 +118,7 @@ def test_found_missed_and_false_are_counted_over_the_instances_in_view():
         frame([estimate(moved(0.004))], [(1, TRUE)]),
         frame([], [(1, TRUE)]),
         frame([estimate(moved(0.3))], [(1, TRUE)]),
-        frame([estimate(TRUE)], judged=False),
+        frame([estimate(TRUE)], has_truth=False),
         frame([estimate(TRUE, state="predicted")], [(1, TRUE)]),
     ]
     found = of(frames)
@@ -138,10 +138,10 @@ def test_errors_name_the_estimate_and_the_truth_they_are_between():
 
 
 def test_without_truth_only_what_needs_none_is_there():
-    found = of([frame([estimate(TRUE)], judged=False, latency=ms) for ms in (10, 20, 30)])
+    found = of([frame([estimate(TRUE)], has_truth=False, latency=ms) for ms in (10, 20, 30)])
     assert found["found_rate"] == 1 and found["latency_p50_ms"] == 20
     assert not {"mssd", "coverage_50", "id_switches", "auc_add"} & found.keys()
-    assert figures.curves([frame(judged=False)], OBJECTS) == {}
+    assert figures.curves([frame(has_truth=False)], OBJECTS) == {}
 
 
 def test_each_object_has_its_own_figures():

@@ -17,7 +17,7 @@ def a_frame(**changes):
     truth = (TrueInstance(1, POSE, 1.0), TrueInstance(2, POSE, 0.05))
     errors = (PoseError(1, 0, 0, *np.arange(6.0).tolist()), PoseError(2, 1, None))
     places = {"number": 7, "stamp_ns": 5, "camera": "c", "width": 640, "height": 480, "K": np.eye(3)}
-    told = {"estimates": (known, meshed), "judged": True, "truth": truth, "errors": errors}
+    told = {"estimates": (known, meshed), "has_truth": True, "truth": truth, "errors": errors}
     return Frame(**{**places, "latency_ms": 1.25, "stages_ms": {"pnp": 1.0}, **told, **changes})
 
 

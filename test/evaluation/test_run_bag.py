@@ -181,7 +181,7 @@ def test_refusals_say_why(bag, bundle, tmp_path, capsys):
 def test_a_bundle_with_a_locator_finds_and_follows(bag, bundle, tmp_path, capsys):
     dense = write_disc_bundle(tmp_path / "dense", "dense")
     assert run(bag, "--bundle", dense, "--out", tmp_path / "out") == 2
-    assert "found one of the dense family, which looks where it is told: export it" in capsys.readouterr().err
+    assert "found one of the dense family, which needs regions: export it" in capsys.readouterr().err
     both = write_disc_bundle(tmp_path / "both", "dense", bundle)
     assert run(bag, "--bundle", both, "--out", tmp_path / "out", "--limit", 3) == 0
     records = [json.loads(line) for line in lines(tmp_path / "out")]

@@ -230,7 +230,7 @@ def test_a_scene_that_lost_its_truth_is_told_and_not_judged(data, bundle, tmp_pa
     for path in scene.glob("scene_gt*.json"):
         path.unlink()
     summary = evaluated(data, bundle, tmp_path / "out", "--no-vsd", "--fresh")
-    told = "5 of 10 images have no true poses (scene_gt): not judged"
+    told = "5 of 10 images have no true poses (scene_gt): not measured"
     assert summary["faults"] == {told: 5} and told in capsys.readouterr().err
     judged = [line["judged"] for line in lines(tmp_path / "out")]
     assert judged == [True] * 5 + [False] * 5 and summary["figures"]["found"] == 1

@@ -146,7 +146,7 @@ def test_a_provider_that_is_not_there_is_refused_and_named(ros, discs):
 
 def test_parameters_that_need_a_configure_are_refused_while_configured(ros, discs):
     rig = Rig(ros, bundle=discs, threads=1, camera=False)
-    changes = {"bundle": "x", "threads": 2, "object_scale": 2.0, "track_ttl": 1.0, "use_regions": True}
+    changes = {"threads": 2, "object_scale": 2.0, "track_ttl": 1.0, "use_regions": True}
     for name, value in changes.items():
         result = rig.pose_node.set_parameters([Parameter(name, value=value)])[0]
         assert not result.successful and f"{name} takes effect when the node configures" in result.reason
@@ -183,3 +183,62 @@ def test_an_object_of_another_size(ros, discs):
     detection = rig.detections[-1].detections[0]
     assert detection.bbox.size.x == pytest.approx(0.2)
     assert detection.results[0].pose.pose.position.z == pytest.approx(2 * 300 * 0.05 / 30, rel=0.05)
+
+
+def small_discs(folder):
+    """The same balls, said to be half as large."""
+    bundle = write_disc_bundle(folder / "small")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["name"] = "small discs"
+    for entry in manifest["objects"]:
+        entry["diameter"] /= 2
+        entry["box_size"] = [side / 2 for side in entry["box_size"]]
+        entry["keypoints"] = [[value / 2 for value in point] for point in entry["keypoints"]]
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    return str(bundle)
+
+
+def test_another_bundle_takes_over_while_the_node_runs(ros, discs, tmp_path):
+    rig = Rig(ros, bundle=discs, threads=1).connect()
+    rig.show(BALL)
+    before = rig.detections[-1].detections[0].results[0].pose.pose.position.z
+    result = rig.pose_node.set_parameters([Parameter("bundle", value=small_discs(tmp_path))])[0]
+    assert result.successful, result.reason
+    assert rig.state == "active" and rig.pose_node.get_parameter("bundle").value.endswith("small")
+    assert rig.connect().show(BALL)["tracks"][0]["state"] == "new"
+    after = rig.detections[-1].detections[0].results[0].pose.pose.position.z
+    assert after == pytest.approx(before / 2, rel=0.05)
+    assert ros.until(lambda: json.loads(rig.objects[-1].data)["bundle"] == "small discs", 10)
+    assert rig.diagnosis()[2]["bundle"] == "small discs"
+
+
+@pytest.mark.parametrize("fault", ["no bundle", "damaged", "people", "no start"])
+def test_a_bundle_that_cannot_take_over_leaves_the_old_one_at_work(ros, discs, tmp_path, monkeypatch, fault):
+    rig = Rig(ros, bundle=discs, threads=1).connect()
+    rig.show(BALL)
+    texts = {
+        "no bundle": "wanted a folder or one of the installed",
+        "damaged": "damaged or exchanged",
+        "people": "set use_regions",
+        "no start": "RuntimeError: no more threads",
+    }
+    other = tmp_path / "other"
+    if fault != "no bundle":
+        write_disc_bundle(other, "people" if fault == "people" else "keypoint")
+    if fault == "damaged":
+        (other / "network.onnx").write_bytes(b"x")
+    with monkeypatch.context() as patch:
+        if fault == "no start":
+            begin, calls = PoseNode._begin, []
+
+            def fail_once(node):
+                calls.append(1)
+                if len(calls) == 1:
+                    raise RuntimeError("no more threads")
+                begin(node)
+
+            patch.setattr(PoseNode, "_begin", fail_once)
+        result = rig.pose_node.set_parameters([Parameter("bundle", value=str(other))])[0]
+    assert not result.successful and texts[fault] in result.reason
+    assert rig.pose_node.get_parameter("bundle").value == discs and rig.state == "active"
+    assert rig.connect().show(BALL)["tracks"][0]["class"] == "red_ball"

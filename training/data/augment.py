@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Photometric augmentation of a whole batch on its device. No geometry: crops jitter that, and a mirror
-would be wrong."""
+"""Photometric augmentation of a whole batch on its device. Geometry is varied by the crops; a mirror image
+would be a different object."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Strengths; 0 switches one off. Renders carry blur, noise, JPEG and colour of their own already.
+    """Strengths; 0 switches an effect off. Renders already have blur, noise, JPEG and colour effects.
 
     No hue or saturation: converting to HSV and back would take half as long as a small network's whole step.
     """
@@ -41,10 +41,11 @@ def make_augmentation(config: AugmentConfig, device: torch.device) -> K.Augmenta
 def augmented(
     images: torch.Tensor, augmentation: K.AugmentationSequential, seed: int, first: int = 0, count: int = 0
 ) -> torch.Tensor:
-    """Images (B, 3, H, W) float in [0, 1] -> the same shape and range, each with its own draw.
+    """Return images (B, 3, H, W) float in [0, 1] in the same shape and range, each changed by its own random
+    draw.
 
-    They are those from ``first`` on of ``count`` (B) that share a seed: an image's draw is the same
-    whoever has it.
+    The images are numbers ``first`` to ``first`` + B - 1 of the ``count`` that share a seed. An image's draw
+    depends on its number alone, whichever process holds it.
     """
     shape = images.shape
     torch.manual_seed(seed)

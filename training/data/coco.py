@@ -32,11 +32,12 @@ Entries = dict[int, list[tuple[str, Any]]]  # of an image's id: its entries, eac
 def read_coco(
     path: Path, images: Path, detections: Path | None = None, faults: Faults | None = None
 ) -> People:
-    """Everybody who has a keypoint and is not in a crowd.
+    """Return every person who has a keypoint and is not in a crowd.
 
-    An annotated keypoint is visible, be it seen (v = 2) or hidden (v = 1). detections: a list of image_id,
-    category_id, bbox and score; these people are looked at in place of the annotated ones, and nothing is
-    visible of them. DatasetError, or as ``faults`` says: an image with a damaged entry is left out whole.
+    An annotated keypoint is visible, whether it is seen (v = 2) or hidden (v = 1). detections: a list of
+    image_id, category_id, bbox and score; these people take the place of the annotated ones, and none of
+    their joints is visible. Raises DatasetError, or as ``faults`` says: an image with a damaged entry is left
+    out whole.
     """
     faults, content = faults or Faults(), read_json(path)
     _check_category(content, path)

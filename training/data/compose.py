@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training crops composed of object views: pasted on photographs, beside, behind and before each other, each
-under different lights, then seen by a random camera. Source: Dwibedi et al., Cut, Paste and Learn, ICCV 2017.
+"""Training crops composed of object views, which are pasted on photographs, beside, behind and before each
+other, each under its own light, and then seen by a random camera.
 
-A view that is moved, scaled and turned in the picture is the view of a camera that is turned and zoomed: the
-object's pose stays exact, and each output pixel's surface point is computed from the view's depth.
+Source: Dwibedi et al., Cut, Paste and Learn, ICCV 2017. A view that is moved, scaled and turned in the
+picture is the view of a camera that is turned and zoomed: the object's pose stays exact, and each output
+pixel's surface point is computed from the view's depth.
 """
 
 from __future__ import annotations
@@ -135,9 +136,10 @@ class ComposedTargets(Protocol):
 
 
 class ComposedDataset(Dataset):
-    """An endless, seeded stream of composed crops: sample i is the same on every machine and restart.
+    """An endless, seeded stream of composed crops: sample i is the same on every machine and after every
+    restart.
 
-    crops: a ``CropConfig``. held_out: on photographs that training never sees.
+    crops: a ``CropConfig``. held_out: use the photographs that training never sees.
     """
 
     def __init__(
@@ -197,8 +199,8 @@ class ComposedDataset(Dataset):
         return {"image": image, **self.targets.of_composed(crop, rng)}
 
     def _about(self, index: int, rng) -> tuple[list[Pasted], int]:
-        """One object as a look at a region shows it, jittered, and others behind and before it;
-        back to front, and its place among them."""
+        """Return the layers of a crop about one object, jittered, with others behind and before it, back to
+        front; and its place among them."""
         crops = self.crops
         model = self.models[index % len(self.models)]
         size = 1 / (1 + rng.uniform(-1, 1) * crops.scale_jitter)
@@ -214,7 +216,8 @@ class ComposedDataset(Dataset):
         return [*behind, center, *filter(None, before)], len(behind)
 
     def _scattered(self, rng) -> list[Pasted]:
-        """Objects of any size anywhere, as the search of a whole frame shows them; back to front."""
+        """Return the layers of a crop with objects of any size anywhere, as the search of a whole frame shows
+        them; back to front."""
         ids = [
             self.ids[rng.integers(len(self.ids))] for _ in range(rng.integers(self.config.most_objects + 1))
         ]
@@ -238,7 +241,7 @@ class ComposedDataset(Dataset):
         return rng.uniform(-0.1, 1.1, 2) * self.crops.size
 
     def _pasted(self, view: View, size: float, middle: np.ndarray, rng) -> Pasted:
-        """Return the view with the object's box ``size`` times as large as in a look at it,
+        """Return the view placed so that the object's box is ``size`` times as large as in a crop about it,
         centred at ``middle``."""
         center, side = self._box(view)
         scale = size * self.crops.size / (self.crops.margin * side)
@@ -247,8 +250,8 @@ class ComposedDataset(Dataset):
         return Pasted(view, np.c_[linear, middle - linear @ center], turn, scale * side)
 
     def _box(self, view: View) -> tuple[np.ndarray, float]:
-        """Centre (2,) and longer side, view pixels, of the box that the node cuts its crop about: that of the
-        projected corners of the object's box. Of clutter the box of what is seen."""
+        """Return centre (2,) and longer side, view pixels, of the box that the node cuts its crop about: that
+        of the projected corners of the object's box. For clutter, the box of what is seen."""
         if view.object_id not in self.class_of:
             side = len(view.rgba)
             return np.full(2, (side - 1) / 2), VIEW_FILL * side

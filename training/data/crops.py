@@ -77,7 +77,7 @@ def anywhere(tile: Tile, config: CropConfig, rng: np.random.Generator) -> Crop:
 
 
 class Targets(Protocol):
-    """What a family's networks learn from a crop."""
+    """What a family's networks learn from a crop (Protocol)."""
 
     always_an_object: bool
     """Whether every crop is about an object, if the image shows one."""
@@ -140,8 +140,8 @@ class CropDataset(Dataset):
         return len(self.images)
 
     def _numbers(self) -> np.ndarray:
-        """Return the numbers of the images that samples are cut from; nearly all with an object for targets
-        that always want one."""
+        """Return the numbers of the images that samples are cut from. For targets that need an object, nearly
+        all show one."""
         everything = np.arange(len(self.images))
         if not self.targets.always_an_object:
             return everything
@@ -157,8 +157,8 @@ class CropDataset(Dataset):
         return np.sort(np.concatenate([everything[shown], everything[~shown][:empties]]))
 
     def _turns(self) -> Turns | None:
-        """Return which tiles samples show; None for whole images, which are cut as ``_choose`` draws, and for
-        targets that always want an object. Tiles about objects that are hidden too far are left out."""
+        """Return which tiles samples show, without those about objects that are hidden too far. None for
+        whole images, which ``_choose`` cuts, and for targets that need an object."""
         if self.targets.always_an_object or not isinstance(self.images[0], Tile):
             return None
         wide = np.array([tile.wide for tile in self.images], bool)

@@ -29,11 +29,12 @@ Heads = dict[
 
 
 def read_mpii(path: Path, images: Path, heads: Path | None = None, faults: Faults | None = None) -> People:
-    """A list of entries with image, center, scale, joints and joints_vis.
+    """Return the people of a list of entries with image, center, scale, joints and joints_vis.
 
-    The centre moves down by 15 ``scale`` (height / 200), so that the feet are in the region; a joint at (-1,
-    -1) is missing. heads: mpii_human_pose_v1_u12_1.mat; without it a head's size is the distance of the
-    joints 8 and 9, and PCKh is not comparable with published figures. DatasetError, or as ``faults`` says.
+    The centre is moved down by 15 ``scale`` (height / 200), so that the feet are in the region; a joint at
+    (-1, -1) is missing. heads: mpii_human_pose_v1_u12_1.mat; without it a head's size is the distance of the
+    joints 8 and 9, and PCKh is not comparable with published figures. Raises DatasetError, or as ``faults``
+    says.
     """
     faults, persons = faults or Faults(), []
     if heads is not None and not Path(heads).is_file():

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects of a render pasted on photographs, and pieces of photographs pasted over them: the clutter that a
-renderer's tables lack.
+"""Paste a render's objects on photographs, and pieces of photographs over them: clutter that rendered tables
+lack.
 
 Source: Dwibedi et al., Cut, Paste and Learn, ICCV 2017.
 """
@@ -44,15 +44,15 @@ class PasteConfig:
 
 
 class Paster:
-    """Replace all but the objects of tiles. The photographs are read once."""
+    """Replaces everything but the objects in tiles. The photographs are read once."""
 
     def __init__(self, config: PasteConfig):
         self.share = config.share
         self.photographs = load_photographs(config.pictures, "train")
 
     def __call__(self, tile: Tile, rng: np.random.Generator) -> Tile:
-        """Return the tile's objects before a mosaic of photographs, and pieces of others before them, whose
-        pixels are no object's any more."""
+        """Return the tile with a mosaic of photographs behind its objects, and pieces of photographs before
+        them. Covered pixels belong to no object."""
         if rng.random() >= self.share:
             return tile
         height, width = tile.labels.shape
@@ -69,7 +69,7 @@ class Paster:
 def photo_part(
     photographs: list[np.ndarray], width: int, height: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """A new picture (height, width, 3) of a random part of a random photograph, maybe mirrored."""
+    """Return a picture (height, width, 3) from a random part of a random photograph, perhaps mirrored."""
     photo = photographs[rng.integers(len(photographs))]
     most = min(photo.shape[1] / width, photo.shape[0] / height)
     shrink = min(np.exp(rng.uniform(*np.log(SHRINK))), most)
@@ -81,8 +81,8 @@ def photo_part(
 
 
 def piece(pixels: np.ndarray, photographs: list[np.ndarray], rng: np.random.Generator):
-    """Put a blob of a photograph somewhere into ``pixels``; returns a window of them, and where in it the
-    blob is, bool."""
+    """Put a blob of a photograph somewhere into ``pixels``; return the window of them, and the mask (bool) of
+    the blob in it."""
     height, width = pixels.shape[:2]
     reach = rng.uniform(*REACH) * max(height, width)
     angle = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 9)))
@@ -100,7 +100,7 @@ def piece(pixels: np.ndarray, photographs: list[np.ndarray], rng: np.random.Gene
 
 
 def soft(mask: np.ndarray) -> np.ndarray:
-    """Coverage (H, W) uint8 of a mask (H, W) bool with a soft seam."""
+    """Return the coverage (H, W) uint8 of a mask (H, W) bool, with a soft edge."""
     return cv2.GaussianBlur(mask.astype(np.uint8) * 255, (SOFT, SOFT), 0)
 
 
@@ -111,10 +111,10 @@ def blend(pixels: np.ndarray, before: np.ndarray, coverage: np.ndarray) -> None:
 
 
 def relit(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the picture (H, W, 3) uint8 as if what the mask shows were under a light of its own: exposure,
-    gamma and a cast of colour.
+    """Return the picture (H, W, 3) uint8 with the masked pixels under another light: exposure, gamma and a
+    colour cast.
 
-    A renderer's lamps leave dark things darker than a camera's exposure would.
+    The renderer's lamps leave dark objects darker than a camera's exposure would.
     """
     mean = max(1.0, pixels[mask].mean()) if mask.any() else 128.0
     low, high = LIT[0] * mean, min(250.0, max(LIT[1] * mean, LIFTED))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""People with annotated joints, and what both readers (``coco``, ``mpii``) ask of an entry.
+"""People with annotated joints, and what both readers (``coco``, ``mpii``) require of an entry.
 
 Convention: all pixels are the full image's, centres at integers.
 """
@@ -17,6 +17,7 @@ from pose_kd_ros.core.camera import Crop
 from pose_kd_ros.datasets.faults import DatasetError
 from pose_kd_ros.datasets.source import Source, decoded
 from pose_kd_ros.datasets.values import field
+from pose_kd_ros.pipeline.people import mirrored_order
 
 MARGIN = 1.25  # side of the region that a network sees, in units of the person's box
 
@@ -30,11 +31,8 @@ class Skeleton:
     links: tuple[tuple[int, int], ...]
 
     def mirrored(self) -> np.ndarray:
-        """(K,) which joint of a person each joint of the mirrored one is."""
-        order = np.arange(len(self.keypoints))
-        for left, right in self.flip:
-            order[[left, right]] = right, left
-        return order
+        """Return the joint (K,) of a person that each joint of the mirrored person is."""
+        return mirrored_order(len(self.keypoints), self.flip)
 
 
 # fmt: off
@@ -108,7 +106,7 @@ class People:
     head_size: str | None = None
 
     def first(self, count: int) -> People:
-        """At least ``count`` of the persons, and whole pictures: who is not looked at there would
+        """Return at least the first ``count`` persons, in whole pictures: persons who were left out would
         count as missed."""
         ids = dict.fromkeys(person.image_id for person in self.persons[:count])
         persons = tuple(person for person in self.persons if person.image_id in ids)

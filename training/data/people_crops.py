@@ -21,7 +21,8 @@ STRIDE = 4  # of the heatmaps
 
 @dataclass(frozen=True)
 class PeopleCropConfig:
-    """What a training sample shows of a person; rates of the public code bases for these benchmarks."""
+    """What a training sample shows of a person. Defaults are those of the public code bases for these
+    benchmarks."""
 
     size: int = 256
     """Height of the network input, pixels."""
@@ -46,7 +47,8 @@ class PeopleCropConfig:
 
 
 def input_size(size: int, aspect: float) -> tuple[int, int]:
-    """Width and height of the input in pixels; ValueError where heatmaps of it would not be whole."""
+    """Return width and height of the input in pixels; raise ValueError if its heatmaps would not have whole
+    sizes."""
     width, height = size * aspect, size
     if min(width, height) <= 0 or width % STRIDE or height % STRIDE:
         raise ValueError(f"size, aspect: wanted multiples of {STRIDE} px, found {width:g}x{height}")
@@ -69,8 +71,7 @@ def placed(
 
 
 class PeopleDataset(Dataset):
-    """Crops of people with their joints; ``dataset[i]`` for any i >= 0, epoch after epoch,
-    each shuffled anew.
+    """Crops of people with their joints; ``dataset[i]`` for any i >= 0. Every epoch is shuffled differently.
 
     faults: what to do with a picture that cannot be read: raise DatasetError, or show the next person of the
     epoch, as ``data.crops.CropDataset`` does.

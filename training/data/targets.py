@@ -77,7 +77,7 @@ def choose_cells(
 
 
 def _of_level(candidates: np.ndarray, quota: int, rng: np.random.Generator, cells: str):
-    """Votes, weights and whether they were drawn, of the cells of one level in an instance's mask."""
+    """Return votes, their weights and which were drawn, of the cells of one level in an instance's mask."""
     count = min(quota, len(candidates))
     drawn = rng.choice(candidates, count, replace=False) if count else candidates[:0]
     if cells == "draw" or not count:

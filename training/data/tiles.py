@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images in memory: read once, cut to what training looks at, so that a small network never waits for a
+"""Images in memory: read once and cut to what training looks at, so that a small network never waits for the
 disk."""
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class Tile:
         return Tile(crop.apply(self.pixels), labels, K, seen, wide, codes, depth, self.where)
 
     def coded(self, reader: CodeReader | None) -> Tile:
-        """With surface codes in the place of depth; DatasetError where that does not fit the mesh."""
+        """Return the tile with surface codes in place of depth; raise DatasetError if the depth does not fit
+        the mesh."""
         if reader is None:
             return self
         codes = reader.codes(self.labels, self.depth, self.K, self.instances, self.where)
@@ -77,7 +78,7 @@ class Tile:
 
 
 def nearest(values: np.ndarray, crop: Crop) -> np.ndarray:
-    """Values (H, W) where a crop's pixels lie: the nearest, nothing between them."""
+    """Return the values (H, W) at a crop's pixels, by the nearest pixel, without interpolation."""
     return cv2.warpAffine(values, crop.matrix()[:2], (crop.width, crop.height), flags=cv2.INTER_NEAREST)
 
 
@@ -164,10 +165,11 @@ def _wide(tile: Tile, size: int, rng: np.random.Generator) -> Crop:
 
 
 def rolled(tile: Tile, angle: float, models: Mapping[int, ObjectModel]) -> Tile:
-    """What the tile's camera would see if it were turned about its optical axis: exact, without parallax.
+    """Return what the tile's camera would see if it were turned about its optical axis. This is exact: there
+    is no parallax.
 
     angle: radians; convention: a positive one turns the picture clockwise, from u towards v. The picture's
-    centre stays where it is, so the principal point does not. Codes and depth are not kept.
+    centre stays where it is, so the principal point moves. Codes and depth are not kept.
     """
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tile each of an endless row of samples shows: both kinds of tile in a stated share, each in turn."""
+"""Which tile each sample of an endless stream shows: object tiles and wide tiles in a stated share."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Turns:
-    """Numbers of the tiles that show an object (A,) and of the wide ones (W,), of which a ``share`` of
-    the samples are.
+    """Numbers of the tiles that show an object (A,) and of the wide ones (W,). A ``share`` of the samples
+    shows wide ones.
 
-    A + W samples are an epoch. Which of its samples are wide is drawn, how many is not: after n epochs it is
-    n (A + W) share, rounded down. The tiles of each kind come in separate shuffled rounds. Where one kind is
-    missing, all samples show the other. Convention: of 3 and 1 tiles with a share of 0.5, two of the first
-    four samples show the wide one, and two show two different ones of the others.
+    An epoch has A + W samples. Which of them are wide is random, how many is not: after n epochs it is n (A +
+    W) share, rounded down. The tiles of each kind are shuffled again for each round. If one kind is missing,
+    all samples show the other. Convention: of 3 and 1 tiles with a share of 0.5, two of the first four
+    samples show the wide tile, and two show two different object tiles.
     """
 
     about: np.ndarray

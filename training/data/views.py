@@ -44,10 +44,10 @@ class View:
 
 
 class Views:
-    """The views of a split of a data set; each process maps the files for itself.
+    """The views of a split; each process maps the files itself.
 
-    Raises ValueError where the split has none, and where one is not a picture with alpha, depth
-    and one object.
+    Raises ValueError where the split has none, and where one is not a picture with alpha, depth and one
+    object.
     """
 
     def __init__(self, split: Path):
@@ -73,7 +73,7 @@ class Views:
 
 
 def packed(split: Path) -> Path:
-    """Return the folder of the split's arrays; make them if they are missing or of other views."""
+    """Return the folder of the split's arrays; make them if they are missing or belong to other views."""
     folder, images = split / PACKED, BopDataset(split, Faults()).images
     if not images:
         raise ValueError(f"{split}: wanted object views (render --view object), found no images")
@@ -96,8 +96,8 @@ def _about(folder: Path) -> dict:
 
 
 def _fingerprint(images: list[BopImage]) -> str:
-    """A name for views: their number, and the cameras and poses of the first and last, which no
-    other seed has."""
+    """Return a name for views: their number, and the cameras and poses of the first and the last, which
+    differ between seeds."""
     ends = [
         (image.K.tolist(), [i.T_camera_object.tolist() for i in image.instances])
         for image in (images[0], images[-1])
@@ -126,8 +126,8 @@ def _pack(images: list[BopImage], folder: Path, fingerprint: str) -> None:
 
 
 def spread(rgba: np.ndarray) -> np.ndarray:
-    """Return the view (S, S, 4) with the object's colours carried on outside it: what lies between two pixels
-    of its rim is then no mixture with black."""
+    """Return the view (S, S, 4) with the object's colours continued beyond its edge, so that interpolation at
+    the edge does not mix in black."""
     color, alpha = rgba[..., :3].astype(np.float32), rgba[..., 3:].astype(np.float32)
     weight = cv2.GaussianBlur(alpha, (0, 0), 2.0)[..., None]
     around = cv2.GaussianBlur(color * alpha, (0, 0), 2.0) / np.maximum(weight, 1e-3)
@@ -135,7 +135,7 @@ def spread(rgba: np.ndarray) -> np.ndarray:
 
 
 def read_view(image: BopImage) -> View:
-    """One view from its files; DatasetError naming the picture where it is none."""
+    """Read one view from its files; raise DatasetError, naming the picture, if it is none."""
     rgba = image.load_rgba()
     if rgba.shape[0] != rgba.shape[1] or len(image.instances) != 1:
         found = f"{rgba.shape[1]}x{rgba.shape[0]} and {len(image.instances)} objects"

@@ -19,7 +19,7 @@ from ..families import family_of
 from ..fit.teacher import EVALUATION
 from ..measure.calibrate import choose
 from ..measure.evaluate import rounded
-from ..measure.people import evaluate_people, maps_of_bundle
+from ..measure.people import evaluate_people, people_estimator
 from .bundle import with_figures, write_run
 
 PRECISION_RECALL = "precision_recall.svg"  # in the run's folder
@@ -118,9 +118,7 @@ def measured_on_people(config: RunConfig, bundle: Bundle, val_people: int) -> Bu
     if not config.people.val_annotations:
         return bundle
     people = config.people.load(True, Faults(config.faults)).first(val_people)
-    width, height = config.input_size
-    maps = maps_of_bundle(bundle)
-    found = evaluate_people(maps, people, height, width / height, flip_test=False, batch=1)
+    found = evaluate_people(people_estimator(bundle, flip_test=False), people)
     metrics = rounded({name: value for name, value in found.items() if isinstance(value, (int, float))})
     if people.head_size is not None:
         metrics["official_head_boxes"] = float(config.people.heads is not None)

@@ -24,9 +24,10 @@ from ..config import RunConfig, check_same, to_json
 from ..families import Distillation, Supervision, family_of, make_network
 from ..models.encoders import load_pretrained, normalise
 from . import checkpoint
+from .balance import Balance, gradient_ratio, is_taught, watched_features
 from .cost import Cost
 from .parallel import share_statistics
-from .step import losses
+from .step import losses, weighted
 from .teacher import Teacher, TeacherOutputs, check_fingerprints, check_teacher, load_teacher
 
 # Fields in which runs side by side may differ; their networks must agree in what the targets depend on.
@@ -86,6 +87,7 @@ class Learner:
     distillation: Distillation | None
     teacher_step: int | None
     average: AveragedModel | None = None
+    balance: Balance = field(default_factory=lambda: Balance(None, 1))
     start: int = 0
     terms: dict[str, torch.Tensor] = field(default_factory=dict)
     """Loss terms of the last step."""
@@ -109,10 +111,13 @@ class Learner:
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = group.get("share", 1.0) * learning_rate(config, step)
-        outputs = self.network(normalise(images, config.network), with_features=True)
-        terms = losses(outputs, batch, self.network, self._supervision(step, teachers, watch))
+        how = self._supervision(step, teachers, watch)
+        with watched_features(self.network) as features:
+            outputs = self.network(normalise(images, config.network), with_features=True)
+        terms = losses(outputs, batch, self.network, how)
+        total = self._balanced(step, terms, how, features)
         self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(terms["total"])
+        self.fabric.backward(total)
         # Asking in every step whether the norm is finite would wait for the device in every step.
         norm = self.fabric.clip_gradients(
             self.network, self.optimizer, max_norm=config.clip, error_if_nonfinite=False
@@ -122,11 +127,27 @@ class Learner:
             self.average.update_parameters(self.network)
         self.terms = {name: term.detach() for name, term in terms.items()} | {"norm": norm}
 
+    def _balanced(self, step: int, terms: dict, how: Supervision, features: list) -> torch.Tensor:
+        """Return what to descend: all terms, or in a step that only measures the task's. Add ``kd_ratio``
+        to the terms where it is measured or logged."""
+        parts, measures = weighted(terms, how.weights), self.balance.measures(step)
+        taught = any(is_taught(name) for name in parts)
+        if taught and (measures or (how.watch and features)):
+            terms["kd_ratio"] = self.fabric.all_reduce(gradient_ratio(parts, features))
+        if not (taught and measures):
+            return terms["total"]
+        self.balance.add(terms["kd_ratio"].item())
+        return sum(part for name, part in parts.items() if not is_taught(name))
+
     def _supervision(self, step: int, teachers: TeacherOutputs, watch: bool) -> Supervision:
         """Return what the network learns from at a step; a teacher without weight is not run."""
         config = self.config
         share = config.distill.share(step / config.steps) if self.distillation else 0.0
-        weights = config.weights.scaled(share, config.online.share(step, config.steps))
+        online = config.online.share(step, config.steps)
+        if self.balance.measures(step):
+            share, online = float(bool(self.distillation)), 1.0
+        share, online = (self.balance.teaches(step) * self.balance.factor * each for each in (share, online))
+        weights = config.weights.scaled(share, online)
         distillation = self.distillation if share else None
         outputs = teachers[teacher_folder(config)] if share else None
         return Supervision(weights, distillation, outputs, config.online, watch)
@@ -168,6 +189,8 @@ class Learner:
         if self.average is not None:
             state["average"] = self.average.module.state_dict()
             state["averaged"] = self.average.n_averaged
+        if self.balance.wanted is not None:
+            state["ratios"] = self.balance.ratios
         state["cost"] = self.cost.figures(step * self.config.batch_size)
         if self.distillation:
             state["teacher_step"] = self.teacher_step
@@ -222,7 +245,8 @@ def make_learner(config: RunConfig, fabric: Fabric, teacher: Teacher | None) -> 
     distillation = make_distillation(config, teacher, fabric, optimizer) if teacher else None
     network, optimizer = fabric.setup(network, optimizer)
     step, average = teacher.step if teacher else None, averaged(network, config.average)
-    learner = Learner(config, fabric, network, optimizer, distillation, step, average)
+    balance = Balance(config.distill.ratio if teacher else config.online.ratio, config.steps)
+    learner = Learner(config, fabric, network, optimizer, distillation, step, average, balance)
     learner.start = resume(learner)
     return learner
 
@@ -280,6 +304,7 @@ def resume(learner: Learner) -> int:
     learner.optimizer.load_state_dict(state["optimizer"])
     if learner.distillation and learner.distillation.features is not None:
         learner.distillation.features.load_state_dict(state["features"])
+    learner.balance.ratios += state.get("ratios", [])
     learner.cost = Cost(state.get("cost", {}).get("train_seconds", 0.0))
     return state["step"]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from ..config import LossWeights
 from ..families import FAMILIES, Supervision
 from ..families.base import WATCHED
 
@@ -33,5 +34,9 @@ def losses(
     on, the running errors of a dense network's bits move.
     """
     terms = FAMILIES[network.config.family].loss_terms(outputs, batch, network, how)
-    weighted = [getattr(how.weights, name) * term for name, term in terms.items() if name not in WATCHED]
-    return terms | {"total": sum(weighted)}
+    return terms | {"total": sum(weighted(terms, how.weights).values())}
+
+
+def weighted(terms: dict[str, torch.Tensor], weights: LossWeights) -> dict[str, torch.Tensor]:
+    """Return the terms that have a weight, times it."""
+    return {n: getattr(weights, n) * term for n, term in terms.items() if n not in (*WATCHED, "total")}

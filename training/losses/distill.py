@@ -48,6 +48,10 @@ class DistillConfig:
     """adlp: cells of the teacher below this score do not vote."""
     uncertainty: bool = False
     """adlp: keypoints that the teacher's own votes disagree on count less (UAKD)."""
+    ratio: float | None = None
+    """Norm of the teacher's gradient over the task's, at the features of the encoder, that the weights of the
+    teacher's terms are scaled to: measured in ten steps after a tenth of the run, before which nothing is
+    taught. None: the weights as they are."""
     lead: float = 0.0
     """Share of the student's steps in which it does not learn from the teacher yet."""
     ramp: float = 0.0
@@ -55,6 +59,8 @@ class DistillConfig:
     0."""
 
     def __post_init__(self):
+        if self.ratio is not None and not self.ratio > 0:
+            raise ValueError(f"distill.ratio: wanted > 0, found {self.ratio}")
         if not (0 <= self.lead and 0 <= self.ramp and self.lead + self.ramp <= 1):
             raise ValueError(
                 "distill.lead, distill.ramp: wanted shares of the steps, at most 1 together, "

@@ -42,11 +42,15 @@ class OnlineConfig:
     """transport: blur in squared crop sizes."""
     max_sweeps: int = 40
     """transport: largest number of sweeps of the solver."""
+    ratio: float | None = None
+    """As ``--distill.ratio``, of what branches learn from their teacher."""
     released: bool = False
     """kl as in the released code: temperature 1, the ensemble not detached, and a mean over pixels where ours
     is a sum: of 16 keypoints at 64x64 worth 1/128 of ours beside the squared error."""
 
     def __post_init__(self):
+        if self.ratio is not None and not self.ratio > 0:
+            raise ValueError(f"online.ratio: wanted > 0, found {self.ratio}")
         if self.temperature <= 0 or self.ramp_every < 1 or not 0 <= self.ramp <= 1:
             raise ValueError(
                 "online: wanted temperature > 0, ramp_every >= 1, ramp in 0..1; found "

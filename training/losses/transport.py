@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entropic optimal transport between small clouds of local predictions: the distance that ADLP brings down.
+"""Entropic optimal transport between small clouds of local predictions: the distance that ADLP minimises.
 
 Problem b moves masses a_s at points x_s onto masses b_t at points y_t, at the cost 1/2 |x - y|^2:
 
@@ -24,17 +24,18 @@ POTENTIAL_CHANGE = 1e-3  # unbalanced: solved when a sweep changes no potential 
 MAX_SWEEPS = 500
 STAGE = 2.0  # eps falls by this factor from stage to stage, each of STAGE_SWEEPS sweeps
 STAGE_SWEEPS = 4
-BLOCK = 8  # sweeps over the plan itself between two over its logarithm
-GOOD_GUESS = 0.5  # error, as above, from which a start at guessed potentials beats one from scratch
-LEAST = 1e-20  # no row of a plan is scaled as if it held less, and no scaling goes beyond FAR:
-FAR = 1e30  # 32 bits must hold it
-FAINT = -60.0  # logarithm of what counts as nothing in a plan: denormal numbers are slow
+BLOCK = 8  # sweeps over the plan itself between two sweeps over its logarithm
+GOOD_GUESS = 0.5  # error, as above, below which guessed potentials are a better start than none
+LEAST = 1e-20  # mass that a row of a plan is taken to hold at least, so that its scaling is finite
+FAR = 1e30  # largest scaling, which 32 bits hold
+FAINT = -60.0  # logarithm of a negligible entry of a plan, set to 0: denormal numbers are slow
 NO_MASS = -80.0  # logarithm of padding's mass
 
 
 @dataclass(frozen=True)
 class Solution:
-    """plan (B, S, T); potentials f (B, S) and g (B, T); value (B,), OT; solved (B,) bool; sweeps done."""
+    """plan (B, S, T); potentials f (B, S) and g (B, T); value (B,): OT; solved (B,) bool; sweeps: how many
+    were done."""
 
     plan: torch.Tensor
     f: torch.Tensor
@@ -45,7 +46,8 @@ class Solution:
 
 
 def squared_cost(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Costs 1/2 |x - y|^2 (B, S, T), from the differences: |x|^2 - 2 x y + |y|^2 would cancel."""
+    """Return the costs 1/2 |x - y|^2 (B, S, T), from the differences: |x|^2 - 2 x y + |y|^2 would lose all
+    digits."""
     if x.shape[2] > 4:  # 2.5 times as fast for the 16 of surface codes, slower for the 2 of votes
         distance = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
         return distance.square_().mul_(0.5)
@@ -56,18 +58,18 @@ def squared_cost(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def log_sum(logarithms: torch.Tensor, dim: int) -> torch.Tensor:
-    """logsumexp, ten times as fast where most terms are nothing: exp is slow where it underflows."""
+    """Return logsumexp, ten times as fast where most terms are negligible: exp that underflows is slow."""
     top = logarithms.amax(dim, keepdim=True)
     return (logarithms - top).clamp_(min=FAINT).exp_().sum(dim).log_().add_(top.squeeze(dim))
 
 
 @dataclass
 class Sinkhorn:
-    """Plans on their way to the solution: their logarithm, and the potentials that made it.
+    """Plans that approach the solution: their logarithm, and the potentials that belong to it.
 
-    log_plan = log a + log b + (f + g - cost) / eps holds all the time, but it is updated, not taken from the
-    right hand side: f / eps may be 1e5, and of that 32 bits keep two digits after the point. Problems come
-    last, log_plan (S, T, B), f and log_a (S, B), so that sums over few points run along memory.
+    log_plan = log a + log b + (f + g - cost) / eps holds at all times, but log_plan is updated, not computed
+    from the right hand side: f / eps may be 1e5, and 32 bits would keep two digits after its point. Problems
+    come last, log_plan (S, T, B), f and log_a (S, B), so that sums over few points run along memory.
     """
 
     log_plan: torch.Tensor
@@ -80,26 +82,26 @@ class Sinkhorn:
 
     @classmethod
     def start(cls, cost, a, b, eps: float, rho: float | None, f=None, g=None) -> Sinkhorn:
-        """At potentials f (B, S) and g (B, T), or 0. cost (B, S, T), a (B, S), b (B, T)."""
+        """Return plans at potentials f (B, S) and g (B, T), or at 0. cost (B, S, T), a (B, S), b (B, T)."""
         log_a, log_b = (mass.T.log().clamp_(min=NO_MASS).contiguous() for mass in (a, b))
         f = torch.zeros_like(log_a) if f is None else f.T.clone(memory_format=torch.contiguous_format)
         g = torch.zeros_like(log_b) if g is None else g.T.clone(memory_format=torch.contiguous_format)
         log_plan = (f[:, None] + g).sub_(cost.permute(1, 2, 0)).div_(eps)
         return cls(log_plan.add_(log_a[:, None] + log_b), f, g, log_a, log_b, eps, rho)
 
-    def colder(self, eps: float) -> None:
-        """Return the same potentials at another eps."""
+    def set_eps(self, eps: float) -> None:
+        """Keep the potentials and take another eps."""
         prior = self.log_a[:, None] + self.log_b
         self.log_plan = prior.lerp_(self.log_plan, self.eps / eps)
         self.eps = eps
 
     def plan(self) -> torch.Tensor:
-        """Return the plan itself (S, T, B), 0 where there is next to nothing in it."""
+        """Return the plan (S, T, B), with 0 for negligible entries."""
         return threshold(self.log_plan, FAINT, -torch.inf).exp_()
 
     def sweep(self, step: float = 1.0) -> torch.Tensor:
-        """Scale rows, then columns, ``step`` times as far as asked; return how wrong the rows were (B,): see
-        MARGINAL_ERROR and POTENTIAL_CHANGE."""
+        """Scale rows, then columns, by ``step`` times the correction that fits their masses; return the error
+        of the rows before it (B,): see MARGINAL_ERROR and POTENTIAL_CHANGE."""
         rows = log_sum(self.log_plan, 1)
         up = self._scaling(self.f, self.log_a - rows, step)
         self.log_plan += up[:, None]
@@ -112,10 +114,11 @@ class Sinkhorn:
         return torch.maximum(change_f, ((across - shift).abs() * (self.log_b > NO_MASS)).amax(0))
 
     def sweep_often(self, count: int) -> None:
-        """``count`` sweeps, half as far again as asked: half as many are needed (Thibault et al. 2021).
+        """Do ``count`` sweeps with 1.5 times the correction, of which half as many are needed (Thibault et
+        al. 2021).
 
-        Balanced, over the plan itself, which is cheaper; what is too small in it stands still until the next
-        sweep over the logarithm.
+        Balanced problems are scaled in the plan itself, which is cheaper; entries that are too small for 32
+        bits are left until the next sweep over the logarithm.
         """
         if self.rho is not None:
             for _ in range(count):
@@ -136,8 +139,9 @@ class Sinkhorn:
             self.log_plan += log_scale
 
     def sweep_symmetric(self, plan: torch.Tensor) -> torch.Tensor:
-        """For a cloud against itself, f = g: rows and columns of the ``plan`` go half of the way at once;
-        return how wrong the rows were (B,). Over the plan itself, whose diagonal is never nothing."""
+        """Sweep a cloud against itself, where f = g: scale rows and columns of ``plan`` by half of the
+        correction at once; return the error of the rows before it (B,). It works on the plan itself, whose
+        diagonal is never negligible."""
         rows = plan.sum(1)
         half = self._scaling(self.f, self.log_a - rows.clamp(min=LEAST).log_(), 0.5)
         scale = half.exp()
@@ -152,8 +156,8 @@ class Sinkhorn:
         return (rows - mass).abs_().sum(0) / mass.sum(0)
 
     def _scaling(self, potential: torch.Tensor, gap: torch.Tensor, step: float = 1.0) -> torch.Tensor:
-        """Return the logarithm of the scaling that closes a gap (of logarithms of mass) as far as rho lets
-        it, times ``step``; the potential takes it up."""
+        """Return the logarithm of the scaling that closes a gap between logarithms of mass, as far as rho
+        allows, times ``step``; add it to the potential."""
         if self.rho is not None:
             gap = (self.rho * gap - potential) / (self.rho + self.eps)
         gap = gap * step
@@ -161,8 +165,11 @@ class Sinkhorn:
         return gap
 
     def _translate(self) -> torch.Tensor:
-        """Add to f and take from g the constant that is best for the masses; the plan stays. Alternating
-        sweeps alone would need rho / eps of them to get there. In 64 bits: the sums differ by about eps."""
+        """Add to f and subtract from g the constant that is best for the masses; the plan does not change.
+
+        Alternating sweeps alone would take rho / eps sweeps to get there. It is computed in 64 bits, since
+        the sums differ by about eps.
+        """
         left = torch.logsumexp(self.log_a.double() - self.f.double() / self.rho, 0)
         right = torch.logsumexp(self.log_b.double() - self.g.double() / self.rho, 0)
         shift = ((left - right) * (self.rho / 2)).float()
@@ -171,7 +178,7 @@ class Sinkhorn:
         return shift
 
     def select(self, index: torch.Tensor) -> Sinkhorn:
-        """Some of the problems; write them back with ``put``."""
+        """Return some of the problems; ``put`` writes them back."""
         parts = (t.index_select(-1, index) for t in (self.log_plan, self.f, self.g, self.log_a, self.log_b))
         return Sinkhorn(*parts, self.eps, self.rho)
 
@@ -185,9 +192,9 @@ def transport(
 ) -> Solution:
     """Solve B problems: cost (B, S, T); masses a (B, S) and b (B, T), where 0 is padding.
 
-    A problem without mass on a side has plan and value 0. guess: potentials (B, S) and (B, T) to start from
-    where they are good; elsewhere eps comes down in stages, for started at the last one Sinkhorn's sweeps
-    would need thousands.
+    A problem without mass on one side has plan and value 0. guess: potentials (B, S) and (B, T), from which
+    problems start where they are good. The others lower eps in stages: started at the last eps, Sinkhorn's
+    sweeps would need thousands.
     """
     with torch.no_grad(), torch.autocast(cost.device.type, enabled=False):
         cost, a, b = _prepared(cost, a, b)
@@ -197,10 +204,10 @@ def transport(
         state, sweeps = Sinkhorn.start(cost, a, b, stages[-1], rho), 0
         of_stage = max(1, min(STAGE_SWEEPS, max_sweeps // len(stages)))
         for stage in reversed(stages[1:]):
-            state.colder(stage)
+            state.set_eps(stage)
             state.sweep_often(of_stage)
             sweeps += of_stage
-        state.colder(eps)
+        state.set_eps(eps)
         if guess is not None:
             guessed = Sinkhorn.start(cost, a, b, eps, rho, *guess)
             good = (guessed.sweep() < GOOD_GUESS).nonzero().squeeze(1)
@@ -215,7 +222,7 @@ def transport_to_itself(
     """Solve B problems of a cloud against itself: cost (B, S, S), symmetric; a (B, S), 0 for padding."""
     with torch.no_grad(), torch.autocast(cost.device.type, enabled=False):
         cost, a, _ = _prepared(cost, a, a)
-        # every point to itself alone: the solution where points lie far apart, so that no stages are needed
+        # Start with every point at itself, the solution where points lie far apart: no stages are needed.
         f = a.log().clamp_(min=NO_MASS).mul_(-eps / 2)
         state = Sinkhorn.start(cost, a, a, eps, rho, f, f)
         plan, sweeps, solved = state.plan(), 0, (empty := (a <= 0).all(1))
@@ -227,7 +234,7 @@ def transport_to_itself(
 
 
 def _prepared(cost, a, b):
-    """In 32 bits, and without the cost of padding."""
+    """Return cost and masses in 32 bits; the cost of padding is 0."""
     cost, a, b = cost.float(), a.float(), b.float()
     return torch.where((a > 0)[:, :, None] & (b > 0)[:, None, :], cost, 0.0), a, b
 
@@ -237,7 +244,8 @@ def _limit(rho: float | None) -> float:
 
 
 def finish(state: Sinkhorn, a, b, sweeps: int, max_sweeps: int) -> tuple[torch.Tensor, int]:
-    """Sweep until all problems are solved; those that are drop out. Return which are (B,), and all sweeps."""
+    """Sweep until all problems are solved, without those that are solved already. Return which are solved
+    (B,), and the number of all sweeps."""
     limit, has_mass = _limit(state.rho), (a > 0).any(1) & (b > 0).any(1)
     solved, active = ~has_mass, has_mass.nonzero().squeeze(1)
     part = state.select(active)
@@ -260,14 +268,15 @@ def finish(state: Sinkhorn, a, b, sweeps: int, max_sweeps: int) -> tuple[torch.T
 def _solution(state: Sinkhorn, plan: torch.Tensor, a, b, solved, sweeps: int) -> Solution:
     eps, rho, f, g = state.eps, state.rho, state.f.T * (a > 0), state.g.T * (b > 0)
     has_mass = (a > 0).any(1) & (b > 0).any(1)
-    plan = plan.permute(2, 0, 1)  # of padding there is next to nothing, which is 0
+    plan = plan.permute(2, 0, 1)  # padding's entries are 0
     value = (a * paid(f, rho)).sum(1) + (b * paid(g, rho)).sum(1)
     value = value - eps * (plan.sum((1, 2)) - a.sum(1) * b.sum(1))
     return Solution(plan, f, g, torch.where(has_mass, value, 0.0), solved, sweeps)
 
 
 def paid(potential: torch.Tensor, rho: float | None) -> torch.Tensor:
-    """What a unit of mass with this potential adds to the value: the potential, less what rho lets go."""
+    """Return what a unit of mass with this potential adds to the value: the potential, less what rho lets be
+    destroyed."""
     return potential if rho is None else -rho * torch.expm1(-potential / rho)
 
 
@@ -286,12 +295,12 @@ def sinkhorn_divergence(
     max_sweeps: int = MAX_SWEEPS,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the debiased divergences (B,) of clouds x (B, S, D) with masses a (B, S) from clouds y (B, T, D)
-    with masses b (B, T), and which are solved (B,) bool; the others are what ``max_sweeps`` gave.
+    with masses b (B, T), and which are solved (B,) bool; the others are the state after ``max_sweeps``.
 
-    Mass 0 is padding; a cloud without any mass is at divergence 0. Gradients go to x and a only. By the
+    Mass 0 is padding; a cloud without any mass has divergence 0. Gradients go to x and a only. By the
     envelope theorem they need no derivative of the sweeps: with the plan P, x_s is pulled by sum_t P_st (x_s
-    - y_t), less the same towards its own cloud. Raises ValueError for masses that differ in a balanced
-    problem, and for a y or b that wants a gradient.
+    - y_t), less the same sum against its own cloud. Raises ValueError for masses that differ in a balanced
+    problem, and for a y or b that requires a gradient.
     """
     if y.requires_grad or b.requires_grad:
         raise ValueError("sinkhorn_divergence: wanted y and b without gradient, found one; detach them")
@@ -313,7 +322,7 @@ class _Divergence(torch.autograd.Function):
         kind = x.dtype, a.dtype
         x, a, y, b = x.float(), a.float(), y.float(), b.float()
         own, other = _both_to_themselves(x, a, y, b, eps, rho, max_sweeps)
-        # equal clouds have the potentials of each alone, and where points lie far apart no others come near
+        # Potentials of each cloud alone are right for equal clouds, and a good start for nearly equal ones.
         cross = transport(squared_cost(x, y), a, b, eps, rho, max_sweeps, guess=(own.f, other.f))
         has_mass = (a > 0).any(1) & (b > 0).any(1)
         value = cross.value - own.value / 2 - other.value / 2
@@ -338,7 +347,7 @@ class _Divergence(torch.autograd.Function):
 
 
 def _both_to_themselves(x, a, y, b, eps, rho, max_sweeps) -> tuple[Solution, Solution]:
-    """Both clouds' own problems; in one go where they are of one size."""
+    """Return the solutions of both clouds against themselves, in one call if they have the same shape."""
     if x.shape != y.shape:
         return tuple(
             transport_to_itself(squared_cost(points, points), masses, eps, rho, max_sweeps)

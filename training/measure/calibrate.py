@@ -16,7 +16,7 @@ from pose_kd_ros.bundle.manifest import DecodeSpec
 from pose_kd_ros.bundle.store import Bundle
 from pose_kd_ros.datasets.bop import BopDataset
 from pose_kd_ros.datasets.faults import Faults, OnFault
-from pose_kd_ros.evaluation.matching import NEAR, ObjectMatches, best, cut, rescored
+from pose_kd_ros.evaluation.matching import FALSE_ALARM, ObjectMatches, best, cut, rescored
 from pose_kd_ros.evaluation.metrics import false_alarm_scores, figures
 from pose_kd_ros.pipeline.families import open_estimator
 
@@ -46,7 +46,7 @@ def choose(bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse"
     looked at twice. A dense or heatmap bundle without a locator, which finds nothing, is given the true
     boxes; its figures say so.
     """
-    given = bundle.manifest.looks_where_told
+    given = bundle.manifest.needs_regions
     bundle = with_decode(bundle, DecodeSpec(bundle.manifest.decode.cell_score, 0.0, []))
     estimator = open_estimator(bundle, threads=1, pose_score=0.0)
     limit = min(limit, len(BopDataset(split, Faults(on_fault)).images))
@@ -83,7 +83,7 @@ def vote_scales(groups: list[ObjectMatches]) -> dict[str, float]:
     """
     ratios: dict[str, list[np.ndarray]] = {}
     for group in groups:
-        found = best(group, group.depth, NEAR)
+        found = best(group, group.depth, FALSE_ALARM)
         ratios.setdefault(str(group.object_id), []).append(found[np.isfinite(found)])
     joined = {name: np.concatenate(parts) for name, parts in sorted(ratios.items())}
     return {n: float(f"{np.median(r):.4g}") for n, r in joined.items() if len(r) >= LEAST_FOUND}

@@ -73,7 +73,7 @@ def evaluate_command(
     opened = open_bundle(bundle)
     if opened.manifest.people:
         raise ValueError(f"{bundle}: wanted objects, found people; see python -m training evaluate-people")
-    if opened.manifest.looks_where_told and not given_boxes:
+    if opened.manifest.needs_regions and not given_boxes:
         raise ValueError(
             f"{bundle}: wanted a bundle that searches, found the {opened.manifest.family} family without a "
             "locator; export it with --locator, or give --given-boxes"

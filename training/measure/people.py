@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network's figures on people: crops, its heatmaps, joints in the full image, PCKh or AP."""
+"""A bundle's figures on people: the robot's own estimator in annotated or detected boxes, PCKh or AP."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -13,31 +13,17 @@ import numpy as np
 from tqdm import tqdm
 
 from pose_kd_ros.bundle.store import Bundle, open_bundle
-from pose_kd_ros.core.camera import Crop
-from pose_kd_ros.core.heatmaps import decode_peaks
 from pose_kd_ros.datasets.faults import DatasetError, Faults, OnFault
 from pose_kd_ros.pipeline.network import load_network
-from pose_kd_ros.pipeline.people import mean_of_mirrored
+from pose_kd_ros.pipeline.people import PeopleEstimator
+from pose_kd_ros.pipeline.preprocess import crop_about
+from pose_kd_ros.pipeline.region import Region
 from pose_kd_ros.provenance import write_whole
 
 from ..data.coco import PERSON
-from ..data.people import People, Person
-from ..data.people_crops import STRIDE, input_size
+from ..data.people import MARGIN, People, Person
 from ..data.people_source import read_people
-from ..models.encoders import IMAGENET
 from .people_metrics import average_precision, pckh, person_score, suppressed
-
-MapsOf = Callable[[np.ndarray], np.ndarray]
-
-
-def maps_of_bundle(bundle: Bundle) -> MapsOf:
-    """Return the maps of the robot's own engine, one image at a time as the robot runs it."""
-    network = load_network(bundle)
-
-    def maps_of(images: np.ndarray) -> np.ndarray:
-        return np.concatenate([network(image[None])["heatmaps"][:, 0] for image in images])
-
-    return maps_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,25 +37,20 @@ class Found:
     area: float
 
 
+def people_estimator(bundle: Bundle, flip_test: bool) -> PeopleEstimator:
+    """Return the robot's estimator. flip_test: average the maps with those of the mirrored crop."""
+    return PeopleEstimator(bundle, load_network(bundle), flip_test=flip_test)
+
+
 def evaluate_people(
-    maps_of: MapsOf,
-    people: People,
-    size: int = 256,
-    aspect: float = 1.0,
-    flip_test: bool = True,
-    batch: int = 32,
-    suppress: float | None = None,
-    faults: Faults | None = None,
+    estimator: PeopleEstimator, people: People, suppress: float | None = None, faults: Faults | None = None
 ) -> dict[str, float | str | None]:
     """PCKh of MPII's people, AP of COCO's (see ``people_metrics``), and ``people``: how many were looked at.
 
-    maps_of: images (N, 3, height, width) float32, normalised as in training -> maps (N, K, h, w). size: their
-    height; aspect: width over height. flip_test: maps are averaged with those of the mirrored image.
     suppress: of detected people who are more alike than this (0.9 in published figures), only the best stays.
     faults: pictures that cannot be read raise DatasetError or are not measured.
     """
-    faults = faults or Faults()
-    found = list(predictions(maps_of, people, size, aspect, flip_test, batch, faults))
+    found = list(predictions(estimator, people, faults or Faults()))
     looked_at = {"people": len(found)}
     if people.head_size is not None:
         return looked_at | _pckh(found, people)
@@ -78,38 +59,26 @@ def evaluate_people(
     return looked_at | average_precision(people.annotations, _results(found, suppress), images)
 
 
-def predictions(
-    maps_of: MapsOf, people: People, size: int, aspect: float, flip_test: bool, batch: int, faults: Faults
-) -> Iterator[Found]:
+def predictions(estimator: PeopleEstimator, people: People, faults: Faults) -> Iterator[Found]:
     """Yield predictions for each person whose picture can be read."""
-    (width, height), waiting = input_size(size, aspect), []
-    mirrored = people.skeleton.mirrored() if flip_test else None
-    for _, persons in groupby(people.persons, key=lambda person: person.image):
-        persons = list(persons)
+    persons = tqdm(people.persons, unit="person", disable=None)
+    for _, of_image in groupby(persons, key=lambda person: person.image):
+        here = list(of_image)
         try:
-            picture = persons[0].load()
+            picture = here[0].load()
         except DatasetError as error:
             faults.add(error)
             continue
-        for person in persons:
-            crop = person.crop(width, height)
-            waiting.append((person, crop, crop.apply(picture)))
-            if len(waiting) == batch:
-                yield from _decoded(waiting, maps_of, mirrored)
-                waiting = []
-    if waiting:
-        yield from _decoded(waiting, maps_of, mirrored)
+        for person, found in zip(here, estimator.estimate(picture, [region_of(person) for person in here])):
+            crop = crop_about(found.box, estimator.spec)
+            area = crop.width * crop.height / crop.scale**2
+            yield Found(person, found.points, found.scores, area)
 
 
-def _decoded(
-    waiting: list[tuple[Person, Crop, np.ndarray]], maps_of: MapsOf, mirrored: np.ndarray | None
-) -> Iterator[Found]:
-    pixels = np.stack([image for _, _, image in waiting]).astype(np.float32) / 255
-    mean, std = (np.float32(v) for v in IMAGENET)
-    images = ((pixels - mean) / std).transpose(0, 3, 1, 2)
-    for (person, crop, _), maps in zip(waiting, mean_of_mirrored(maps_of, images, mirrored)):
-        peaks, area = decode_peaks(maps, STRIDE), crop.width * crop.height / crop.scale**2
-        yield Found(person, crop.to_full(peaks.points), peaks.scores, area)
+def region_of(person: Person) -> Region:
+    """Return the box that the estimator enlarges by its margin to what the person was trained in."""
+    half = person.extent / (2 * MARGIN)
+    return Region(np.concatenate([person.center - half, person.center + half]))
 
 
 def _pckh(found: list[Found], people: People) -> dict[str, float | str]:
@@ -129,12 +98,12 @@ def _pckh(found: list[Found], people: People) -> dict[str, float | str]:
 def _results(found: list[Found], suppress: float | None) -> list[dict]:
     results = []
     for _, of_image in groupby(found, key=lambda each: each.person.image_id):
-        of_image = list(of_image)
-        points = np.nan_to_num(np.stack([each.points for each in of_image]))
-        scores = np.array([person_score(each.person.score, each.scores) for each in of_image])
-        areas = np.array([each.area for each in of_image])
-        kept = range(len(of_image)) if suppress is None else suppressed(points, scores, areas, suppress)
-        results += [_result(of_image[i], points[i], scores[i]) for i in kept]
+        here = list(of_image)
+        points = np.nan_to_num(np.stack([each.points for each in here]))
+        scores = np.array([person_score(each.person.score, each.scores) for each in here])
+        areas = np.array([each.area for each in here])
+        kept = range(len(here)) if suppress is None else suppressed(points, scores, areas, suppress)
+        results += [_result(here[i], points[i], scores[i]) for i in kept]
     return results
 
 
@@ -167,24 +136,10 @@ def evaluate_people_command(
     if spec is None or spec.keypoints != wanted:
         found = "objects" if spec is None else f"{len(spec.keypoints)} joints"
         raise ValueError(f"{folder}: wanted {kind}'s {len(wanted)} joints, found {found}")
-    size, aspect = bundle.manifest.input.size, bundle.manifest.input.aspect
-    network = tqdm_each(maps_of_bundle(bundle), len(people.persons) * (1 + flip_test))
-    figures = evaluate_people(network, people, size, aspect, flip_test, 1, suppress, faults)
+    figures = evaluate_people(people_estimator(bundle, flip_test), people, suppress, faults)
     for name, value in figures.items():
         print(f"{name:28s} {value:g}" if isinstance(value, float) else f"{name:28s} {value}")
     if faults.kinds:
         print(f"{annotations}: {faults.summary(len(people.persons) + faults.images)}", flush=True)
     if out:
         write_whole(out, json.dumps(figures, indent=1) + "\n")
-
-
-def tqdm_each(maps_of: MapsOf, total: int) -> MapsOf:
-    """Add a progress bar."""
-    bar = tqdm(total=total, unit="img")
-
-    def counted(images: np.ndarray) -> np.ndarray:
-        maps = maps_of(images)
-        bar.update(len(images))
-        return maps
-
-    return counted

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Things that lie around a target, under it and in front of it; never cubes."""
+"""Objects that lie around a target, under it and in front of it; never cubes, which could be targets."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ class View:
 def clutter(
     stock: Stock, rng: Rng, view: View, targets: list[Body], count: int, diameter: float
 ) -> list[Body]:
-    """Distractors about as large as the object of this diameter, metres, clear of the targets."""
+    """Return distractors about as large as an object of this diameter, metres, that do not intersect the
+    targets."""
     taken = [(b.T_world_body[:3, 3], stock.meshes[b.mesh].diameter * 0.4) for b in targets]
     found = _sheets(stock, rng, view, diameter) if view.on_table and rng.random() < 0.35 else []
     for _ in range(count):
@@ -112,7 +113,7 @@ _SHAPES = (
 
 
 def _distractor(stock: Stock, rng: Rng, size: float) -> Body:
-    """A thing of about `size` metres at the origin: lying or standing, never a cube."""
+    """Return an object of about `size` metres at the origin, lying or standing; never a cube."""
     if stock.user_distractors and rng.random() < 0.35:
         name = stock.user_distractors[rng.integers(len(stock.user_distractors))]
         rotation = _lying(rng)
@@ -146,7 +147,7 @@ def _aspect(rng: Rng, name: str) -> np.ndarray:
 
 
 def _sheets(stock: Stock, rng: Rng, view: View, diameter: float) -> list[Body]:
-    """Paper, books, mats: flat things that may lie under the target."""
+    """Return flat objects that may lie under the target: paper, books, mats."""
     found = []
     for level in range(rng.integers(1, 4)):
         at = view.ground(rng.uniform([0, 0], [1, 1]) * [view.config.width, view.config.height])
@@ -162,7 +163,7 @@ def _sheets(stock: Stock, rng: Rng, view: View, diameter: float) -> list[Body]:
 
 
 def occluder(stock: Stock, rng: Rng, view: View, centre: np.ndarray, diameter: float) -> Body:
-    """A thing that hangs between camera and target, off to one side of it."""
+    """Return an object that hangs between the camera and the target, to one side of the target."""
     in_camera = view.T_camera_world[:3, :3] @ centre + view.T_camera_world[:3, 3]
     middle = (view.K @ in_camera)[:2] / in_camera[2]
     angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.35, 0.9)

@@ -74,7 +74,7 @@ def render_dataset(
 
 
 def scenes_of(count: int, per_scene: int) -> list[tuple[int, range]]:
-    """(scene number, image numbers) of a data set."""
+    """Yield (scene number, numbers of its images) of a data set."""
     return [(s, range(s * per_scene, min(count, (s + 1) * per_scene))) for s in range(-(-count // per_scene))]
 
 

@@ -14,10 +14,10 @@ Rng = np.random.Generator
 def camera_effects(
     image: np.ndarray, rng: Rng, grey_probability: float = 0.3, strength: float = 1.0
 ) -> np.ndarray:
-    """A random camera's version of image (H, W, 3) uint8 RGB; same shape and type.
+    """Return the image (H, W, 3) uint8 RGB as a random camera would take it; same shape and type.
 
-    strength: of what takes details away, in 0..1: lengths of blurs, and how often there is
-    motion or compression.
+    strength: 0..1, scales what removes detail: the length of blurs, and how often motion and compression
+    occur.
     """
     image = _blur(image, rng, strength)
     image = _tone(image, rng)
@@ -41,7 +41,7 @@ def _blur(image: np.ndarray, rng: Rng, strength: float) -> np.ndarray:
 
 
 def _motion(length: float, angle: float) -> np.ndarray:
-    """Kernel of a straight movement of `length` pixels."""
+    """Return the kernel of a straight movement of `length` pixels."""
     size = int(length) // 2 * 2 + 3
     kernel = np.zeros((size, size), np.float32)
     middle, half = size // 2, length / 2 * np.array([np.cos(angle), np.sin(angle)])
@@ -51,7 +51,7 @@ def _motion(length: float, angle: float) -> np.ndarray:
 
 
 def _tone(image: np.ndarray, rng: Rng) -> np.ndarray:
-    """Exposure, contrast, gamma, white balance in one table; and a vignette."""
+    """Apply exposure, contrast, gamma and white balance by one table, then a vignette."""
     levels = np.linspace(0, 1, 256)[:, None] * np.ones(3)
     gain = np.exp(rng.normal(0, 0.22)) * (1 + rng.normal(0, 0.06, 3))
     levels = np.clip(levels * gain, 0, 1) ** np.exp(rng.normal(0, 0.22))
@@ -85,8 +85,8 @@ def _noise_bank() -> np.ndarray:
 
 
 def _noise(image: np.ndarray, rng: Rng, coloured: bool) -> np.ndarray:
-    """Read-out and photon noise: variance = a + b x brightness, with standard normals cut from a fixed
-    bank."""
+    """Add read-out and photon noise of variance a + b x brightness; its normal numbers are cut from one fixed
+    array."""
     height, width = image.shape[:2]
     bank = _noise_bank()
     if height > bank.shape[0] or width > bank.shape[1]:

@@ -63,8 +63,9 @@ def clip_from_camera(
 
 
 def window_about(corners: np.ndarray, clip: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """(x, y, width, height) of the part of a buffer of `size` (width, height) in which what lies between the
-    corners (8, 3) can be seen, with a pixel to spare; all of it if one is near the camera or behind it."""
+    """Return (x, y, width, height) of the part of a buffer of `size` (width, height) that shows what lies
+    between the corners (8, 3), one pixel larger on each side; the whole buffer if a corner is near the camera
+    or behind it."""
     at = np.column_stack([corners, np.ones(len(corners))]) @ clip.T
     if at[:, 3].min() < _NEAR:
         return 0, 0, *size
@@ -91,9 +92,9 @@ def look_at_scene(direction: np.ndarray, centre: np.ndarray, radius: float) -> n
 class OwnsContext:
     """Holds the graphics context ``ctx``, and with it every buffer, texture and shader in it.
 
-    A context manager: what is not released stays for as long as the process does (with llvmpipe 20 MB and 50
-    memory maps), since the garbage collector does not free a context. A process has one current context: each
-    call makes its own the current one, so several may live side by side (in one thread).
+    A context manager. The garbage collector does not free a context: one that is not released stays until the
+    process ends (with llvmpipe 20 MB and 50 memory maps). A process has one current context. Each call makes
+    its own context current, so several may live side by side in one thread.
     """
 
     ctx: moderngl.Context
@@ -180,7 +181,8 @@ class Renderer(OwnsContext):
     # ---------------------------------------------------------------- labels
 
     def labels(self, scene: Scene) -> Labels:
-        """Who is seen in each pixel and how far; exact at pixel centres, no antialiasing."""
+        """Return which target each pixel shows and at which depth; exact at pixel centres, without
+        antialiasing."""
         clip = clip_from_camera(scene.K, self.width, self.height) @ scene.T_camera_world
         everything = scene.bodies + ((scene.table,) if scene.table else ())
         with self.ctx:
@@ -188,7 +190,7 @@ class Renderer(OwnsContext):
         return Labels(read[..., 0].astype(np.uint8), read[..., 1])
 
     def alone(self, scene: Scene, body: Body) -> np.ndarray:
-        """(H, W) bool: where the body would be seen if there were nothing else."""
+        """Return the mask (H, W) bool of the body as it would be seen without the rest of the scene."""
         clip = clip_from_camera(scene.K, self.width, self.height) @ scene.T_camera_world
         part, (x, y) = self._alone(self.labels_fbo, clip, body)
         mask = np.zeros((self.height, self.width), bool)
@@ -196,8 +198,8 @@ class Renderer(OwnsContext):
         return mask
 
     def silhouette(self, scene: Scene, body: Body) -> tuple[np.ndarray, tuple[int, int]]:
-        """Bool: the body alone, also beside the picture, as far as a whole picture's margin on each side; and
-        the place (column, row) of the picture's first pixel in it."""
+        """Return the mask (bool) of the body alone, with what lies outside the picture by up to one picture
+        on each side; and the place (column, row) of the picture's first pixel in it."""
         shift = (float(self.width), float(self.height))
         clip = clip_from_camera(scene.K, 3 * self.width, 3 * self.height, shift) @ scene.T_camera_world
         part, (x, y) = self._alone(self.large_fbo, clip, body)
@@ -236,7 +238,7 @@ class Renderer(OwnsContext):
     # ---------------------------------------------------------------- colour
 
     def image(self, scene: Scene) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, antialiased."""
+        """Return the picture (H, W, 3) uint8 RGB, antialiased."""
         with self.ctx:
             return self._draw_image(scene)
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 def ctrl_c_between_steps() -> Iterator[Callable[[], bool]]:
     """Yield a function that says whether Ctrl-C was pressed. Outside the main thread it always returns False.
 
-    A KeyboardInterrupt may strike anywhere, in a finaliser too, which swallows it: the work would go on.
+    Python may raise KeyboardInterrupt inside a finaliser, which discards it; the work would then go on.
     """
     pressed = []
     if threading.current_thread() is not threading.main_thread():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scene -> what BOP wants to know about each instance: masks, boxes, pixel counts, visible share."""
+"""From a scene to what BOP records of each instance: masks, boxes, pixel counts, visible share."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def bounding_box(mask: np.ndarray, origin: tuple[int, int] = (0, 0)) -> tuple[in
 
 @dataclass(frozen=True)
 class Alone:
-    """What is known of a target whatever else is in the scene: mask (H, W); box and pixel count, which go on
-    beside the picture."""
+    """A target as it looks without the rest of the scene: its mask (H, W); its box and its pixel count, both
+    of the whole silhouette, also outside the picture."""
 
     mask: np.ndarray
     bbox: tuple[int, int, int, int]
@@ -62,8 +62,11 @@ class Alone:
 def instance_labels(
     renderer: Renderer, scene: Scene, alone: list[Alone] | None = None
 ) -> tuple[list[InstanceLabel], Labels]:
-    """Labels of the targets that reach into the picture, in their order, and the label images they come from.
-    alone: what `targets_alone` said, if that is known."""
+    """Return the labels of the targets that reach into the picture, in the scene's order, and the label
+    images that they come from.
+
+    alone: the result of `targets_alone`, if there is one already.
+    """
     seen = renderer.labels(scene)
     alone = targets_alone(renderer, scene) if alone is None else alone
     labels = (_instance(scene, body, a, seen.instance == body.label) for body, a in zip(scene.targets, alone))
@@ -71,7 +74,7 @@ def instance_labels(
 
 
 def targets_alone(renderer: Renderer, scene: Scene) -> list[Alone]:
-    """Of each target of the scene, in their order."""
+    """Return the ``Alone`` of each target, in the scene's order."""
     return [_alone(renderer, scene, body) for body in scene.targets]
 
 
@@ -99,8 +102,8 @@ def _instance(scene: Scene, body: Body, alone: Alone, visible: np.ndarray) -> In
 
 
 def uncovered(renderer: Renderer, scene: Scene, least: float) -> tuple[Scene, list[InstanceLabel], Labels]:
-    """Return the scene, less occluders and then less all clutter, where a target's part in the picture is
-    hidden too far."""
+    """Return the scene; without its occluders, and then without all clutter, if too little of a target is
+    visible."""
     without = (scene.bodies, tuple(b for b in scene.bodies if not b.occluder), scene.targets)
     alone = targets_alone(renderer, scene)
     for bodies in without:

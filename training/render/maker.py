@@ -28,7 +28,7 @@ class Rendered:
 
 
 class ImageMaker:
-    """Image number -> finished image; owns the renderer of one process. A context manager."""
+    """Makes the finished image of a number; owns the renderer of one process. A context manager."""
 
     def __init__(self, config: RenderConfig, seed: int) -> None:
         self.config, self.seed = config, seed
@@ -52,7 +52,7 @@ class ImageMaker:
 
 
 def make_stock(config: RenderConfig) -> Stock:
-    """Meshes and photographs that a configuration names, loaded."""
+    """Load the meshes and photographs that a configuration names."""
     targets = load_targets(config)
     meshes = {target_name(t.object_id): t.mesh for t in targets} | shapes.primitives()
     paths = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mesh files in (ply, obj, stl; through trimesh) and the BOP model folder out (millimetres)."""
+"""Read mesh files (ply, obj, stl; through trimesh) and write BOP's models folder (millimetres)."""
 
 from __future__ import annotations
 
@@ -116,10 +116,10 @@ def _symmetries_of(path: Path, object_id: int) -> dict[str, list]:
 
 
 def load_mesh(path: Path, unit: str, own: bool = False) -> Mesh:
-    """Mesh file -> Mesh in metres, with its own UV texture, vertex colours or material's colour.
+    """Load a mesh file in metres, with its UV texture, vertex colours or its material's colour.
 
-    own: its looks matter, so a material's picture that is missing is refused. Raises ValueError for that, for
-    an unreadable or empty file and where the diameter is outside 5 mm..5 m (wrong unit).
+    own: its colours matter, so a material whose picture is missing is refused. Raises ValueError for that,
+    for an unreadable or empty file, and for a diameter outside 5 mm..5 m (wrong unit).
     """
     import trimesh
 
@@ -218,7 +218,7 @@ def _in_mm(symmetry: np.ndarray) -> list[float]:
 
 
 def content_hash(targets: list[Target]) -> str:
-    """SHA-256 of the meshes' triangles (their corners in order, to 1e-6 mm); looks have no say."""
+    """Return the SHA-256 of the meshes' triangles (corners in order, to 1e-6 mm); colours do not count."""
     digest = hashlib.sha256()
     for target in targets:
         corners = np.round(target.mesh.positions * 1000, 6) + 0.0  # no negative zeros

@@ -22,9 +22,9 @@ def is_held_out(name: str) -> bool:
 
 
 def load_photographs(folder: Path | None, split: str) -> list[np.ndarray]:
-    """Photographs under `folder` as RGB uint8, longest side at most 900 px; empty list for None.
+    """Load the photographs under `folder` as RGB uint8, longest side at most 900 px; an empty list for None.
 
-    Raises ValueError where the folder holds no pictures of the wanted split or one cannot be decoded.
+    Raises ValueError where the folder holds no pictures of the wanted split, or one that cannot be decoded.
     """
     return [_read(path) for path in photograph_paths(folder, split)]
 
@@ -52,7 +52,8 @@ def _read(path: Path) -> np.ndarray:
 def photo_crop(
     rng: Rng, photos: list[np.ndarray], width: int, height: int, smallest: float = 0.2
 ) -> np.ndarray:
-    """A random part (at least `smallest` of the largest that fits) of a random photograph, maybe mirrored."""
+    """Return a random part of a random photograph, at least `smallest` of the largest possible, perhaps
+    mirrored."""
     photo = photos[rng.integers(len(photos))]
     fit = min(photo.shape[1] / width, photo.shape[0] / height) * rng.uniform(smallest, 1.0)
     w, h = max(2, int(width * fit)), max(2, int(height * fit))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws random scenes: target, camera, table, lights, background; clutter.py furnishes them.
+"""Draw random scenes: target, camera, table, lights, background; clutter.py adds what lies around.
 
-Nothing here touches the graphics library; equal generators give equal scenes.
+Nothing here uses the graphics library. Generators in the same state give the same scenes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Rng = np.random.Generator
 
 
 def sample_scene(config: RenderConfig, stock: Stock, rng: Rng) -> Scene:
-    """A random scene; equal generators give equal scenes."""
+    """Return a random scene; generators in the same state give the same one."""
     on_table = rng.random() < config.table_probability
     object_id = _one_of(list(stock.resting), rng)
     target = stock.meshes[target_name(object_id)]
@@ -52,7 +52,7 @@ def sample_scene(config: RenderConfig, stock: Stock, rng: Rng) -> Scene:
 
 
 def _one_of(ids: list[int], rng: Rng) -> int:
-    """One object's id; a data set of one object draws nothing."""
+    """Return the id of one object; with only one object, no random number is drawn."""
     return ids[0] if len(ids) == 1 else ids[rng.integers(len(ids))]
 
 
@@ -97,7 +97,7 @@ def looking(elevation: float, azimuth: float, roll: float) -> np.ndarray:
 def _targets(
     config: RenderConfig, stock: Stock, rng: Rng, object_id: int, first: np.ndarray, on_table: bool
 ) -> list[Body]:
-    """None, one, or two instances of the object, and some of the data set's other objects."""
+    """Return no, one or two instances of the object, and some of the data set's other objects."""
     kind = rng.random()
     if kind < config.empty_probability:
         return []
@@ -119,8 +119,7 @@ def _others(stock: Stock, rng: Rng, object_id: int, most: int) -> list[int]:
 
 
 def _apart(stock: Stock, a: int, pose: np.ndarray, b: int, there: np.ndarray, on_table: bool) -> bool:
-    """Return whether two objects are too far from each other to stand in each other (spheres
-    of 0.8 diameters)."""
+    """Return whether two objects are too far apart to intersect, taken as spheres of 0.8 diameters."""
     gap = (pose[:3, 3] - there[:3, 3])[: 2 if on_table else 3]
     return np.linalg.norm(gap) > 0.4 * (stock.diameter(a) + stock.diameter(b))
 
@@ -138,7 +137,7 @@ def _second_pose(stock: Stock, rng: Rng, object_id: int, first: np.ndarray, on_t
 def _pose_nearby(
     stock: Stock, rng: Rng, object_id: int, first: np.ndarray, diameter: float, on_table: bool
 ) -> np.ndarray:
-    """A random pose of an object one to two and a half diameters from the first one."""
+    """Return a random pose of an object, one to two and a half diameters from the first one."""
     pose = _target_pose(stock, rng, object_id, on_table)
     if on_table:
         angle = rng.uniform(0, 2 * np.pi)

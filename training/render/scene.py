@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scene as plain numbers: what lies where, under which light, seen by which camera.
+"""A scene as plain numbers: which bodies are where, under which lights, seen by which camera.
 
 World frame: z up, table top in z = 0, metres. Camera frame: OpenCV (z forward, y down).
 """
@@ -21,10 +21,10 @@ def target_name(object_id: int) -> str:
 
 @dataclass(frozen=True)
 class Body:
-    """One thing in the scene: `mesh` names it, T_world_body (4, 4) may hold a scale (targets: rigid).
+    """One object in the scene: `mesh` names it, T_world_body (4, 4) may hold a scale (targets: rigid).
 
-    `pictures` (L, S, S, 3) uint8 replaces the mesh's own look. `footprint` (x, y, yaw, half length, half
-    width) in metres where it stands on the table and darkens it. `label` is 0, or 1, 2, ... for targets;
+    `pictures` (L, S, S, 3) uint8 replaces the mesh's own colours. `footprint` (x, y, yaw, half length, half
+    width) in metres is where it stands on the table and darkens it. `label` is 0, or 1, 2, ... for targets;
     `object_id` their BOP id.
     """
 

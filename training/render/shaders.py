@@ -97,7 +97,7 @@ void main() {
 
 
 def variant(fragment: str, *names: str) -> str:
-    """MESH_FRAGMENT without what is not wanted: ALONE has no shadows and no table, PLAIN no picture."""
+    """Return MESH_FRAGMENT with a part left out: ALONE has no shadows and no table, PLAIN no picture."""
     version, rest = fragment.lstrip().split("\n", 1)
     return "\n".join([version, *(f"#define {name}" for name in names), rest])
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Object views: each object alone in a small square picture, with coverage, exact depth and its own K.
 
-No table, shadow, background or camera effect: whoever pastes the views on photographs adds those. World
-frame: z up, the object's box centre in the origin, metres.
+There is no table, shadow, background or camera effect: these are added where views are pasted on photographs.
+World frame: z up, the object's box centre in the origin, metres.
 
 Samples: the buffer has 2 S + 1 samples a side for S pixels, sample k at pixel coordinate (k - 1) / 2. So
-every other sample lies on a pixel centre, where depth and label are read, and colour and coverage are the
-weighted mean (1 2 1) of three samples each way: one drawing gives both.
+every other sample lies on a pixel centre, where depth and label are read. Colour and coverage are the
+weighted mean (1 2 1) of three samples in each direction, so that one drawing gives both.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class RenderedView:
 
 
 class Outline:
-    """What a camera must know of a mesh to frame it: hull (N, 3), box centre (3,), diameter, metres."""
+    """What a camera needs to frame a mesh: hull (N, 3), box centre (3,), diameter, metres."""
 
     def __init__(self, mesh: Mesh) -> None:
         low, size = mesh.box
@@ -80,7 +80,7 @@ class Outline:
 def sample_view(
     config: RenderConfig, outlines: dict[int, Outline], photos: list[np.ndarray], index: int, rng: Rng
 ) -> ViewScene:
-    """View number `index`; equal generators give equal views."""
+    """Return view number `index`; generators in the same state give the same one."""
     view, ids = config.views, list(outlines)
     object_id = ids[index % len(ids)]
     outline = outlines[object_id]
@@ -109,7 +109,7 @@ def sample_view(
 
 
 def _object_pose(stand: str, outline: Outline, rng: Rng) -> np.ndarray:
-    """T_world_object: its z axis up, or any rotation; its box centre in the origin."""
+    """Return T_world_object with its z axis up, or in any rotation; its box centre in the origin."""
     seed = int(rng.integers(2**31))
     fallen = stand == "any" or rng.random() < _ANY_ROTATION_SHARE
     rotation = Rotation.random(random_state=seed).as_matrix() if fallen else np.eye(3)
@@ -117,8 +117,8 @@ def _object_pose(stand: str, outline: Outline, rng: Rng) -> np.ndarray:
 
 
 def _camera_pose(config: RenderConfig, distance: float, rng: Rng) -> np.ndarray:
-    """T_camera_world of a camera at `distance` from the origin, which it sees `off_axis_deg` or less
-    off its axis."""
+    """Return T_camera_world of a camera at `distance` from the origin, which lies at most `off_axis_deg` off
+    its axis."""
     view = config.views
     low, high = np.sin(np.radians(view.view_elevation_deg))
     elevation = np.degrees(np.arcsin(rng.uniform(low, high)))
@@ -129,8 +129,8 @@ def _camera_pose(config: RenderConfig, distance: float, rng: Rng) -> np.ndarray:
 
 
 def framing(points: np.ndarray, size_px: int, fill: float) -> np.ndarray:
-    """K (3, 3) of a square picture in whose middle the box about the points (N, 3; camera frame) lies, its
-    longer side `fill` of the picture."""
+    """Return K (3, 3) of a square picture that has the box about the points (N, 3; camera frame) in its
+    middle, with a longer side of `fill` of the picture."""
     seen = points[:, :2] / points[:, 2:]
     low, high = seen.min(0), seen.max(0)
     focal = fill * size_px / (high - low).max()
@@ -268,7 +268,7 @@ def _metres(z: np.ndarray, near: float, far: float) -> np.ndarray:
 
 
 class ViewMaker:
-    """Image number -> finished view; owns the renderer of one process. A context manager."""
+    """Makes the finished view of a number; owns the renderer of one process. A context manager."""
 
     def __init__(self, config: RenderConfig, seed: int) -> None:
         self.config, self.seed = config, seed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the images of a scene, here or in processes; one that dies ends the run with an error."""
+"""Make the images of a scene, in this process or in several. If one dies, the run ends with an error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _taken: Sequence[int] = ()  # by image of the scene: the process that works on i
 
 
 def make_maker(config: RenderConfig, seed: int) -> ImageMaker | ViewMaker:
-    """What makes the images of this kind."""
+    """Return what makes the images that the configuration asks for."""
     return (ViewMaker if config.view == "object" else ImageMaker)(config, seed)
 
 
@@ -60,8 +60,8 @@ def _work(job: tuple[Path, int, int]) -> Record:
 
 
 class Workers:
-    """One maker of images in each of `count` processes, or with 0 one here: then a driver that aborts ends
-    this process. A context manager."""
+    """Holds one maker of images in each of `count` processes, or with 0 one in this process, which then ends
+    if its graphics driver aborts. A context manager."""
 
     def __init__(self, config: RenderConfig, seed: int, count: int) -> None:
         self.config, self.pool, self.maker = config, None, None
@@ -84,9 +84,9 @@ class Workers:
             self.maker.__exit__()
 
     def write(self, folder: Path, indices: range) -> Iterator[Record]:
-        """Writes images `indices` as numbers 0, 1, ... of a scene; yields their records in order.
+        """Write the images `indices` as numbers 0, 1, ... of a scene; yield their records in order.
 
-        Raises ChildProcessError, which names the image, where a process was killed or aborted.
+        Raises ChildProcessError, which names the image, if a process was killed or aborted.
         """
         jobs = [(folder, number, index) for number, index in enumerate(indices)]
         if self.pool is None:
@@ -97,9 +97,9 @@ class Workers:
             self.processes.update(multiprocessing.active_children())
             yield from results
         except BrokenProcessPool as error:
-            raise ChildProcessError(self._obituary(indices)) from error
+            raise ChildProcessError(self._what_died(indices)) from error
 
-    def _obituary(self, indices: range) -> str:
+    def _what_died(self, indices: range) -> str:
         for process in self.processes:
             process.join(5)
         ends = {p.pid: how_it_ended(p.exitcode) for p in self.processes if p.exitcode not in CLEAN}

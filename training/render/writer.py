@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One finished image to disk, as BOP wants it (millimetres in the json entries)."""
+"""Write one finished image to disk in BOP's format (millimetres in the json entries)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Record = tuple[dict, list, list]
 
 
 def write_image(made: Rendered, folder: Path, number: int, config: RenderConfig) -> Record:
-    """Picture and masks to `folder`; returns the entries for scene_camera, scene_gt and scene_gt_info
+    """Write picture and masks to `folder`; return the entries for scene_camera, scene_gt and scene_gt_info
     (mm)."""
     _write(
         folder / "rgb" / f"{number:06d}.jpg",
@@ -41,7 +41,7 @@ def write_image(made: Rendered, folder: Path, number: int, config: RenderConfig)
 
 
 def write_view(made: RenderedView, folder: Path, number: int, config: RenderConfig) -> Record:
-    """RGBA picture, depth and mask to `folder`; returns the entries as write_image does."""
+    """Write RGBA picture, depth and mask to `folder`; return the entries as `write_image` does."""
     bgra = cv2.cvtColor(made.rgba, cv2.COLOR_RGBA2BGRA)
     fast = cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE
     _write(folder / "rgb" / f"{number:06d}.png", bgra, *fast)
@@ -56,7 +56,8 @@ def write_view(made: RenderedView, folder: Path, number: int, config: RenderConf
 
 
 def _depth_scale(farthest_mm: float) -> float:
-    """Millimetres a step of a 16 bit picture: 0.05, or the next of 0.1, 0.2, 0.5, ... that reaches so far."""
+    """Return the millimetres of one step of a 16 bit picture: the first of 0.05, 0.1, 0.2, 0.5, ... that
+    reaches so far."""
     steps = (mantissa * 10.0**power for power in range(-2, 3) for mantissa in (1, 2, 5))
     return next(step for step in steps if step >= 0.05 and farthest_mm / step < 65535)
 

@@ -14,16 +14,14 @@ from ..losses.distill import DistillConfig
 from ..models.keypoint import NetworkConfig
 from .variant import Row, Variant, in_stages
 
+RATIO = 1.0  # of the teacher's pull to the labels', for every method
 
-def taught(distill: DistillConfig, steps: int = 1, kd_vote: float = 1.0) -> Callable[[RunConfig], RunConfig]:
-    """Return the change of a student's run to a method.
 
-    steps: times the student's steps. kd_vote: times the student's weight of the teacher's votes.
-    """
+def taught(distill: DistillConfig, steps: int = 1) -> Callable[[RunConfig], RunConfig]:
+    """Return the change of a student's run to a method. steps: times the student's steps."""
 
     def change(student: RunConfig) -> RunConfig:
-        weights = replace(student.weights, kd_vote=kd_vote * student.weights.kd_vote)
-        return replace(student, distill=distill, weights=weights, steps=steps * student.steps)
+        return replace(student, distill=distill, steps=steps * student.steps)
 
     return change
 
@@ -49,15 +47,15 @@ def methods(adlp: DistillConfig) -> list[Variant]:
 def ablations(adlp: DistillConfig) -> list[Variant]:
     """Return our settings with one change each: what the defaults rest on."""
 
-    def changed(name: str, kd_vote: float = 1.0, **options) -> Variant:
-        return Variant(f"adlp, {name}", taught(replace(adlp, **options), kd_vote=kd_vote))
+    def changed(name: str, **options) -> Variant:
+        return Variant(f"adlp, {name}", taught(replace(adlp, **options)))
 
     return [
         changed("mass score", mass="score", rho=0.25),
         changed("eps 1e-3", eps=1e-3),
         changed("eps 1e-5", eps=1e-5),
-        changed("kd_vote x0.3", 0.3),
-        changed("kd_vote x3", 3.0),
+        changed("ratio 0.3", ratio=0.3),
+        changed("ratio 3", ratio=3.0),
         changed("teacher_score 0.01", teacher_score=0.01),
         changed("teacher_score 0.3", teacher_score=0.3),
         changed("ramp 0.3", ramp=0.3),
@@ -79,7 +77,7 @@ def offline_rows(
     others: names and networks of further students, which take all methods with one seed. dense: rows of the
     dense family, its teacher first.
     """
-    adlp = DistillConfig("adlp", teacher=teacher.folder, floor=floor)
+    adlp = DistillConfig("adlp", teacher=teacher.folder, floor=floor, ratio=RATIO)
     main, rest = methods(adlp)[:2], methods(adlp)[2:]
     more = [replace(student, name=f"{student.name}-{name}", network=network) for name, network in others]
     return in_stages(
@@ -102,7 +100,7 @@ def dense_rows(
 
     locator: run whose bundle finds the objects; without one the true boxes are given.
     """
-    adlp = DistillConfig("adlp", teacher=teacher.folder, floor=floor)
+    adlp = DistillConfig("adlp", teacher=teacher.folder, floor=floor, ratio=RATIO)
     rows = Row("teacher", teacher), *(each.row(student) for each in methods(adlp)[:3])
     return tuple(replace(row, locator=locator) for row in rows)
 

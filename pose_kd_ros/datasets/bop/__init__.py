@@ -50,5 +50,5 @@ class BopDataset:
         if shards:
             self.images = load_shards(self.root, self.faults, truth_wanted)
         else:
-            found = (load_scene(scene, self.faults, truth_wanted) for scene in scenes)
-            self.images = [image for images in found for image in images]
+            parts = (load_scene(scene, self.faults, truth_wanted) for scene in scenes)
+            self.images = [image for images in parts for image in images]

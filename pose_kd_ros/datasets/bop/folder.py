@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from ...core.object_model import ObjectModel, box_corners, expand_symmetries
 from ..faults import DatasetError
 from ..meshes import load_ply_vertices
 from ..shape_check import check_size, check_symmetries, tried_symmetries
-from .models import load_models_info
+from .models import ModelInfo, load_models_info
 from .shards import shard_paths
 
 TARGETS = "test_targets_bop19.json"
@@ -42,10 +43,11 @@ def models_folder(split: Path) -> Path:
     raise DatasetError(f"{place}: wanted a models_info.json there, or in models, found none")
 
 
-def surface_points(split: Path, ids) -> dict[int, np.ndarray]:
+def surface_points(split: Path, ids: Iterable[int]) -> dict[int, np.ndarray]:
     """Vertices (V, 3), metres, of the meshes of these objects; DatasetError where models_info.json states
     another size, or a symmetry that a mesh does not have."""
-    infos, points = load_models_info(models_folder(split) / "models_info.json"), {}
+    infos = load_models_info(models_folder(split) / "models_info.json")
+    points: dict[int, np.ndarray] = {}
     for i in ids:
         path = mesh_path(split, i)
         points[i], info = load_ply_vertices(path), infos[i]
@@ -68,7 +70,7 @@ def load_objects(split: Path) -> dict[int, ObjectModel]:
     return {i: _object(i, info) for i, info in sorted(infos.items())}
 
 
-def _object(object_id: int, info) -> ObjectModel:
+def _object(object_id: int, info: ModelInfo) -> ObjectModel:
     center = info.box_min + info.box_size / 2
     symmetries = expand_symmetries(info.symmetries_discrete, info.symmetries_continuous)
     corners, name = box_corners(center, info.box_size), f"obj_{object_id:06d}"

@@ -145,5 +145,11 @@ def _instance(entries: Entries, k: int, truth: dict, info: dict | None) -> BopIn
     if info is None:
         return BopInstance(object_id, pose, None, None, 1.0, mask)
     where = f"{entries.where['gt_info']}, instance {k}"
-    boxes = [tuple(numbers(info, name, 4, where).tolist()) for name in ("bbox_visib", "bbox_obj")]
-    return BopInstance(object_id, pose, *boxes, float(numbers(info, "visib_fract", 1, where)[0]), mask)
+    visible, whole = (_box(info, name, where) for name in ("bbox_visib", "bbox_obj"))
+    share = float(numbers(info, "visib_fract", 1, where)[0])
+    return BopInstance(object_id, pose, visible, whole, share, mask)
+
+
+def _box(info: dict, name: str, where: str) -> Box:
+    x, y, width, height = numbers(info, name, 4, where).tolist()
+    return x, y, width, height

@@ -45,7 +45,8 @@ def read_results(path: Path) -> list[BopResult]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: cannot be read: {error}") from error
-    results, times = [], {}
+    results: list[BopResult] = []
+    times: dict[tuple[int, int], float] = {}
     for number, line in enumerate(lines, 1):
         if line.strip() and not (number == 1 and line.startswith(COLUMNS[0])):
             results.append(_result(line, f"{path}, line {number}"))
@@ -67,7 +68,7 @@ def _line(result: BopResult) -> str:
     return ",".join((*ids, *blocks))
 
 
-def _joined(values) -> str:
+def _joined(values: Iterable[float]) -> str:
     return " ".join(repr(float(value)) for value in values)
 
 

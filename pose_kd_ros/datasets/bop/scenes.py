@@ -63,10 +63,9 @@ class _Scene:
         if stem not in self.files["rgb"]:
             missing = f"image {key} of {self.source} has no picture rgb/{stem}.*"
             raise DatasetError(f"{self.folder}: {missing}", "picture")
-        rgb, depth = (self.files[part].get(stem) for part in ("rgb", "depth"))
-        return make_image(
-            int(self.folder.name), int(key), Source(rgb), Source(depth) if depth else None, self._entries(key)
-        )
+        rgb, path = Source(self.files["rgb"][stem]), self.files["depth"].get(stem)
+        depth = Source(path) if path else None
+        return make_image(int(self.folder.name), int(key), rgb, depth, self._entries(key))
 
     def _entries(self, key: str) -> Entries:
         path = {part: self.folder / f"scene_{part}.json" for part in ("camera", "gt", "gt_info")}

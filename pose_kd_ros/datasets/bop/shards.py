@@ -38,7 +38,8 @@ def load_shards(split: Path, faults: Faults, truth_wanted: bool = True) -> list[
     images: dict[tuple[int, int], BopImage] = {}
     promised = _promised(split, faults)
     for path in shard_paths(split):
-        members = {key: {} for key in promised.get(_number(path), ())} | _members(path, faults)
+        members: dict[str, dict[str, Source]] = {key: {} for key in promised.get(_number(path), ())}
+        members |= _members(path, faults)
         for key, parts in members.items():
             try:
                 image = _image(path, key, parts, truth_wanted)
@@ -79,7 +80,8 @@ def _headers(path: Path) -> Iterator[tuple[str, int, int]]:
 
 def _promised(split: Path, faults: Faults) -> dict[int, list[str]]:
     """The image keys that key_to_shard.json, where there is one, promises of each shard."""
-    path, found = split / "key_to_shard.json", {}
+    path = split / "key_to_shard.json"
+    found: dict[int, list[str]] = {}
     try:
         for key, number in (as_object(read_json(path), path) if path.exists() else {}).items():
             if not isinstance(number, int):
@@ -116,5 +118,7 @@ def _entries(path: Path, key: str, parts: dict[str, Source], truth_wanted: bool)
         for part, name in where.items()
     )
     source = parts.get("mask_visib.json")
-    count = len(as_list(truths, where["gt"])) if source and truths is not None else 0
-    return Entries(camera, truths, infos, {k: Mask(source, str(k)) for k in range(count)}, where)
+    masks = {}
+    if source and truths is not None:
+        masks = {k: Mask(source, str(k)) for k in range(len(as_list(truths, where["gt"])))}
+    return Entries(camera, truths, infos, masks, where)

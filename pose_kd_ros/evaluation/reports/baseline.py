@@ -81,8 +81,8 @@ def changes(
     known = {*names, *(base(name) for name in names)}
     unknown = sorted(set(tolerances) - known)
     if unknown:
-        names = ", ".join(map(repr, unknown))
-        raise OutcomeError(f"tolerance: wanted figures of {', '.join(sorted(known))}, found {names}")
+        found = ", ".join(map(repr, unknown))
+        raise OutcomeError(f"tolerance: wanted figures of {', '.join(sorted(known))}, found {found}")
 
     def tolerance(name: str) -> Tolerance:
         usual = default or (TIMES if is_time(base(name)) else DEFAULT)

@@ -62,8 +62,8 @@ def rows_of(outcomes: Sequence[Outcome], accuracy: str) -> list[Row]:
             raise OutcomeError(f"compare: {field}: wanted the same, found {both}")
     names = shared_figures(outcomes)
     if accuracy not in names:
-        found = ", ".join(names)
-        raise OutcomeError(f"compare: accuracy: wanted one that all have, {found}, found {accuracy!r}")
+        known = ", ".join(names)
+        raise OutcomeError(f"compare: accuracy: wanted one that all have, {known}, found {accuracy!r}")
     times = [np.percentile(o.latencies_ms or [math.nan], (50, 95)) for o in outcomes]
     gains = [-meaning(accuracy).loss(o.summary.figures[accuracy]) for o in outcomes]
     best = front([t[0] for t in times], gains)
@@ -93,8 +93,8 @@ def shared_figures(outcomes: Sequence[Outcome]) -> list[str]:
     every = [outcome.summary.figures for outcome in outcomes]
     names = [n for n in every[0] if all(n in figures for figures in every)]
     names = [n for n in names if not all(math.isnan(figures[n]) for figures in every)]
-    judged = [n for n in names if meaning(n).better != NEITHER and not is_time(n)]
-    return sorted(judged, key=lambda n: HEADLINE.index(n) if n in HEADLINE else len(HEADLINE))
+    shared = [n for n in names if meaning(n).better != NEITHER and not is_time(n)]
+    return sorted(shared, key=lambda n: HEADLINE.index(n) if n in HEADLINE else len(HEADLINE))
 
 
 def cells(rows: Sequence[Row], called: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
@@ -134,8 +134,8 @@ def write(out, outcomes: Sequence[Outcome], accuracy: str) -> list[Row]:
         name: o.summary.environment.get("cpu", "unknown") for name, o in zip(titles(outcomes), outcomes)
     }
     title = f"Bundles on {summary.source}"
-    shown = {"head": head, "rows": shown, "plot": plot, "environments": environments}
-    content = render("compare.html", title=title, summary=summary, **shown)
+    parts = {"head": head, "rows": shown, "plot": plot, "environments": environments}
+    content = render("compare.html", title=title, summary=summary, **parts)
     write_whole(Path(out) / "compare.html", content)
     document = {"schema": 1, "source": summary.source, "accuracy": accuracy}
     bundles = {"bundles": [asdict(row) for row in rows]}

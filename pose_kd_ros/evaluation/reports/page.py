@@ -23,6 +23,7 @@ from .meaning import ARROWS, is_time, meaning
 REPORT = "report.html"
 HEADLINES = 4
 MOST_COLUMNS = 8  # of objects in the terminal
+Dots = tuple[list[float], list[float]]  # x and y
 HEADLINE = (
     "ar", "mssd", "mspd", "add_s_01d", "mssd_01d", "found", "found_rate", "median_translation_m",
     "median_rotation_rad", "edge_agreement", "jitter_translation_m", "latency_p50_ms", "ms_per_image",
@@ -88,7 +89,10 @@ def stage_table(frames: tuple[Frame, ...]) -> list[tuple[str, str, str]]:
         for name, ms in frame.stages_ms.items():
             times.setdefault(name, []).append(ms)
     show = meaning("stage_ms").show
-    return [(name, *(show(float(p)) for p in np.percentile(ms, (50, 95)))) for name, ms in times.items()]
+    return [
+        (name, show(float(np.percentile(ms, 50))), show(float(np.percentile(ms, 95))))
+        for name, ms in times.items()
+    ]
 
 
 def plots_of(outcome: Outcome) -> list[tuple[str, str]]:
@@ -138,12 +142,13 @@ def abscissa(outcome: Outcome) -> tuple[np.ndarray, str]:
 def over_time(outcome: Outcome, x: np.ndarray, label: str) -> list[tuple[str, str]]:
     """Scores of a bag's measured estimates; with truth also their errors; by object."""
     found = []
-    scores, errors = {}, {}
+    scores: dict[str, Dots] = {}
+    errors: dict[str, Dots] = {}
     for at, frame in zip(x, outcome.frames):
         for one in frame.measured_estimates:
             add_point(scores, outcome, one.object_id, at, one.score)
         for error in frame.visible_errors:
-            if error.estimate is not None:
+            if error.mssd_d is not None:
                 add_point(errors, outcome, error.object_id, at, 100 * error.mssd_d)
     if scores:
         found.append(("Score over time", plots.over_time(scores, label, "score")))

@@ -7,17 +7,19 @@ import html
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 SIZE = (4.4, 2.7)  # inches, so that text of 10 points is as large as the page's on a phone
 INK, FAINT = "#010101", "#020202"
 LINES = ("#0a0001", "#0a0002", "#0a0003", "#0a0004", "#0a0005", "#0a0006")
 VARIABLES = {INK: "--ink", FAINT: "--faint"} | {color: f"--line{i}" for i, color in enumerate(LINES)}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
     "axes.edgecolor": FAINT,
@@ -47,7 +49,7 @@ def shares(curves: dict[str, dict], label: str) -> str:
     return svg(figure, f"{', '.join(curves)} over {label}")
 
 
-def histogram(values: Sequence[float], name: str, unit: str) -> str:
+def histogram(values: ArrayLike, name: str, unit: str) -> str:
     """Errors (N,), finite: bars up to the 95th percentile; how many are beyond is said below."""
     values = np.asarray(values, float)
     top = float(np.quantile(values, 0.95)) or float(values.max()) or 1.0
@@ -64,23 +66,24 @@ def histogram(values: Sequence[float], name: str, unit: str) -> str:
     return svg(figure, f"histogram of {name}, {unit}")
 
 
-def latency(x: Sequence[float], ms: Sequence[float], label: str) -> str:
+def latency(x: ArrayLike, ms: ArrayLike, label: str) -> str:
     """Milliseconds (N,) over x (N,): each frame as a dot, median and 95th percentile of WINDOWS windows."""
-    x, ms = np.asarray(x, float), np.asarray(ms, float)
+    x = np.asarray(x, float)
+    times = np.asarray(ms, float)
     parts = np.array_split(np.arange(len(x)), min(WINDOWS, max(1, len(x) // 5)))
     middle = [x[part].mean() for part in parts]
     figure, axes = _axes()
-    axes.plot(x, ms, ".", color=FAINT, markersize=2.5, alpha=0.6)
-    high, median = ([np.percentile(ms[part], share) for part in parts] for share in (95, 50))
+    axes.plot(x, times, ".", color=FAINT, markersize=2.5, alpha=0.6)
+    high, median = ([np.percentile(times[part], share) for part in parts] for share in (95, 50))
     axes.plot(middle, high, color=LINES[1], label="95th percentile")
     axes.plot(middle, median, color=LINES[0], label="median")
-    top = max(1.15 * np.percentile(ms, 99.5), 1.05 * max(high))
+    top = max(1.15 * np.percentile(times, 99.5), 1.05 * max(high))
     axes.set(xlabel=label, ylabel="ms", ylim=(0, top or 1.0))
     _legend(axes)
     return svg(figure, "latency of each frame, with running median and 95th percentile")
 
 
-def over_time(series: dict[str, tuple[Sequence[float], Sequence[float]]], label: str, y_label: str) -> str:
+def over_time(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label: str, y_label: str) -> str:
     """Dots (x, y) of each name."""
     figure, axes = _axes()
     for color, (name, (x, y)) in zip(_colors(), series.items()):
@@ -91,7 +94,9 @@ def over_time(series: dict[str, tuple[Sequence[float], Sequence[float]]], label:
     return svg(figure, f"{y_label} over {label}")
 
 
-def pareto(names: Sequence[str], x, y, on_front: np.ndarray, x_label: str, y_label: str) -> str:
+def pareto(
+    names: Sequence[str], x: ArrayLike, y: ArrayLike, on_front: np.ndarray, x_label: str, y_label: str
+) -> str:
     """Points (N,) with their names; those of ``on_front`` (N,) bool joined, the others grey."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     figure, axes = _axes((5.2, 3.2))
@@ -99,7 +104,7 @@ def pareto(names: Sequence[str], x, y, on_front: np.ndarray, x_label: str, y_lab
     axes.step(x[order], y[order], where="post", color=LINES[0], alpha=0.6)
     axes.plot(x[~on_front], y[~on_front], "o", color=FAINT)
     axes.plot(x[order], y[order], "o", color=LINES[0], markersize=8)
-    for i in np.flatnonzero(np.isfinite(x) & np.isfinite(y)):
+    for i in map(int, np.flatnonzero(np.isfinite(x) & np.isfinite(y))):
         color = INK if on_front[i] else FAINT
         left = x[i] < (np.nanmin(x) + np.nanmax(x)) / 2
         axes.annotate(

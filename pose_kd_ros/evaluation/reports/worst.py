@@ -24,6 +24,7 @@ TRUE_RGB = (80, 230, 120)
 WIDTH = 800  # pixels that an overlay has at most
 QUALITY = 85
 COUNT = 6
+Entry = tuple[float, int, str]  # how bad, the frame's index, why
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,14 @@ def choose(
 
 def _of_truth(frames: Sequence[Frame], names: Mapping[int, str]) -> list[list[Worst]]:
     """Wrong poses by MSSD, missed objects by how much of them is seen, false alarms by score."""
-    wrong, missed, false = [], [], []
+    wrong: list[Entry] = []
+    missed: list[Entry] = []
+    false: list[Entry] = []
     names = {one.object_id: one.class_name for frame in frames for one in frame.estimates} | dict(names)
     for index, frame in enumerate(frames):
         for error in frame.visible_errors:
             name = names.get(error.object_id, f"object {error.object_id}")
-            if error.estimate is None:
+            if error.estimate is None or error.mssd_d is None:
                 seen = frame.truth[error.truth].visib_fract
                 missed.append((seen, index, f"{name} missed, {100 * seen:.0f} % visible"))
             else:
@@ -90,7 +93,7 @@ def _of_tracks(frames: Sequence[Frame]) -> list[list[Worst]]:
 
 def unmatched(frame: Frame) -> list[Estimate]:
     """Measured estimates that are no instance's, or too far from it; none where nothing is known of it."""
-    if not frame.judged:
+    if not frame.has_truth:
         return []
     near = {error.estimate for error, _, _ in frame.found(FOUND)}
     return [frame.estimates[place] for place in frame.measured if place not in near]
@@ -104,7 +107,7 @@ def scattered(index: int) -> int:
     return int(f"{index:032b}"[::-1], 2)
 
 
-def _ranked(found: list[tuple[float, int, str]], frames: Sequence[Frame]) -> list[Worst]:
+def _ranked(found: list[Entry], frames: Sequence[Frame]) -> list[Worst]:
     ordered = sorted(found, key=lambda entry: (-entry[0], scattered(entry[1])))
     return [Worst(index, frames[index].number, why) for _, index, why in ordered]
 

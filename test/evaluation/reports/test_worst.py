@@ -48,7 +48,7 @@ def test_instances_that_are_hardly_seen_are_not_missed(frames):
 
 
 def test_frames_of_unknown_truth_have_no_false_alarms(frames):
-    unknown = [replace(frame, judged=False, truth=(), errors=()) for frame in frames[1:]]
+    unknown = [replace(frame, has_truth=False, truth=(), errors=()) for frame in frames[1:]]
     assert not any("none is" in w.why for w in worst.choose([frames[0], *unknown]))
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,13 +13,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from pose_kd_ros.bundle.manifest import InputSpec, PeopleSpec  # noqa: E402
 from pose_kd_ros.datasets.faults import DatasetError, Faults  # noqa: E402
+from pose_kd_ros.pipeline.people import PeopleEstimator  # noqa: E402
+from pose_kd_ros.pipeline.preprocess import crop_about  # noqa: E402
 from training.data.coco import read_coco  # noqa: E402
 from training.data.mpii import read_mpii  # noqa: E402
-from training.data.people import COCO, MPII, People, Person  # noqa: E402
+from training.data.people import COCO, MARGIN, MPII, People, Person  # noqa: E402
 from training.data.people_crops import PeopleCropConfig, PeopleDataset, input_size, placed  # noqa: E402
 from training.data.people_source import PeopleConfig  # noqa: E402
-from training.measure.people import evaluate_people, predictions  # noqa: E402
+from training.measure.people import evaluate_people, predictions, region_of  # noqa: E402
 from training.measure.people_metrics import average_precision, pckh, person_score, similarity, suppressed  # noqa: E402
 
 STILL = {"flip": 0.0, "scale": 0.0, "rotated": 0.0}
@@ -254,50 +258,66 @@ def test_input_sizes_are_whole_heatmaps():
         PeopleCropConfig(aspect=0.7)
 
 
-def perfect(people, size, aspect, batch):
-    """What a perfect network answers to the batches of ``evaluate_people`` with a flip test."""
-    width, height = input_size(size, aspect)
+def estimator_of(people, network, aspect=1.0, flip_test=True):
+    """The robot's estimator with a network that is a function."""
+    spec = InputSpec(256, 256, 4, MARGIN, "rgb", [0.5] * 3, [0.5] * 3, aspect)
+    names = PeopleSpec(list(people.skeleton.keypoints), [], [list(pair) for pair in people.skeleton.flip])
+    network_spec, decode = SimpleNamespace(strides=[4]), SimpleNamespace(cell_score=0.2)
+    manifest = SimpleNamespace(input=spec, people=names, network=network_spec, decode=decode)
+    return PeopleEstimator(SimpleNamespace(manifest=manifest), network, flip_test=flip_test)
+
+
+def perfect(people, aspect=1.0, flip_test=True):
+    """An estimator whose network answers what is right for one person after the other."""
+    width, height = input_size(256, aspect)
     order, calls = people.skeleton.mirrored(), itertools.count()
     v, u = np.mgrid[: height // 4, : width // 4]
 
-    def maps_of(images):
-        assert images.shape[1:] == (3, height, width) and images.dtype == np.float32
-        call = next(calls)
-        start, maps = call // 2 * batch, []
-        for person in people.persons[start : start + len(images)]:
-            points, visible = person.crop(width, height).to_input(person.points), person.visible
-            if call % 2:
-                points, visible = (points * (-1, 1) + (width - 1, 0))[order], visible[order]
-            x, y = ((points + 0.5) / 4 - 0.5).T[:, :, None, None]
-            maps.append(np.exp(-((u - x) ** 2 + (v - y) ** 2) / 8) * visible[:, None, None])
-        return np.stack(maps)
+    def network(image):
+        assert image.shape == (1, 3, height, width) and image.dtype == np.float32
+        number, is_mirrored = divmod(next(calls), 1 + flip_test)
+        person = people.persons[number]
+        points, visible = person.crop(width, height).to_input(person.points), person.visible
+        if is_mirrored:
+            points, visible = (points * (-1, 1) + (width - 1, 0))[order], visible[order]
+        x, y = ((points + 0.5) / 4 - 0.5).T[:, :, None, None]
+        return {"heatmaps": (np.exp(-((u - x) ** 2 + (v - y) ** 2) / 8) * visible[:, None, None])[None, None]}
 
-    return maps_of
+    return estimator_of(people, network, aspect, flip_test)
 
 
 def test_perfect_maps_give_perfect_figures(coco, mpii):
-    figures = evaluate_people(perfect(mpii, 256, 1.0, 2), mpii, batch=2)
+    figures = evaluate_people(perfect(mpii), mpii)
     assert figures["mean"] == figures["mean@0.1"] == 100 and figures["people"] == 5
     assert figures["head_size"] == "joints 8-9" and "pelvis" not in figures
-    figures = evaluate_people(perfect(coco, 256, 0.75, 5), coco, aspect=0.75, batch=5, suppress=0.9)
+    figures = evaluate_people(perfect(coco, 0.75), coco, suppress=0.9)
     assert figures["AP"] == pytest.approx(1) and figures["AR"] == 1 and figures["people"] == 12
 
 
 @pytest.mark.parametrize("flip_test", [True, False])
 def test_perfect_maps_are_decoded_to_the_truth(coco, flip_test):
-    maps_of = perfect(coco, 256, 0.75, 12)
-    for each in predictions(maps_of, coco, 256, 0.75, flip_test, 12, Faults()):
+    for each in predictions(perfect(coco, 0.75, flip_test), coco, Faults()):
         visible = each.person.visible > 0
-        scale = each.person.crop(192, 256).scale
+        crop = each.person.crop(192, 256)
         np.testing.assert_allclose(
-            each.points[visible] * scale, each.person.points[visible] * scale, atol=0.02
+            each.points[visible] * crop.scale, each.person.points[visible] * crop.scale, atol=0.02
         )
         assert np.isnan(each.points[~visible]).all()
+        assert each.area == pytest.approx(192 * 256 / crop.scale**2)
+
+
+def test_the_estimator_sees_the_crop_that_training_showed(coco):
+    for person in coco.persons:
+        seen = crop_about(region_of(person).box, perfect(coco, 0.75).spec)
+        trained = person.crop(192, 256)
+        np.testing.assert_allclose(
+            (seen.left, seen.top, seen.scale), (trained.left, trained.top, trained.scale), rtol=1e-12
+        )
 
 
 def test_a_map_without_a_peak_is_a_missed_joint(dotted):
-    figures = evaluate_people(lambda images: np.zeros((len(images), 16, 64, 64)), dotted)
-    assert figures["mean"] == 0
+    nothing = estimator_of(dotted, lambda image: {"heatmaps": np.zeros((1, 1, 16, 64, 64))})
+    assert evaluate_people(nothing, dotted)["mean"] == 0
 
 
 def test_pckh_counts_joints_not_means():

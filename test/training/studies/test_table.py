@@ -70,7 +70,7 @@ def test_dense_rows_networks_and_ablations_have_their_places(rows):
     methods = [row.method for row in full]
     places = [methods.index(m, 5) for m in ("naive", "dense teacher", "none", "adlp, eps 1e-3")]
     assert places == sorted(places) and full[places[2]].run.network.width == 32
-    assert full[methods.index("adlp, kd_vote x3")].run.weights.kd_vote == 3 * student.weights.kd_vote
+    assert full[methods.index("adlp, ratio 3")].run.distill.ratio == 3
 
 
 def test_groups_share_stage_and_batches_and_no_teacher(rows):
