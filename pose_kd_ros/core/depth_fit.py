@@ -10,6 +10,7 @@ association.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .camera import Camera
 from .edges import FARTHEST_MOVE, Refused
@@ -28,7 +29,7 @@ INDEPENDENT = 60  # pixels at most: neighbours err alike (assumed, not measured)
 
 
 def refine_on_depth(
-    depth: np.ndarray, camera: Camera, mesh: Mesh, pose, covariance
+    depth: np.ndarray, camera: Camera, mesh: Mesh, pose: ArrayLike, covariance: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
     """Move ``T_camera_object`` (4, 4) onto a depth image (H, W), metres along z, 0 where none is measured,
     aligned with the camera; return the pose and its covariance (6, 6).
@@ -75,7 +76,9 @@ def refine_on_depth(
     return pose, spread
 
 
-def _measurements(depth, camera: Camera, mesh: Mesh, pose) -> tuple[np.ndarray, np.ndarray]:
+def _measurements(
+    depth: np.ndarray, camera: Camera, mesh: Mesh, pose: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return measured depths (N,) in the box of the mesh's projection and the rays (N, 3), z = 1, of their
     pixels, at most MOST_PIXELS."""
     pixels = camera.project(transform(pose, mesh.vertices))

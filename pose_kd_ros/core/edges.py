@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .camera import Camera
 from .mesh import Mesh, is_seen, visible_edges
@@ -56,7 +57,9 @@ class OnEdges:
     agreement: float
 
 
-def refine_on_edges(image: np.ndarray, camera: Camera, mesh: Mesh, pose, covariance) -> OnEdges:
+def refine_on_edges(
+    image: np.ndarray, camera: Camera, mesh: Mesh, pose: ArrayLike, covariance: ArrayLike
+) -> OnEdges:
     """Move ``T_camera_object`` (4, 4) onto the edges of an image (H, W, 3) or (H, W), uint8.
 
     covariance: (6, 6), what is known of the pose, by the convention of ``core.refine``. Raises Refused where
@@ -64,7 +67,8 @@ def refine_on_edges(image: np.ndarray, camera: Camera, mesh: Mesh, pose, covaria
     covariance does not allow.
     """
     start, pose = np.asarray(pose, float), np.array(pose, float)
-    prior, spread = np.linalg.inv(covariance), np.asarray(covariance, float)
+    covariance = np.asarray(covariance, float)
+    prior, spread = np.linalg.inv(covariance), covariance
     for _ in range(ROUNDS):
         points, along = sample_edges(mesh, pose, camera.K)
         if len(points) < LEAST_POINTS:
@@ -97,7 +101,7 @@ def weights_of(error: np.ndarray) -> np.ndarray:
     return weight * min(1.0, INDEPENDENT / max(weight.sum(), 1e-9)) / noise**2
 
 
-def sample_edges(mesh: Mesh, pose, K) -> tuple[np.ndarray, np.ndarray]:
+def sample_edges(mesh: Mesh, pose: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return points (N, 3) of the object, evenly along the edges that show in the image, and the directions
     (N, 3) of their edges. Nothing of an object that reaches behind the camera."""
     ends = mesh.vertices[mesh.edges[visible_edges(mesh, pose)]]
@@ -117,7 +121,9 @@ def sample_edges(mesh: Mesh, pose, K) -> tuple[np.ndarray, np.ndarray]:
     return points[seen], along[seen]
 
 
-def across_edges(pose, points, along, K) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def across_edges(
+    pose: np.ndarray, points: np.ndarray, along: np.ndarray, K: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return ideal pixels (N, 2) of edge points, unit normals (N, 2) of the edges in the image, and how far
     each point moves along its normal with a small change of the pose (N, 6)."""
     pixels, jacobian = projection(pose, points, K)
@@ -127,7 +133,9 @@ def across_edges(pose, points, along, K) -> tuple[np.ndarray, np.ndarray, np.nda
     return pixels, normal, np.einsum("ni,nij->nj", normal, jacobian)
 
 
-def nearest_edges(image, camera: Camera, pixels, normal, sigma) -> np.ndarray:
+def nearest_edges(
+    image: np.ndarray, camera: Camera, pixels: np.ndarray, normal: np.ndarray, sigma: np.ndarray
+) -> np.ndarray:
     """Return how far along the normals (N, 2) the likeliest edges of the image are, pixels (N,), NaN where
     there is none.
 

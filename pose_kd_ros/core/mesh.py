@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .object_model import ObjectModel
 from .pose import cross, inverse, transform
@@ -17,10 +18,12 @@ from .pose import cross, inverse, transform
 SHARP = np.radians(40.0)  # faces that meet at a sharper angle show an edge, whatever the light
 BEHIND = 0.02  # of the mesh's size: a point so far behind another face is hidden
 # Of a box's corners as object_model.box_corners orders them.
-BOX_TRIANGLES = [
-    *((0, 1, 3), (0, 3, 2), (4, 6, 7), (4, 7, 5), (0, 4, 5), (0, 5, 1)),
-    *((2, 3, 7), (2, 7, 6), (0, 2, 6), (0, 6, 4), (1, 5, 7), (1, 7, 3)),
-]
+BOX_TRIANGLES = np.array(
+    [
+        *((0, 1, 3), (0, 3, 2), (4, 6, 7), (4, 7, 5), (0, 4, 5), (0, 5, 1)),
+        *((2, 3, 7), (2, 7, 6), (0, 2, 6), (0, 6, 4), (1, 5, 7), (1, 7, 3)),
+    ]
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +45,7 @@ class Mesh:
     is_sharp: np.ndarray = field(init=False)
     normals: np.ndarray = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         vertices = np.array(self.vertices, float)
         if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
             raise ValueError(f"mesh: vertices: wanted finite (V, 3), found {vertices.shape}")
@@ -61,7 +64,7 @@ class Mesh:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def of_faces(cls, vertices, triangles, angle: float = SHARP) -> Mesh:
+    def of_faces(cls, vertices: np.ndarray, triangles: np.ndarray, angle: float = SHARP) -> Mesh:
         """Make a mesh whose sharp edges are those where faces meet at more than ``angle`` radians, and
         rims."""
         plain = cls(vertices, triangles, np.zeros((0, 2), int))
@@ -85,8 +88,8 @@ class Mesh:
         return Mesh(self.vertices * factor, self.triangles, self.sharp)
 
 
-def _indices(array, columns: int, most: int, name: str) -> np.ndarray:
-    array = np.array(array)
+def _indices(values: ArrayLike, columns: int, most: int, name: str) -> np.ndarray:
+    array = np.array(values)
     if array.ndim != 2 or array.shape[1] != columns or array.dtype.kind not in "iu":
         raise ValueError(f"mesh: {name}: wanted integers (N, {columns}), found {array.dtype} {array.shape}")
     if array.size and not 0 <= array.min() <= array.max() < most:
@@ -104,7 +107,7 @@ def _edges(triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return edges, np.stack([order[starts], order[ends - 1]], -1) // 3
 
 
-def face_normals(vertices, triangles) -> np.ndarray:
+def face_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Return unit normals (F, 3), outward; zero of a face without area."""
     a, b, c = np.asarray(vertices)[triangles].swapaxes(0, 1)
     normal = cross(b - a, c - a)
@@ -112,20 +115,20 @@ def face_normals(vertices, triangles) -> np.ndarray:
     return np.divide(normal, length, out=np.zeros_like(normal), where=length > 0)
 
 
-def is_facing(mesh: Mesh, pose) -> np.ndarray:
+def is_facing(mesh: Mesh, pose: ArrayLike) -> np.ndarray:
     """Return which faces (F,) turn their outside to the camera."""
     eye = inverse(pose)[:3, 3]
     return np.einsum("ij,ij->i", mesh.normals, eye - mesh.vertices[mesh.triangles[:, 0]]) > 0
 
 
-def visible_edges(mesh: Mesh, pose) -> np.ndarray:
+def visible_edges(mesh: Mesh, pose: ArrayLike) -> np.ndarray:
     """Return the indices of edges that show unless something hides them: sharp ones of faces that turn to
     the camera, and those of the outline, between a face that does and one that does not."""
     first, second = is_facing(mesh, pose)[mesh.neighbours].T
     return np.flatnonzero((first != second) | (mesh.is_sharp & first))
 
 
-def cast(mesh: Mesh, pose, rays) -> tuple[np.ndarray, np.ndarray]:
+def cast(mesh: Mesh, pose: ArrayLike, rays: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return where rays (N, 3) from the camera meet the mesh first: depth (N,) along z if the rays have
     z = 1, infinite where they miss, and the face (N,).
 
@@ -139,19 +142,18 @@ def cast(mesh: Mesh, pose, rays) -> tuple[np.ndarray, np.ndarray]:
     a, b, c = corners[mesh.triangles[faces]].swapaxes(0, 1)
     volume = np.einsum("ij,ij->i", a, cross(b, c))
     solver = np.stack([cross(b, c), cross(c, a), cross(a, b)]) / np.where(volume, volume, np.inf)[:, None]
-    inside, nearness = True, 0.0
-    for part in solver:
-        share = np.asarray(rays) @ part.T
-        inside, nearness = inside & (share >= 0), nearness + share
-    nearness = np.where(inside, nearness, 0.0)
+    rays = np.asarray(rays, float)
     if not len(faces):
         return np.full(len(rays), np.inf), np.zeros(len(rays), int)
+    first, second, third = (rays @ part.T for part in solver)
+    inside = (first >= 0) & (second >= 0) & (third >= 0)
+    nearness = np.where(inside, first + second + third, 0.0)
     nearest = nearness.argmax(1)
     best = nearness[np.arange(len(nearest)), nearest]
     return np.divide(1.0, best, out=np.full(len(best), np.inf), where=best > 0), faces[nearest]
 
 
-def is_seen(mesh: Mesh, pose, points) -> np.ndarray:
+def is_seen(mesh: Mesh, pose: ArrayLike, points: ArrayLike) -> np.ndarray:
     """Return which points (N, 3) of the surface no other part of it hides, by BEHIND of its size."""
     seen = transform(pose, points)
     depth, _ = cast(mesh, pose, seen / seen[:, 2:])
