@@ -17,7 +17,7 @@ from ..pipeline.estimator import Estimator
 from ..pipeline.families import open_estimator
 from ..pipeline.follow import ObjectFollower
 from ..pipeline.people import PeopleEstimator
-from ..pipeline.refine import KINDS, make_refiner
+from ..pipeline.refine import KINDS, Refiner, make_refiner
 from .progress import size_of
 
 MeshOf = Callable[[int], Mesh | None]
@@ -33,11 +33,11 @@ def add_refine_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--refine", choices=KINDS, default="none", help=text)
 
 
-def say_refined(estimator: Estimator) -> None:
+def say_refined(what: str, refiner: Refiner | None) -> None:
     """Print how many poses were refined in this run, and why others were not."""
-    if estimator.refiner is not None:
-        counts = ", ".join(f"{n} {name}" for name, n in sorted(estimator.refiner.counts.items()))
-        print(f"refine: poses: {counts or 'none'}", file=sys.stderr)
+    if refiner is not None:
+        counts = ", ".join(f"{n} {name}" for name, n in sorted(refiner.counts.items()))
+        print(f"refined on {what}: poses: {counts or 'none'}", file=sys.stderr)
 
 
 def load_follower(
@@ -68,12 +68,16 @@ def load_estimator(
     estimator = open_estimator(name)
     if isinstance(estimator, PeopleEstimator):
         raise BundleError(f"bundle {name}: wanted one of objects, found one for people, who have no poses")
-    bundle = estimator.bundle
-    if refine != "none":
-        missing = [i for i in estimator.objects if bundle.mesh(i) is None]
-        given = {i: mesh for i in missing if (mesh := mesh_of(i)) is not None}
-        estimator.refiner = make_refiner(refine, bundle, given)
+    estimator.refiner = load_refiner(refine, estimator.bundle, mesh_of)
     return estimator.scaled(dict.fromkeys(estimator.objects, scale))
+
+
+def load_refiner(kind: str, bundle: Bundle, mesh_of: MeshOf = no_mesh) -> Refiner | None:
+    """As ``refine.make_refiner``, with the meshes of ``mesh_of`` where the bundle has none."""
+    if kind == "none":
+        return None
+    missing = [model.id for model in bundle.objects if bundle.mesh(model.id) is None]
+    return make_refiner(kind, bundle, {i: mesh for i in missing if (mesh := mesh_of(i)) is not None})
 
 
 def bundle_facts(bundle: Bundle) -> dict:

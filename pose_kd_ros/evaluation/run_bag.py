@@ -178,7 +178,7 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
             if frame_vsd is not None and true is not None:
                 frame = frame_vsd.measure(image, frame)
             progress.add(frame, follower.state())
-        say_refined(follower.estimator)
+        say_refined("edges", follower.estimator.refiner)
         frames = progress.frames()
         if not frames:
             reasons = "; ".join(images.faults) or "none is there"

@@ -14,7 +14,7 @@ from ..bundle.store import Bundle
 from ..core.camera import Camera
 from ..core.object_model import ObjectModel
 from .network import Network
-from .refine import EdgeRefiner
+from .refine import Refiner
 from .region import Region
 from .solve import Estimates, ObjectPose, Stopwatch, check_size, suppress
 
@@ -36,7 +36,7 @@ class Estimator(Protocol):
     cell_score: float
     pose_score: float
     keep_factor: float
-    refiner: EdgeRefiner | None
+    refiner: Refiner | None
 
     def estimate(
         self,
@@ -78,7 +78,7 @@ class CropEstimator(ABC):
         self.cell_score = decode.cell_score if cell_score is None else cell_score
         self.pose_score = decode.pose_score if pose_score is None else pose_score
         self.keep_factor = KEEP_FACTOR
-        self.refiner: EdgeRefiner | None = None
+        self.refiner: Refiner | None = None
 
     def scaled(self: Made, factors: Mapping[int, float]) -> Made:
         """As ``Estimator.scaled``."""

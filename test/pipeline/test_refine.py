@@ -7,9 +7,10 @@ import pytest
 
 from pose_kd_ros.bundle.manifest import BundleError
 from pose_kd_ros.core.mesh import Mesh
-from pose_kd_ros.pipeline.refine import EdgeRefiner, make_refiner
+from pose_kd_ros.pipeline.refine import DepthRefiner, EdgeRefiner, make_refiner
 from pose_kd_ros.pipeline.solve import ObjectPose
 from test.bundle.test_bundle import bundle  # noqa: F401
+from test.core.test_depth_fit import depth_image
 from test.core.test_edges import CAMERA, POSE, UNSURE, draw, errors, start_of
 from test.core.test_mesh import BOX, MODEL
 from test.pipeline import test_keypoint
@@ -38,6 +39,15 @@ def test_a_refused_pose_stays_and_the_reason_is_counted():
     before = found(start_of(0))
     (after,) = refiner(np.full_like(IMAGE, 90), CAMERA, [before])
     assert after is before and refiner.counts == {"few_agree": 1}
+
+
+def test_depth_refines_in_the_same_way():
+    refiner = DepthRefiner({1: BOX}, {1: MODEL})
+    refined, refused = (
+        refiner(depth, CAMERA, [found(start_of(0))])[0] for depth in (depth_image(POSE), np.zeros((480, 640)))
+    )
+    assert errors(refined.pose)[0] < 0.001 < errors(refused.pose)[0]
+    assert refiner.counts == {"refined": 1, "few_depths": 1}
 
 
 def test_an_object_without_a_mesh_stays():
