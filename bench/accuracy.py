@@ -179,56 +179,28 @@ def main() -> None:
             rows.append(there)
         print(name, {k: v for k, v in (there or {}).items() if isinstance(v, float)}, flush=True)
 
-    frames = recording_frames(options.frames) if options.frames else None
-    add(
-        "recording, followed",
-        "visp-images mbt/cube",
-        "real",
-        frames and on_recording(estimator, frames, True),
-    )
-    add(
-        "recording, frame by frame",
-        "visp-images mbt/cube",
-        "real",
-        frames and on_recording(estimator, frames, False),
-    )
-    add(
-        "recording, cube painted out",
-        "visp-images mbt/cube",
-        "real, edited",
-        frames
-        and false_positives(
-            estimator, [(cv2.cvtColor(f, cv2.COLOR_GRAY2RGB), RECORDING_K) for f in painted_out(frames)]
-        ),
-    )
-    shared = options.shared
-    add(
-        "visp_rbt cube",
-        "visp_rbt",
-        "47 tracked frames, real",
-        shared and on_visp_rbt(estimator, shared / "visp_rbt"),
-    )
-    add(
-        "images without a cube",
-        "lmo",
-        "lmo-dev100, real",
-        shared
-        and false_positives(
-            estimator, [(i.load_rgb(), i.K) for i in BopDataset(shared / "lmo" / "test").images]
-        ),
-    )
+    recording = "visp-images mbt/cube"
+    followed = searched = without = rbt = empty = renders = None
+    if options.frames:
+        frames = recording_frames(options.frames)
+        followed, searched = (on_recording(estimator, frames, tracked) for tracked in (True, False))
+        erased = [(cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB), RECORDING_K) for frame in painted_out(frames)]
+        without = false_positives(estimator, erased)
+    if options.shared:
+        rbt = on_visp_rbt(estimator, options.shared / "visp_rbt")
+        images = BopDataset(options.shared / "lmo" / "test").images
+        empty = false_positives(estimator, [(image.load_rgb(), image.K) for image in images])
     if options.renders:
         from pose_kd_ros.evaluation.metrics import figures
         from training.measure.evaluate import measure
 
-        add(
-            "held-out renders",
-            "cube renders",
-            "val, synthetic",
-            figures(*measure(estimator, options.renders, options.limit)),
-        )
-    else:
-        add("held-out renders", "cube renders", "val, synthetic", None)
+        renders = figures(*measure(estimator, options.renders, options.limit))
+    add("recording, followed", recording, "real", followed)
+    add("recording, frame by frame", recording, "real", searched)
+    add("recording, cube painted out", recording, "real, edited", without)
+    add("visp_rbt cube", "visp_rbt", "47 tracked frames, real", rbt)
+    add("images without a cube", "lmo", "lmo-dev100, real", empty)
+    add("held-out renders", "cube renders", "val, synthetic", renders)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ from ..core.camera import Camera
 from ..core.track import MEASURED, Track, Tracker
 from .estimator import Estimator
 from .region import Region, overlap, projected_box
+from .solve import ObjectPose
 
 KNOWN = 0.3  # a given region that overlaps a track's by more adds nothing
 JUMP_S = 0.2  # stamps that go back by more are a bag that loops; by less, frames out of order
@@ -156,12 +157,13 @@ class ObjectFollower:
             raise ValueError(f"follow: stamp {stamp:.6f} s does not follow {self._stamp:.6f} s")
         expected = self._expected(stamp, camera)
         given = [*regions, *self._candidates[:1]]
-        given = [r for r in given if all(overlap(r.box, e.box) < KNOWN for e in expected)]
+        fresh = [r for r in given if all(overlap(r.box, e.box) < KNOWN for e in expected)]
         self._candidates = self._candidates[1:]
         search = self.search and not self._measured
-        found = self.estimator.estimate(image, camera, expected + given, search, recover=self.search)
+        found = self.estimator.estimate(image, camera, expected + fresh, search, recover=self.search)
+        poses = [*found.poses, *self._in_the_place_of_tracks(image, camera, given, fresh, found.poses)]
         started = time.perf_counter()
-        poses = sorted(found.poses, key=lambda p: p.track_id is None)[: self.max_instances]
+        poses = sorted(poses, key=lambda p: p.track_id is None)[: self.max_instances]
         tracks = self.tracker.update(stamp, poses)
         self._stamp, self._searched = stamp, stamp if search else self._searched
         measured = [track for track in tracks if track.state in MEASURED]
@@ -183,6 +185,23 @@ class ObjectFollower:
         if not self.search or self._candidates or 0 < self.expected_count <= measured:
             return False
         return missed or stamp - self._searched >= self.search_period
+
+    def _in_the_place_of_tracks(
+        self,
+        image: np.ndarray,
+        camera: Camera,
+        given: Sequence[Region],
+        fresh: Sequence[Region],
+        found: Sequence[ObjectPose],
+    ) -> list[ObjectPose]:
+        """Return what given regions show that a track seemed to know, where its own crop showed nothing."""
+        missed = [
+            region
+            for region in given
+            if all(region is not other for other in fresh)
+            and all(overlap(region.box, pose.box) < KNOWN for pose in found)
+        ]
+        return self.estimator.estimate(image, camera, missed, search=False).poses if missed else []
 
     def _expected(self, stamp: float, camera: Camera) -> list[Region]:
         regions = []

@@ -140,6 +140,20 @@ def test_regions_that_are_given_add_to_those_of_tracks_unless_they_say_the_same(
     assert [r.track_id for r in eye.regions[1]] == [1, None] and eye.regions[1][1] is elsewhere
 
 
+class ShortSighted(Eye):
+    """Sees nothing where tracks look for their objects, as a network that dislikes their crop."""
+
+    def estimate(self, image, camera, regions, search, recover=False):
+        seen = super().estimate(image, camera, regions, search, recover)
+        return Estimates([pose for pose in seen.poses if pose.track_id is None], seen.stages_ms)
+
+
+def test_a_given_region_is_looked_at_where_the_track_finds_nothing():
+    here = Region(projected_box(at(0.0), MODEL, CAMERA))
+    frames = run(follower(ShortSighted(0.0), search=False), 40, regions=[here])
+    assert [frame[0].state for frame in frames] == ["new"] + ["tracked"] * 39
+
+
 def test_no_more_objects_are_followed_than_were_asked_for():
     eye = Eye(-0.2, 0.0, 0.2)
     tracks = run(follower(eye, max_instances=2), 3)

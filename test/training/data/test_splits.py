@@ -86,9 +86,9 @@ def picture(data, number):
 
 def test_a_damaged_picture_is_refused_with_its_name(data):
     picture(data, 2).write_bytes(picture(data, 2).read_bytes()[:500])
-    with pytest.raises(DatasetError, match=r"000002.png: is truncated"):
+    with pytest.raises(DatasetError, match=r"000002.png: cannot be decoded"):
         samples(make_dataset(config(data), "train"), 6)
-    with pytest.raises(DatasetError, match=r"000002.png: is truncated"):
+    with pytest.raises(DatasetError, match=r"000002.png: cannot be decoded"):
         make_dataset(config(data, tile_px=96), "train")
 
 

@@ -112,7 +112,7 @@ def test_a_damaged_picture_is_refused_or_left_out_of_the_figures(occluded_linemo
     split, _, estimator = occluded_linemod
     bad = sorted((split / "000002/rgb").iterdir())[3]
     bad.write_bytes(bad.read_bytes()[:2000])
-    with pytest.raises(DatasetError, match=rf"{bad.name}: is truncated"):
+    with pytest.raises(DatasetError, match=rf"{bad.name}: cannot be decoded"):
         measure(estimator, split)
     _, images, seconds = measure(estimator, split, on_fault="skip")
     assert images == len(seconds) == 5
