@@ -14,6 +14,8 @@ line of sight. The sensor's depth lies 4.4 mm behind the pseudo-truth (so does w
 takes these off the depth first.
 
 LM-O, the 100 dev images: bundles/lmo; meshes are read from the data set, decimated, and not kept.
+
+Sets whose folder is not given keep the rows that OUT has of them.
 """
 
 from __future__ import annotations
@@ -215,18 +217,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--frames", type=Path, required=True, help="folder with the recording's frames")
-    parser.add_argument("--shared", type=Path, required=True, help="folder with visp_rbt/ and lmo/")
+    parser.add_argument("--frames", type=Path, help="folder with the recording's frames")
+    parser.add_argument("--shared", type=Path, help="folder with visp_rbt/ and lmo/")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     options = parser.parse_args()
     cv2.setNumThreads(1)
+    frames, shared = options.frames, options.shared
     sets = (
-        ("recording", "visp-images mbt/cube", "real", lambda: on_recording(recording_frames(options.frames))),
-        ("visp_rbt", "visp_rbt", "47 tracked frames, real", lambda: on_visp_rbt(options.shared / "visp_rbt")),
-        ("LM-O", "lmo", "lmo-dev100, real", lambda: on_lmo(options.shared / "lmo")),
+        ("recording", "visp-images mbt/cube", "real", frames, lambda: on_recording(recording_frames(frames))),
+        ("visp_rbt", "visp_rbt", "47 tracked frames, real", shared, lambda: on_visp_rbt(shared / "visp_rbt")),
+        ("LM-O", "lmo", "lmo-dev100, real", shared, lambda: on_lmo(shared / "lmo")),
     )
+    there = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else []
     rows = []
-    for where, dataset, split, measure in sets:
+    for where, dataset, split, given, measure in sets:
+        if not given:
+            rows += [row for row in there if row["dataset"] == dataset]
+            continue
         family = "surface" if where == "LM-O" else "keypoint"
         for name, errors in measure().items():
             rows.append(common(f"{where}, {name}", "none", family, dataset, split) | errors.figures())
