@@ -41,7 +41,7 @@ def student_cube_none() -> RunConfig:
 
 def teacher_cube() -> RunConfig:
     """DarkNet-53 (33.4 GFLOP at 256x256, 8.4 at the 128x128 it sees here, as its students do) on the same
-    renders; wants a GPU."""
+    renders."""
     return RunConfig(
         "teacher_cube",
         network=darknet53(),

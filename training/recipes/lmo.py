@@ -20,7 +20,7 @@ OBJECTS = 8
 
 
 def teacher_lmo() -> RunConfig:
-    """DarkNet-53 for all eight objects; wants a GPU."""
+    """DarkNet-53 for all eight objects."""
     return _run("teacher_lmo", darknet53(classes=OBJECTS), 20_000)
 
 
@@ -36,8 +36,8 @@ def student_lmo_adlp() -> RunConfig:
 
 
 def teacher_lmo_dense() -> RunConfig:
-    """ResNet-34 with surface codes (29 M parameters, 109 GFLOP) for all eight objects; wants a GPU, and
-    renders with --depth."""
+    """ResNet-34 with surface codes (29 M parameters, 109 GFLOP) for all eight objects; its
+    renders want --depth."""
     return _dense("teacher_lmo_dense", dense_resnet34(classes=OBJECTS), 20_000)
 
 
