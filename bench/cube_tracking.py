@@ -152,3 +152,59 @@ def _next(before, grey, pose, K) -> np.ndarray:
     )
     moved = make_pose(cv2.Rodrigues(rotation)[0], translation[:, 0])
     return fit(moved, K, points, pixels, grey)
+
+
+def follow_flow(frames, K, most: int = 300) -> list[np.ndarray]:
+    """Return T_camera_object of every grey frame by optical flow alone, no edges and no network, from FIRST.
+
+    Points keep the place on the cube that they had when they were first seen, for as long as they can be
+    followed, so that the pose drifts only as faces turn away.
+    """
+    poses, before = [FIRST], frames[0]
+    pixels, points = _new_points(before, FIRST, K, np.zeros((0, 2)), most)
+    for grey in frames[1:]:
+        there, good = flow(before, grey, pixels)
+        pixels, points = there[good], points[good]
+        rotation, _ = cv2.Rodrigues(poses[-1][:3, :3])
+        _, rotation, translation, inliers = cv2.solvePnPRansac(
+            points, pixels, K, None, rotation, poses[-1][:3, 3:].copy(), True, 200, 2.0
+        )
+        kept = inliers[:, 0]
+        pixels, points = pixels[kept], points[kept]
+        pose = fit(make_pose(cv2.Rodrigues(rotation)[0], translation[:, 0]), K, points, pixels)
+        poses.append(pose)
+        new, places = _new_points(grey, pose, K, pixels, most - len(pixels))
+        pixels, points, before = np.concatenate([pixels, new]), np.concatenate([points, places]), grey
+    return poses
+
+
+def flow(before, after, pixels) -> tuple[np.ndarray, np.ndarray]:
+    """Where pixels (N, 2) of a grey frame are in the next (N, 2), and whether they are found again on the way
+    back (N,) (pyramidal Lucas-Kanade)."""
+    options = dict(winSize=(15, 15), maxLevel=3)
+    start = np.asarray(pixels, np.float32).reshape(-1, 1, 2)
+    there, ok, _ = cv2.calcOpticalFlowPyrLK(before, after, start, None, **options)
+    back, ok_back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, **options)
+    close = np.linalg.norm(back - start, axis=2)[:, 0] < 0.5
+    return there[:, 0].astype(float), (ok[:, 0] > 0) & (ok_back[:, 0] > 0) & close
+
+
+def _new_points(grey, pose, K, known, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (N, 2) worth following on the cube, away from those that are known, and their places (N, 3)."""
+    mask = mask_of(pose, K, grey.shape, 4)
+    for u, v in np.round(known).astype(int).tolist():
+        cv2.circle(mask, (u, v), 4, 0, -1)
+    corners = cv2.goodFeaturesToTrack(grey, most, 0.005, 4, mask=mask) if most > 0 else None
+    pixels = np.zeros((0, 2)) if corners is None else corners[:, 0].astype(float)
+    points, hit = on_surface(pose, pixels, K)
+    return pixels[hit], points[hit]
+
+
+def flow_error(before, after, pose, next_pose, K) -> float:
+    """Median distance in pixels between where optical flow carries the cube's texture to the next frame and
+    where two poses do; no edges, and no drift."""
+    pixels, points = _new_points(before, pose, K, np.zeros((0, 2)), 200)
+    there, good = flow(before, after, pixels)
+    if good.sum() < 20:
+        return float("nan")
+    return float(np.median(np.linalg.norm(project(next_pose, points, K) - there, axis=1)[good]))

@@ -26,6 +26,7 @@ def test_the_cube_is_84_mm_with_24_symmetries_and_a_small_network(cube):
     assert model.name == "cube" and model.box_size.tolist() == [0.084] * 3 and len(model.symmetries) == 24
     assert cube.manifest.network.parameters < 700_000
     assert sum(p.stat().st_size for p in cube.folder.iterdir()) < 4_000_000
+    assert np.ptp(cube.mesh(1).vertices, axis=0).tolist() == pytest.approx([0.084] * 3)
 
 
 def test_its_manifest_says_what_it_was_trained_on_and_measured(cube):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The offline side's command: ``python -m training make | render | train | export | evaluate |
-calibrate | evaluate-people | table | online | merge``."""
+"""The offline side's command: ``python -m training make | render | train | export | add-mesh |
+evaluate | calibrate | evaluate-people | table | online | merge``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from .cli import Calibrate, Evaluate, EvaluatePeople, Export, Make, Merge, Render
+from .cli import AddMesh, Calibrate, Evaluate, EvaluatePeople, Export, Make, Merge, Render
 from .config import RunConfig
 from .recipes import RECIPES
 from .studies.options import Online, Table
@@ -30,6 +30,7 @@ Command = (
     | Annotated[EvaluatePeople, tyro.conf.subcommand("evaluate-people")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Table, tyro.conf.subcommand("table")]
+    | Annotated[AddMesh, tyro.conf.subcommand("add-mesh")]
     | Annotated[Online, tyro.conf.subcommand("online")]
     | Annotated[Make, tyro.conf.subcommand("make")]
     | Annotated[Merge, tyro.conf.subcommand("merge")]

@@ -137,12 +137,45 @@ class Export:
     object_runs: tuple[Path, ...] = ()
     """For a surface run of several objects: folders of surface runs of single ones. In the bundle, their
     networks look at these objects, and the joint network searches the whole frame."""
+    mesh: Path | None = None
+    """Mesh to refine poses on the robot (see add-mesh): a file, a folder, or the word box."""
+    mesh_unit: Literal["m", "mm"] = "mm"
+    """Unit of the numbers in the mesh file."""
 
     def __call__(self) -> None:
         from .export.run import export_with_locator
 
         how = self.names, self.search_size, self.val_images, self.locator, self.object_runs
         print(export_with_locator(self.run, self.out, *how))
+        if self.mesh:
+            AddMesh(self.out, self.mesh, self.mesh_unit)()
+
+
+@dataclass(frozen=True)
+class AddMesh:
+    """Put small meshes into a bundle, in its place, so that the robot can refine poses on the image's edges.
+
+    Example: python -m training add-mesh bundles/mine --mesh part.ply
+    """
+
+    bundle: tyro.conf.Positional[Path]
+    """Folder of the bundle."""
+    mesh: Path
+    """Mesh file (ply, obj, stl) of the only object; a folder of meshes whose names begin with the objects'
+    ids; or the word box, for objects that fill their boxes."""
+    mesh_unit: Literal["m", "mm"] = "mm"
+    """Unit of the numbers in the mesh file."""
+    faces: int = 1000
+    """Triangles of each mesh at most. More cost time in each frame."""
+
+    def __call__(self) -> None:
+        from pose_kd_ros.bundle.store import open_bundle
+
+        from .export.mesh import with_meshes
+
+        bundle = with_meshes(open_bundle(self.bundle), self.mesh, self.mesh_unit, self.faces)
+        counts = {model.name: len(bundle.mesh(model.id).triangles) for model in bundle.objects}
+        print(f"{bundle.folder}: triangles {counts}")
 
 
 @dataclass(frozen=True)

@@ -353,6 +353,12 @@ def surface_file(object_id: int) -> str:
     return f"object_{object_id:06d}.npz"
 
 
+def mesh_file(object_id: int) -> str:
+    """Name of the file with an object's mesh, in any bundle that has it: ``vertices`` (V, 3) metres,
+    ``triangles`` (F, 3) and ``sharp`` (E, 2) indices, see ``core.mesh``."""
+    return f"mesh_{object_id:06d}.npz"
+
+
 def parse(data: typing.Any, kind: typing.Any = Manifest, where: str = "manifest") -> typing.Any:
     """Return ``data`` (decoded JSON) as ``kind``, or raise BundleError naming the field and both types.
 

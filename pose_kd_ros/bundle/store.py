@@ -15,14 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.mesh import Mesh
 from ..core.object_model import ObjectModel
 from ..core.surface import SurfaceCodes
-from .manifest import BundleError, Manifest, check_locator, parse, surface_file
+from .manifest import BundleError, Manifest, check_locator, mesh_file, parse, surface_file
 
 MANIFEST = "manifest.json"
 LOCATOR = "locator"  # folder in a bundle: the bundle that finds its objects
 MOST_MANIFEST = 2**24  # bytes
 MOST_ARRAYS = 2**30  # bytes of a file's arrays, uncompressed
+MOST_FACES = 4000  # of a mesh; each frame looks at all of them
+OUTSIDE = 0.02  # of the object's diameter: a mesh may reach so far beyond its box
 CHUNK = 2**20  # bytes
 
 
@@ -50,6 +53,28 @@ class Bundle:
         try:
             return SurfaceCodes(self._arrays(name)["points"])
         except (KeyError, ValueError) as error:
+            raise BundleError(f"{self.folder / name}: {error}") from error
+
+    def mesh(self, object_id: int) -> Mesh | None:
+        """The mesh of an object, metres; None where the bundle has none."""
+        name = mesh_file(object_id)
+        if name not in self.manifest.files:
+            return None
+        try:
+            arrays = self._arrays(name)
+            if set(arrays) != {"vertices", "triangles", "sharp"}:
+                raise ValueError(f"wanted vertices, triangles and sharp, found {sorted(arrays)[:5]}")
+            for key, array in arrays.items():
+                if array.ndim != 2 or len(array) > 3 * MOST_FACES:
+                    raise ValueError(f"{key}: wanted at most {3 * MOST_FACES} rows, found {array.shape}")
+            mesh = Mesh(**arrays)
+            (model,) = (each for each in self.objects if each.id == object_id)
+            beyond = np.abs(mesh.vertices - model.box_center).max(0) - model.box_size / 2
+            if beyond.max() > OUTSIDE * model.diameter or len(mesh.triangles) > MOST_FACES:
+                found = f"{len(mesh.triangles)} triangles, {1e3 * beyond.max():.3g} mm beyond it"
+                raise ValueError(f"wanted at most {MOST_FACES} triangles in the object's box, found {found}")
+            return mesh
+        except (TypeError, ValueError) as error:
             raise BundleError(f"{self.folder / name}: {error}") from error
 
     def _arrays(self, name: str) -> dict[str, np.ndarray]:

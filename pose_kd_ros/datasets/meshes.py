@@ -9,11 +9,13 @@ from types import ModuleType
 
 import numpy as np
 
+from ..core.mesh import Mesh
 from .faults import DatasetError
 from .values import METRES
 
 # CAD programs on Windows end lines with \r\n.
 HEADER_END = re.compile(rb"(?<=[\r\n])end_header[ \t]*(\r\n|\n|\r)")
+SMALL = 1000  # triangles
 _PLY_TYPES = {
     "char": "i1",
     "int8": "i1",
@@ -103,6 +105,25 @@ def load_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not len(triangles):
         raise DatasetError(f"{path}: wanted triangles, found {len(vertices)} points without")
     return checked_vertices(vertices * METRES, path), triangles
+
+
+def load_small_mesh(path: Path, faces: int = SMALL, metres: float = METRES) -> Mesh:
+    """Read a mesh, metres per unit of the file, and decimate it to ``faces`` triangles at most (quadric error
+    metrics, Garland and Heckbert 1997). DatasetError as ``load_mesh``."""
+    vertices, triangles = load_mesh(path)
+    open3d = import_open3d()
+    mesh = open3d.geometry.TriangleMesh(
+        open3d.utility.Vector3dVector(vertices * (metres / METRES)), open3d.utility.Vector3iVector(triangles)
+    )
+    mesh.remove_duplicated_vertices()
+    if len(triangles) > faces:
+        mesh = mesh.simplify_quadric_decimation(faces)
+    mesh.remove_degenerate_triangles()
+    mesh.remove_unreferenced_vertices()
+    try:
+        return Mesh.of_faces(np.asarray(mesh.vertices), np.asarray(mesh.triangles))
+    except ValueError as error:
+        raise DatasetError(f"{path}: {error}") from error
 
 
 def import_open3d() -> ModuleType:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..core.object_model import ObjectModel
 from ..datasets.bop import BopImage
 from ..datasets.faults import DatasetError, Faults
 from ..pipeline.estimator import Estimator
+from ..pipeline.refine import Refiner
 from ..pipeline.region import Region, projected_box
 from ..pipeline.solve import Estimates
 from .frame import VISIBLE
@@ -33,15 +35,18 @@ def run(
     images: Iterable[BopImage],
     faults: Faults | None = None,
     given_boxes: bool = False,
+    on_depth: Refiner | None = None,
 ) -> Iterator[Look]:
     """Look at every image, from decoded file to poses: whole frame, no hints.
 
     faults: records images that cannot be read; without it DatasetError is raised. given_boxes: look in the
-    true boxes instead; figures of such runs say so.
+    true boxes instead; figures of such runs say so. on_depth: refines the poses on the depth image, which is
+    not read without it.
     """
     for image in images:
         try:
             pixels = image.load_rgb()
+            depth = image.load_depth() if on_depth else None
         except DatasetError as error:
             (faults or Faults()).add(error)
             continue
@@ -49,6 +54,8 @@ def run(
         regions = true_regions(image, camera, estimator.objects) if given_boxes else ()
         start = time.perf_counter()
         found = estimator.estimate(pixels, camera, regions, search=not given_boxes)
+        if on_depth and depth is not None:
+            found = replace(found, poses=on_depth(depth, camera, found.poses))
         yield Look(image, camera, found, time.perf_counter() - start)
 
 

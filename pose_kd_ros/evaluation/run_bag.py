@@ -34,7 +34,7 @@ from .console import DAMAGED, OK, REFUSED
 from .frame import Frame
 from .frame_vsd import FrameVsd
 from .frames import frame_of_recording
-from .loading import bundle_facts, load_follower
+from .loading import add_refine_option, bundle_facts, load_follower, say_refined
 from .outcome import OutcomeError, write_summary
 from .progress import Progress, size_of
 from .reports import baseline
@@ -89,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="the real objects' size over the bundle's",
     )
+    add_refine_option(parser)
     add("--depth", metavar="TOPIC", help="registered depth images: VSD of objects with truth and --mesh")
     add("--camera", metavar="TOPIC", help="image topic, where several were recorded")
     add("--camera-info", type=Path, metavar="FILE", help="calibration file of ROS, in place of CameraInfo")
@@ -147,7 +148,7 @@ def folders_of(out: Path, bundles: Sequence[str]) -> list[Path]:
 
 def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dict]:
     """Evaluate one bundle into ``out``; returns exit code and summary. Raises BagError, BundleError."""
-    follower = load_follower(bundle, args.object_scale)
+    follower = load_follower(bundle, args.object_scale, args.refine)
     objects = follower.estimator.objects
     points, silhouettes = surfaces(args.mesh, objects, args.object_scale)
     camera = load_camera(args.camera_info) if args.camera_info else None
@@ -177,6 +178,7 @@ def evaluate(args: argparse.Namespace, bundle: str, out: Path) -> tuple[int, dic
             if frame_vsd is not None and true is not None:
                 frame = frame_vsd.measure(image, frame)
             progress.add(frame, follower.state())
+        say_refined("edges", follower.estimator.refiner)
         frames = progress.frames()
         if not frames:
             reasons = "; ".join(images.faults) or "none is there"
@@ -260,6 +262,7 @@ def identity(args: argparse.Namespace, follower: ObjectFollower, camera: str) ->
         "camera": camera,
         "camera_info": sha256(args.camera_info) if args.camera_info else None,
         "object_scale": args.object_scale,
+        "refine": args.refine,
         "truth": list(args.truth),
         "object": list(args.object),
         "mesh": list(args.mesh),

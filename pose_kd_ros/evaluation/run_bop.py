@@ -20,18 +20,19 @@ from ..bundle.find import find_bundle
 from ..bundle.manifest import BundleError
 from ..bundle.store import MANIFEST, sha256
 from ..core.camera import Camera
+from ..core.mesh import Mesh
 from ..datasets.bop import BopDataset, BopImage
 from ..datasets.bop.folder import find_split, load_objects, mesh_path, surface_points
 from ..datasets.bop.results import BopResult, write_results
 from ..datasets.faults import DatasetError, Faults
-from ..datasets.meshes import load_mesh
+from ..datasets.meshes import load_mesh, load_small_mesh
 from ..provenance import environment
 from ..recordings.bags import BagError
 from . import figures, metrics
 from .console import DAMAGED, OK, REFUSED
 from .frame import Frame
 from .frames import Objects, Points, frame_of_image, measured_poses
-from .loading import bundle_facts, load_estimator
+from .loading import add_refine_option, bundle_facts, load_estimator, load_refiner, say_refined
 from .looks import camera_of, run
 from .matching import match_image
 from .outcome import OutcomeError, write_summary
@@ -54,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--given-boxes", action="store_true", help="look in the true boxes instead of the whole frame")
     add("--limit", type=int, metavar="N", help="the first N images alone")
     add("--out", type=Path, metavar="DIR", help="where to write (default: evaluation_<FOLDER>)")
+    add_refine_option(parser)
+    add("--depth", action="store_true", help="refine poses on the depth images, too, after --refine")
     add("--no-vsd", action="store_true", help="leave VSD out, even where there is depth")
     add("--fresh", action="store_true", help="begin again, whatever is in DIR")
     baseline.add_arguments(parser)
@@ -79,7 +82,12 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
     """Evaluate one bundle into ``out``; returns exit code and summary. Raises DatasetError, BundleError,
     BagError where ``out`` holds another evaluation."""
     split, faults = find_split(args.bop), Faults("skip")
-    estimator = load_estimator(args.bundle)
+
+    def mesh_of(object_id: int) -> Mesh:
+        return load_small_mesh(mesh_path(split, object_id))
+
+    estimator = load_estimator(args.bundle, 1.0, args.refine, mesh_of)
+    on_depth = load_refiner("depth" if args.depth else "none", estimator.bundle, mesh_of)
     if estimator.bundle.manifest.needs_regions and not args.given_boxes:
         raise BundleError(
             f"bundle {args.bundle}: wanted one that searches, found one that needs regions: "
@@ -97,8 +105,10 @@ def evaluate(args: argparse.Namespace, out: Path) -> tuple[int, dict]:
         numbers = {id(image): number for number, image in left.items()}
         there, total = len(images) - len(left), len(images)
         bar = tqdm(left.values(), initial=there, total=total, unit="img", disable=None)
-        for look in run(estimator, bar, faults, args.given_boxes):
+        for look in run(estimator, bar, faults, args.given_boxes, on_depth):
             progress.add(frame_of_image(numbers[id(look.image)], look, estimator.objects, points), {})
+    say_refined("edges", estimator.refiner)
+    say_refined("depth", on_depth)
     frames = [frame for frame in progress.frames() if frame.number in images]
     if not frames:
         reasons = "; ".join(faults.kinds) or "none is there"
@@ -139,6 +149,8 @@ def identity(args: argparse.Namespace, split: Path) -> dict:
         "data": f"{split.resolve().parent.name}/{split.resolve().name}",
         "bundle": sha256(find_bundle(args.bundle) / MANIFEST),
         "given_boxes": args.given_boxes,
+        "refine": args.refine,
+        "depth": args.depth,
     }
 
 

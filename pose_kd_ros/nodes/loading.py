@@ -8,6 +8,7 @@ from ..bundle.store import open_bundle
 from ..pipeline.estimator import Estimator
 from ..pipeline.families import open_estimator
 from ..pipeline.people import PeopleEstimator
+from ..pipeline.refine import make_refiner
 from .parameters import PROVIDERS, Settings, UnusableParameter
 
 
@@ -31,4 +32,5 @@ def load_estimator(settings: Settings) -> Estimator | PeopleEstimator:
     estimator = open_estimator(bundle, settings.threads, (PROVIDERS[settings.provider],))
     if isinstance(estimator, PeopleEstimator):
         return estimator
+    estimator.refiner = make_refiner(settings.refine, bundle)
     return estimator.scaled(dict.fromkeys(estimator.objects, settings.object_scale))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 
 from ..pipeline.estimator import KEEP_FACTOR
+from ..pipeline.refine import KINDS
 
 FROZEN = (
     "provider",
@@ -20,12 +21,14 @@ FROZEN = (
     "image_transport",
     "reliability",
     "object_scale",
+    "refine",
     "track_ttl",
     "use_regions",
 )
 CHOICES = {
     "image_transport": ("raw", "compressed"),
     "reliability": ("best_effort", "reliable"),
+    "refine": KINDS,
     "provider": ("cpu", "cuda", "tensorrt", "openvino"),
 }
 PROVIDERS = {
@@ -67,6 +70,7 @@ class Settings:
     confirm_frames: int = 3
     smooth: bool = True
     object_scale: float = 1.0
+    refine: str = "none"
     publish_tf: bool = True
     tf_prefix: str = ""
     publish_predicted: bool = False
@@ -102,6 +106,7 @@ DESCRIPTIONS = {
     "confirm_frames": "See confirm_hits; of a new object that was not seen so often the track is given up.",
     "smooth": "Publish poses of a filter that follows each object's motion; false: poses as measured.",
     "track_ttl": "Seconds that an object may go unseen and still keep its id.",
+    "refine": "edges: move poses onto the image's edges, for objects with a mesh in the bundle; or none.",
     "object_scale": "The real object's size over the bundle's: 1.0119 for a cube of 85 mm, bundle of 84 mm.",
     "publish_tf": "Publish the objects' frames on /tf.",
     "tf_prefix": "Put before the class name to make the child frame: <prefix><class>[_<n>].",

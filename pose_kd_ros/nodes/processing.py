@@ -154,7 +154,9 @@ class Processing:
         stages_ms["total"] = 1e3 * (time.perf_counter() - arrival.at)
         latency_ms = 1e3 * self._age(arrival.stamp)
         self.health.done(latency_ms, stages_ms)
-        counts = self.health.counts(self.latest.dropped)
+        refiner = getattr(self._follower.estimator, "refiner", None)
+        refined = {} if refiner is None else {f"refine_{name}": n for name, n in refiner.counts.items()}
+        counts = {**self.health.counts(self.latest.dropped), **refined}
         self._outputs.status.publish(status_message(arrival.stamp, counts, latency_ms, stages_ms, outcome))
 
     def _check_age(self, stamp: float) -> None:

@@ -14,6 +14,7 @@ from ..bundle.store import Bundle
 from ..core.camera import Camera
 from ..core.object_model import ObjectModel
 from .network import Network
+from .refine import Refiner
 from .region import Region
 from .solve import Estimates, ObjectPose, Stopwatch, check_size, suppress
 
@@ -26,7 +27,8 @@ class Estimator(Protocol):
     """A bundle, made to run. Holds no state between images; tracks belong to its caller.
 
     objects: by id. cell_score, pose_score: thresholds, which may be set between two images, as may
-    keep_factor: a pose where a track looks for its object needs this share of ``pose_score`` alone.
+    keep_factor: a pose where a track looks for its object needs this share of ``pose_score`` alone. refiner:
+    see ``refine.make_refiner``.
     """
 
     bundle: Bundle
@@ -34,6 +36,7 @@ class Estimator(Protocol):
     cell_score: float
     pose_score: float
     keep_factor: float
+    refiner: Refiner | None
 
     def estimate(
         self,
@@ -64,7 +67,8 @@ class Estimator(Protocol):
 class CropEstimator(ABC):
     """What the families share: a look at each region, a search, and the best pose of each object.
 
-    cell_score, pose_score: override the bundle's thresholds.
+    cell_score, pose_score: override the bundle's thresholds. refiner: refines the poses that are kept; None,
+    as at first, leaves them as they are.
     """
 
     def __init__(self, bundle: Bundle, network: Network, cell_score: float | None, pose_score: float | None):
@@ -74,12 +78,14 @@ class CropEstimator(ABC):
         self.cell_score = decode.cell_score if cell_score is None else cell_score
         self.pose_score = decode.pose_score if pose_score is None else pose_score
         self.keep_factor = KEEP_FACTOR
+        self.refiner: Refiner | None = None
 
     def scaled(self: Made, factors: Mapping[int, float]) -> Made:
         """As ``Estimator.scaled``."""
         other = copy.copy(self)
         other.order = tuple(model.scaled(factors.get(model.id, 1.0)) for model in self.order)
         other.objects = {model.id: model for model in other.order}
+        other.refiner = self.refiner and self.refiner.scaled(factors)
         return other
 
     def estimate(
@@ -97,7 +103,12 @@ class CropEstimator(ABC):
         answered = self._kept(found)
         if search or (recover and regions and not answered):
             found += self._search(image, camera, answered, watch)
-        return Estimates(self._kept(suppress(found)), watch.stages_ms)
+        poses = self._kept(suppress(found))
+        if self.refiner is not None:
+            watch.restart()
+            poses = self.refiner(image, camera, poses)
+            watch.lap("refine")
+        return Estimates(poses, watch.stages_ms)
 
     def candidates(self, image: np.ndarray, camera: Camera, known: Sequence[np.ndarray] = ()) -> list[Region]:
         """As ``Estimator.candidates``."""

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
@@ -13,6 +15,9 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.parameter import Parameter
 from rig import RED, Rig, picture
 
+from pose_kd_ros.bundle.manifest import mesh_file
+from pose_kd_ros.bundle.store import open_bundle, write_bundle
+from pose_kd_ros.core.mesh import Mesh
 from pose_kd_ros.nodes.parameters import DESCRIPTIONS, FROZEN, RANGES
 from pose_kd_ros.nodes.pose_node import PoseNode
 
@@ -131,7 +136,7 @@ def test_values_of_another_type_are_refused(ros):
         PoseNode(parameter_overrides=[Parameter("threads", value="two")])
 
 
-@pytest.mark.parametrize("name", ["image_transport", "reliability", "provider"])
+@pytest.mark.parametrize("name", ["image_transport", "reliability", "provider", "refine"])
 def test_a_choice_that_does_not_exist_is_refused_at_configure_and_later(ros, discs, name):
     rig = Rig(ros, bundle=discs, **{name: "magic"})
     assert rig.state == "unconfigured" and f"{name}: wanted one of" in rig.diagnosis()[1]
@@ -146,7 +151,7 @@ def test_a_provider_that_is_not_there_is_refused_and_named(ros, discs):
 
 def test_parameters_that_need_a_configure_are_refused_while_configured(ros, discs):
     rig = Rig(ros, bundle=discs, threads=1, camera=False)
-    changes = {"threads": 2, "object_scale": 2.0, "track_ttl": 1.0, "use_regions": True}
+    changes = {"threads": 2, "object_scale": 2.0, "refine": "edges", "track_ttl": 1.0, "use_regions": True}
     for name, value in changes.items():
         result = rig.pose_node.set_parameters([Parameter(name, value=value)])[0]
         assert not result.successful and f"{name} takes effect when the node configures" in result.reason
@@ -183,6 +188,24 @@ def test_an_object_of_another_size(ros, discs):
     detection = rig.detections[-1].detections[0]
     assert detection.bbox.size.x == pytest.approx(0.2)
     assert detection.results[0].pose.pose.position.z == pytest.approx(2 * 300 * 0.05 / 30, rel=0.05)
+
+
+def test_refinement_wants_a_mesh_in_the_bundle_and_counts_what_it_refuses(ros, discs, tmp_path):
+    rig = Rig(ros, bundle=discs, refine="edges", camera=False)
+    assert rig.state == "unconfigured" and "refine: wanted a mesh" in rig.diagnosis()[1]
+    bundle, files = open_bundle(discs), {}
+    for model in bundle.objects:
+        box = Mesh.of_box(model)
+        files[mesh_file(model.id)] = tmp_path / mesh_file(model.id)
+        arrays = {"vertices": box.vertices, "triangles": box.triangles, "sharp": box.sharp}
+        np.savez(files[mesh_file(model.id)], **arrays)
+    files |= {name: bundle.folder / name for name in bundle.manifest.files}
+    manifest = dataclasses.replace(bundle.manifest, files=dict.fromkeys(files, ""))
+    meshed = write_bundle(tmp_path / "meshed", manifest, files)
+    rig = Rig(ros, bundle=str(meshed.folder), refine="edges", threads=1).connect()
+    counts = rig.show(BALL)
+    # A ball has no box's edges.
+    assert counts["refine_few_agree"] == 1 and "refine_refined" not in counts
 
 
 def small_discs(folder):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from pose_kd_ros.bundle.store import open_bundle
 from pose_kd_ros.evaluation.__main__ import main as evaluate
 from pose_kd_ros.provenance import write_whole
 
@@ -26,6 +27,7 @@ from ..losses.surface import surface_losses
 from ..recipes.surface import BATCH, surface_run
 from ..render.dataset import render_dataset
 from ..render.mesh_files import load_targets
+from .mesh import with_meshes
 
 if TYPE_CHECKING:
     from ..cli import Make
@@ -71,6 +73,7 @@ def make(command: Make) -> str:
     render_dataset(command.render, data, "val", plan.frames, seed=3, workers=1)
     names = command.names or ({1: command.out.name} if objects == 1 else {})
     exported = export_run(run.folder, command.out, names, 480, plan.frames)
+    with_meshes(open_bundle(command.out), command.mesh, command.mesh_unit)
     render_dataset(command.render, data, "test", PAGE_FRAMES, seed=4, workers=1)
     page = command.folder / "evaluation"
     where = ["--bop", str(data / "test"), "--bundle", str(command.out), "--out", str(page)]

@@ -19,7 +19,7 @@ from training.render.config import RenderConfig
 from training.render.files import read_object
 from training.render.shapes import Mesh, box_mapping, cube, face_normals
 
-_METRES = {"m": 1.0, "mm": 1e-3}
+METRES = {"m": 1.0, "mm": 1e-3}
 MESH_SUFFIXES = (".ply", ".obj", ".stl")
 _PLAUSIBLE_DIAMETER_M = (0.005, 5.0)
 
@@ -132,13 +132,13 @@ def load_mesh(path: Path, unit: str, own: bool = False) -> Mesh:
     checked_vertices(np.asarray(loaded.vertices, np.float64), path)
     if own:
         check_pictures(path)
-    mesh = _from_trimesh(loaded, _METRES[unit])
+    mesh = _from_trimesh(loaded, METRES[unit])
     low, high = _PLAUSIBLE_DIAMETER_M
     if not low <= mesh.diameter <= high:
         other = "m" if unit == "mm" else "mm"
         raise ValueError(
             f"{path}: wanted a diameter of {low}..{high} m, found {mesh.diameter:.4g} m when read in {unit}; "
-            f"in {other} it would be {mesh.diameter * _METRES[other] / _METRES[unit]:.4g} m"
+            f"in {other} it would be {mesh.diameter * METRES[other] / METRES[unit]:.4g} m"
         )
     return mesh
 
