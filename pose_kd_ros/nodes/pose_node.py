@@ -238,10 +238,13 @@ class PoseNode(LifecycleNode):
 
     async def _on_detect(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Average the next frames and publish what they show on ~/detected; wake a disabled node for that."""
+        if not self._is("active"):  # its parameters may be unusable: that is why
+            response.message = self._why_not({}, [])
+            return response
         settings, models = parameters.read(self), getattr(self._estimator, "objects", {})
         classes = [name.strip() for name in settings.detect_classes.split(",") if name.strip()]
         unknown = sorted(set(classes) - {model.name for model in models.values()})
-        if not self._is("active") or not models or unknown or self._collection is not None:
+        if not models or unknown or self._collection is not None:
             response.message = self._why_not(models, unknown)
             return response
         collection = Collection(settings.detect_frames, settings.detect_timeout, classes, models)

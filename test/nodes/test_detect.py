@@ -94,6 +94,13 @@ def test_a_disabled_node_wakes_for_a_request_only(ros, discs):
     assert rig.pose_node.processing is None and rig.diagnosis()[1] == "disabled by ~/enable"
 
 
+def test_a_node_that_is_not_set_up_says_so(ros):
+    rig = Rig(ros, provider="magic", camera=False)
+    answer = ask(rig)
+    assert ros.until(answer.done, 10) and not answer.result().success
+    assert answer.result().message == "wanted an active node, found unconfigured"
+
+
 def test_one_request_at_a_time_and_only_while_active(ros, discs):
     rig = Rig(ros, bundle=discs, threads=1, detect_timeout=1.0).connect()
     first = ask(rig)
