@@ -149,8 +149,10 @@ class PoseNode(LifecycleNode):
         wanted = {change.name: change.value for change in changes if change.name in parameters.DESCRIPTIONS}
         try:
             self._swap(load_estimator(replace(parameters.read(self), **wanted)))
-        except Exception as error:  # whatever it is, the old bundle is at work again
+        except Exception as error:  # the old bundle is at work again, or `_watch_worker` brings it back
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            if self.processing is None and self._is("active") and not self._disabled:
+                self._fault = reason
             return SetParametersResult(successful=False, reason=reason)
         self.get_logger().info(f"bundle {self._estimator.bundle.manifest.name!r} is in the old one's place")
         return result
@@ -198,8 +200,8 @@ class PoseNode(LifecycleNode):
     def _watch_worker(self) -> None:
         """Take the node to unconfigured if no frame can be processed any more; configure it again later."""
         self._finish_collection()
-        if self.processing is not None and (reason := self.processing.broken()):
-            self.get_logger().fatal(self.processing.worker.error or reason)
+        if reason := self._broken():
+            self.get_logger().fatal((self.processing and self.processing.worker.error) or reason)
             if self.trigger_deactivate() == SUCCESS:
                 self.trigger_cleanup()
             self._fault = reason
@@ -211,6 +213,13 @@ class PoseNode(LifecycleNode):
                 self._try_again_later()
         elif self.processing is not None and self.processing.health.processed:
             self._recovery.succeeded()
+
+    def _broken(self) -> str:
+        """Say why the node cannot do what its state promises."""
+        if self.processing is not None:
+            return self.processing.broken()
+        lost = self._is("active") and not self._disabled
+        return f"nothing runs any more: {self._fault or 'the reason is unknown'}" if lost else ""
 
     def _try_again_later(self) -> None:
         if self.get_parameter("max_errors").value:
