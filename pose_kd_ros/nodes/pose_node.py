@@ -55,7 +55,8 @@ class PoseNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self.processing: Processing | None = None
         self._fault = ""  # why the node is not in the state that was asked of it
-        self._recovery, self._disabled = Recovery(), False
+        self._recovery = Recovery()
+        self._disabled = False  # what ~/enable asks for; a disabled node still runs while ~/detect waits
         self._collection: Collection | None = None  # that ~/detect waits for, and what wakes it
         self._collected: Future | None = None
         parameters.declare(self)
@@ -85,6 +86,7 @@ class PoseNode(LifecycleNode):
     def on_activate(self, state) -> TransitionCallbackReturn:
         """Subscribe and begin to work."""
         super().on_activate(state)  # lets the publishers publish
+        self._disabled = False
         result = self._attempt("activate", self._begin)
         if result != SUCCESS:
             super().on_deactivate(state)
@@ -182,7 +184,6 @@ class PoseNode(LifecycleNode):
     def _begin(self) -> None:
         assert self._estimator is not None and self._outputs is not None, "configuring comes first"
         self.processing = Processing(self, self._estimator, self._outputs)
-        self._disabled = False
 
     def _end(self) -> None:
         processing, self.processing = self.processing, None
@@ -235,7 +236,7 @@ class PoseNode(LifecycleNode):
         if not self._is("active"):
             response.message = f"wanted an active node, found {self._state_machine.current_state[1]}"
         elif request.data == (self.processing is not None):
-            response.success = True
+            response.success, self._disabled = True, not request.data
             response.message = "enabled already" if request.data else "disabled already"
         else:
             action = self._begin if request.data else self._end
@@ -257,8 +258,7 @@ class PoseNode(LifecycleNode):
             response.message = self._why_not(models, unknown)
             return response
         collection = Collection(settings.detect_frames, settings.detect_timeout, classes, models)
-        asleep = self.processing is None
-        if asleep and self._attempt("enable", self._begin) != SUCCESS:
+        if self.processing is None and self._attempt("enable", self._begin) != SUCCESS:
             response.message = self._fault
             return response
         assert self.processing is not None, "active and enabled"
@@ -268,9 +268,8 @@ class PoseNode(LifecycleNode):
         self._collection, problem = None, ""
         if self.processing is not None:
             self.processing.collection, problem = None, self.processing.health.problem
-            if asleep:
+            if self._disabled:  # and nobody has enabled or activated the node in the meantime
                 self._attempt("disable", self._end)
-                self._disabled = True
         found = collection.outcome()
         response.success = collection.frames >= collection.wanted and bool(found)
         response.message = collection.in_words(found) + (f" ({problem})" if problem else "")
