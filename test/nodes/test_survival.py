@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter
 from rig import FRAME, RED, Rig, picture, to_time
 from sensor_msgs.msg import CompressedImage
 
-from pose_kd_ros.nodes import pose_node
+from pose_kd_ros.nodes import pose_node, regions
 from pose_kd_ros.nodes.recovery import LONGEST_S, Recovery
 
 BALL = picture((150, 110, 30, RED))
@@ -183,6 +183,20 @@ def test_regions_that_are_not_used_are_told_of(ros, discs, stamp, name, text, co
     rig.give_regions((150, 110, 80), name="red_ball")
     assert rig.show(BALL)["tracks"]
     assert rig.diagnosis()[:2] == (OK, "estimating poses")
+
+
+def test_the_warning_of_a_message_of_regions_ends_when_no_more_come(ros, discs, monkeypatch):
+    monkeypatch.setattr(regions, "FORGET_S", 0.5, raising=False)
+    rig = Rig(ros, bundle=discs, threads=1, use_regions=True).connect()
+    rig.show(BALL)
+    rig.stamp -= 5
+    rig.give_region(150, 110, 80)
+    rig.stamp += 5
+    rig.show(BALL)
+    assert "regions are not used" in rig.pose_node.processing.health.warning()
+    rig.pause(0.5)
+    rig.show(BALL)
+    assert rig.pose_node.processing.health.warning() == ""
 
 
 def test_a_rectified_topic_with_a_distorted_camera(ros, discs):
