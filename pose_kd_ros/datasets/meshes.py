@@ -36,17 +36,12 @@ _PLY_TYPES = {
 }
 
 
+_PLY_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
+
+
 def load_ply_vertices(path: Path) -> np.ndarray:
     """Vertices (N, 3) float64 metres of a ply file in millimetres (ASCII, or binary of either byte order)."""
-    data = Path(path).read_bytes()
-    end = HEADER_END.search(data)
-    lines = [
-        line.split() for line in data[: end.start() if end else 0].decode("ascii", "replace").splitlines()
-    ]
-    if end is None or lines[:1] != [["ply"]]:
-        raise DatasetError(f"{path}: wanted a ply file, found no header")
-    body = data[end.end() :]
-    form = next((line[1] for line in lines if line[:1] == ["format"]), "none")
+    lines, form, body = _split_ply(path)
     count, columns = _ply_vertex_layout(path, lines)
     names = [name for name, _ in columns]
     if form == "ascii":
@@ -60,7 +55,7 @@ def load_ply_vertices(path: Path) -> np.ndarray:
                 f"{path}: vertex: wanted {len(names)} numbers a line, found {error}"
             ) from error
     else:
-        order = {"binary_little_endian": "<", "binary_big_endian": ">"}.get(form)
+        order = _PLY_ORDERS.get(form)
         if order is None:
             raise DatasetError(f"{path}: format: wanted ascii or binary, found {form!r}")
         kind = np.dtype([(name, order + _PLY_TYPES[t]) for name, t in columns])
@@ -68,6 +63,66 @@ def load_ply_vertices(path: Path) -> np.ndarray:
         record = np.frombuffer(body, kind, count)
         table = np.stack([record[axis] for axis in "xyz"], 1).astype(np.float64)
     return checked_vertices(table * METRES, path)
+
+
+def load_ply_triangles(path: Path) -> np.ndarray:
+    """Triangles (F, 3) of a ply file, faces cut into fans; none where faces are missing, come in several
+    sizes or cannot be read."""
+    lines, form, body = _split_ply(path)
+    count, columns = _ply_vertex_layout(path, lines)
+    elements = [k for k, line in enumerate(lines) if line[:1] == ["element"]]
+    after = lines[elements[1] :] if len(elements) > 1 else []
+    end = elements[2] - elements[1] if len(elements) > 2 else len(after)
+    properties = [line for line in after[:end] if line[:1] == ["property"]]
+    try:
+        wanted = int(after[0][2]) if after and after[0][1] == "face" and properties[0][1] == "list" else 0
+        if not wanted:
+            return np.zeros((0, 3), int)
+        if form == "ascii":
+            rows = [line.split() for line in body.decode("ascii", "replace").splitlines() if line.strip()]
+            rows = rows[count : count + wanted]
+            sizes = np.array([row[0] for row in rows], int)
+            faces = np.array([row[1 : 1 + sizes[0]] for row in rows], int)
+        else:
+            order = _PLY_ORDERS[form]
+            body = body[count * np.dtype([(name, order + _PLY_TYPES[t]) for name, t in columns]).itemsize :]
+            record = np.frombuffer(body, _ply_face_layout(properties, order, body), wanted)
+            lengths = np.stack([record[name] for name in record.dtype.names or () if name[:1] == "n"], 1)
+            sizes, faces = lengths[:, 0], record["list0"].astype(int)
+            if (lengths != lengths[0]).any():
+                return np.zeros((0, 3), int)
+    except (ValueError, IndexError, KeyError):
+        return np.zeros((0, 3), int)
+    if (sizes != sizes[0]).any() or len(faces) < wanted or not 0 <= faces.min() <= faces.max() < count:
+        return np.zeros((0, 3), int)
+    fans = [faces[:, [0, k, k + 1]] for k in range(1, faces.shape[1] - 1)]
+    return np.concatenate([np.zeros((0, 3), int), *fans])
+
+
+def _ply_face_layout(properties: list[list[str]], order: str, body: bytes) -> np.dtype:
+    """The type of a face's record, where all faces are as long as the first one: property k is its length nk
+    and its content listk, or valuek."""
+    fields: list[tuple] = []
+    for k, words in enumerate(properties):
+        if words[1] == "list":
+            length = np.dtype(order + _PLY_TYPES[words[2]])
+            size = int(np.frombuffer(body, length, 1, np.dtype(fields).itemsize)[0])
+            fields += [(f"n{k}", length), (f"list{k}", order + _PLY_TYPES[words[3]], (size,))]
+        else:
+            fields.append((f"value{k}", order + _PLY_TYPES[words[1]]))
+    return np.dtype(fields)
+
+
+def _split_ply(path: Path) -> tuple[list[list[str]], str, bytes]:
+    """Return a ply file's header lines in words, its format and what follows the header."""
+    data = Path(path).read_bytes()
+    end = HEADER_END.search(data)
+    lines = [
+        line.split() for line in data[: end.start() if end else 0].decode("ascii", "replace").splitlines()
+    ]
+    if end is None or lines[:1] != [["ply"]]:
+        raise DatasetError(f"{path}: wanted a ply file, found no header")
+    return lines, next((line[1] for line in lines if line[:1] == ["format"]), "none"), data[end.end() :]
 
 
 def checked_vertices(vertices: np.ndarray, path: Path) -> np.ndarray:

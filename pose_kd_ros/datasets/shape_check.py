@@ -60,6 +60,19 @@ def check_symmetries(where: str, surface: np.ndarray, wanted: float, symmetries:
             )
 
 
+def surface_samples(corners: np.ndarray, count: int = 20_000) -> np.ndarray:
+    """Return points (count, 3) drawn evenly over triangles, corners (F, 3, 3); the same ones each time.
+
+    Vertices would not do: a mesh may have many on one face and four on the others.
+    """
+    rng = np.random.default_rng(0)
+    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    if not areas.sum() > 0:
+        return corners.reshape(-1, 3)
+    chosen = corners[rng.choice(len(corners), count, p=areas / areas.sum())]
+    return np.einsum("nk,nkd->nd", rng.dirichlet((1, 1, 1), count), chosen)
+
+
 def tried_symmetries(discrete: np.ndarray, continuous: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Return the transforms (S, 4, 4) to check: the discrete ones, and some turns of each continuous one."""
     from ..core.object_model import rotations_about

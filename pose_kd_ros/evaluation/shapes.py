@@ -18,7 +18,7 @@ from ..core.object_model import ObjectModel
 from ..core.pose import transform
 from ..datasets.faults import DatasetError
 from ..datasets.meshes import load_mesh, load_ply_vertices
-from ..datasets.shape_check import check_size, check_symmetries
+from ..datasets.shape_check import check_size, check_symmetries, surface_samples
 from ..recordings.bags import BagError
 
 REACH = 8  # pixels beside the outline in which the strongest gradient is looked for
@@ -119,7 +119,10 @@ def _read(path: Path, scale: float, model: ObjectModel) -> tuple[np.ndarray, Sil
         low = model.box_center - model.box_size / 2
         check_size(str(path), points, model.diameter, low, model.box_size)
         check_symmetries(
-            str(path), points, model.diameter, model.symmetries[:: -(-len(model.symmetries) // 64)]
+            str(path),
+            surface_samples(vertices[faces] * scale),
+            model.diameter,
+            model.symmetries[:: -(-len(model.symmetries) // 64)],
         )
     except DatasetError as error:
         raise BagError(f"--mesh: {error}") from error

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import json
 
 import cv2
@@ -8,7 +9,8 @@ import pytest
 from pose_kd_ros.core.camera import Camera
 from pose_kd_ros.core.object_model import ObjectModel, box_corners
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose
-from pose_kd_ros.evaluation.shapes import Silhouette
+from pose_kd_ros.evaluation.shapes import BOX_FACES, Silhouette, surfaces
+from pose_kd_ros.recordings.bags import BagError
 
 CAMERA = Camera(np.array([[400.0, 0, 160], [0, 400, 120], [0, 0, 1]]), (), "plumb_bob", 320, 240)
 MODEL = ObjectModel(1, "box", 0.14, np.zeros(3), np.full(3, 0.08), box_corners((0, 0, 0), (0.08,) * 3))
@@ -40,6 +42,27 @@ def test_agreement_falls_as_the_pose_moves_away():
 def test_the_silhouette_of_a_box_seen_face_on_has_the_size_it_should():
     mask = BOX.mask(make_pose(np.eye(3), (0, 0, 0.54)), CAMERA)  # its near face is 0.5 m away: 64 pixels
     assert np.count_nonzero(mask) == pytest.approx(64 * 64, rel=0.04)
+
+
+def test_a_mesh_with_most_vertices_on_one_face_keeps_its_symmetries(tmp_path):
+    pytest.importorskip("open3d")
+    u, v = (grid.ravel() for grid in np.meshgrid(np.linspace(-39, 39, 50), np.linspace(-39, 39, 50)))
+    points = np.concatenate([MODEL.corners() * 1e3, np.stack([u, v, np.full(u.size, 40.0)], 1)])
+    head = ["ply", "format ascii 1.0", f"element vertex {len(points)}"]
+    head += [*(f"property float {axis}" for axis in "xyz"), f"element face {2 * len(BOX_FACES)}"]
+    head += ["property list uchar int vertex_indices", "end_header"]
+    triangles = np.concatenate([BOX_FACES[:, :3], BOX_FACES[:, [0, 2, 3]]])
+    rows = [" ".join(f"{value:g}" for value in point) for point in points]
+    rows += [f"3 {a} {b} {c}" for a, b, c in triangles]
+    (tmp_path / "box.ply").write_text("\n".join([*head, *rows, ""]))
+    for axis, holds in (((0.0, np.pi / 2, 0.0), True), ((0.0, np.pi / 4, 0.0), False)):
+        symmetries = np.stack([np.eye(4), make_pose(from_rotation_vector(axis), (0, 0, 0))])
+        model = dataclasses.replace(MODEL, symmetries=symmetries)
+        if holds:
+            assert surfaces([str(tmp_path / "box.ply")], {1: model}, 1.0)[1].keys() == {1}
+        else:
+            with pytest.raises(BagError, match="symmetry 1: wanted one that maps the mesh"):
+                surfaces([str(tmp_path / "box.ply")], {1: model}, 1.0)
 
 
 def test_nothing_beside_the_outline_and_nothing_in_view():

@@ -13,7 +13,7 @@ import numpy as np
 
 from pose_kd_ros.datasets.bop import load_models_info
 from pose_kd_ros.datasets.meshes import checked_vertices
-from pose_kd_ros.datasets.shape_check import check_size, check_symmetries, tried_symmetries
+from pose_kd_ros.datasets.shape_check import check_size, check_symmetries, surface_samples, tried_symmetries
 from pose_kd_ros.provenance import write_whole
 from training.render.config import RenderConfig
 from training.render.files import read_object
@@ -72,17 +72,8 @@ def _check_symmetries(path: Path, object_id: int, mesh: Mesh) -> None:
     info = load_models_info(path).get(object_id)
     if info is not None and (len(info.symmetries_discrete) > 1 or info.symmetries_continuous):
         tried = tried_symmetries(info.symmetries_discrete, info.symmetries_continuous)
-        check_symmetries(f"{path}, object {object_id}", surface_points(mesh), mesh.diameter, tried)
-
-
-def surface_points(mesh: Mesh, count: int = 20_000) -> np.ndarray:
-    """Return points (count, 3) drawn evenly over a mesh's surface, metres; the same ones each time."""
-    rng = np.random.default_rng(0)
-    corners = mesh.positions.reshape(-1, 3, 3)
-    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    chosen = corners[rng.choice(len(corners), count, p=areas / areas.sum())]
-    shares = rng.dirichlet((1, 1, 1), count)
-    return np.einsum("nk,nkd->nd", shares, chosen)
+        surface = surface_samples(mesh.positions.reshape(-1, 3, 3))
+        check_symmetries(f"{path}, object {object_id}", surface, mesh.diameter, tried)
 
 
 def numbered_meshes(folder: Path) -> dict[int, Path]:

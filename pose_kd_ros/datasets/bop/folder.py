@@ -10,8 +10,8 @@ import numpy as np
 
 from ...core.object_model import ObjectModel, box_corners, expand_symmetries
 from ..faults import DatasetError
-from ..meshes import load_ply_vertices
-from ..shape_check import check_size, check_symmetries, tried_symmetries
+from ..meshes import load_ply_triangles, load_ply_vertices
+from ..shape_check import check_size, check_symmetries, surface_samples, tried_symmetries
 from .models import ModelInfo, load_models_info
 from .shards import shard_paths
 
@@ -45,7 +45,7 @@ def models_folder(split: Path) -> Path:
 
 def surface_points(split: Path, ids: Iterable[int]) -> dict[int, np.ndarray]:
     """Vertices (V, 3), metres, of the meshes of these objects; DatasetError where models_info.json states
-    another size, or a symmetry that a mesh does not have."""
+    another size, or a symmetry that a mesh with triangles does not have."""
     infos = load_models_info(models_folder(split) / "models_info.json")
     points: dict[int, np.ndarray] = {}
     for i in ids:
@@ -53,7 +53,9 @@ def surface_points(split: Path, ids: Iterable[int]) -> dict[int, np.ndarray]:
         points[i], info = load_ply_vertices(path), infos[i]
         check_size(str(path), points[i], info.diameter_m, info.box_min, info.box_size)
         symmetries = tried_symmetries(info.symmetries_discrete, info.symmetries_continuous)
-        check_symmetries(str(path), points[i], info.diameter_m, symmetries)
+        if len(symmetries) > 1 and len(triangles := load_ply_triangles(path)):
+            surface = surface_samples(points[i][triangles])
+            check_symmetries(str(path), surface, info.diameter_m, symmetries)
     return points
 
 
