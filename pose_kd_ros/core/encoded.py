@@ -57,7 +57,7 @@ def _png_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Walk from segment to segment as a decoder does: a thumbnail inside one has a header of its own."""
+    """Walk from segment to segment as a decoder does: a thumbnail inside one has its own header."""
     at, size = 2, None
     for _ in range(MOST_SEGMENTS):
         while data[at : at + 2] == b"\xff\xff":  # a marker may be preceded by fill bytes

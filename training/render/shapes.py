@@ -103,7 +103,7 @@ def box_mapping(positions: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray,
 
 
 def cube(edge_m: float = 0.084) -> Mesh:
-    """Cube of the given edge (metres), origin in its centre, a picture of its own on each
+    """Cube of the given edge (metres), origin in its centre, a different picture on each
     face, 24 symmetries.
 
     Convention: edge 0.084 -> corners at +-0.042 on each axis, diameter 0.084 x sqrt(3) = 0.1455 m.
