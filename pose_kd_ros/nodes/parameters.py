@@ -70,7 +70,7 @@ class Settings:
     confirm_frames: int = 3
     smooth: bool = True
     object_scale: float = 1.0
-    refine: str = "none"
+    refine: str = "auto"
     publish_tf: bool = True
     tf_prefix: str = ""
     publish_predicted: bool = False
@@ -106,7 +106,7 @@ DESCRIPTIONS = {
     "confirm_frames": "See confirm_hits; of a new object that was not seen so often the track is given up.",
     "smooth": "Publish poses of a filter that follows each object's motion; false: poses as measured.",
     "track_ttl": "Seconds that an object may go unseen and still keep its id.",
-    "refine": "edges: move poses onto the image's edges, for objects with a mesh in the bundle; or none.",
+    "refine": "edges: move poses onto the image's edges; auto: where the bundle has a mesh; none.",
     "object_scale": "The real object's size over the bundle's: 1.0119 for a cube of 85 mm, bundle of 84 mm.",
     "publish_tf": "Publish the objects' frames on /tf.",
     "tf_prefix": "Put before the class name to make the child frame: <prefix><class>[_<n>].",
