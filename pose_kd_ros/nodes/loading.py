@@ -23,6 +23,11 @@ def load_estimator(settings: Settings) -> Estimator | PeopleEstimator:
         raise UnusableParameter(
             f"use_regions: bundle {name!r} shows people, in the boxes that it is given: set use_regions"
         )
+    if people is not None and settings.output_frame:
+        raise UnusableParameter(
+            f"output_frame: wanted none for bundle {name!r}, whose keypoints are pixels, "
+            f"found {settings.output_frame!r}"
+        )
     if bundle.manifest.needs_regions and not settings.use_regions:
         raise UnusableParameter(
             f"bundle: {name!r} is of the {family} family, which needs regions, and has no locator: "

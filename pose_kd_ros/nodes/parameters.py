@@ -22,6 +22,7 @@ FROZEN = (
     "object_scale",
     "track_ttl",
     "use_regions",
+    "output_frame",
 )
 CHOICES = {
     "image_transport": ("raw", "compressed"),
@@ -68,6 +69,8 @@ class Settings:
     smooth: bool = True
     object_scale: float = 1.0
     publish_tf: bool = True
+    output_frame: str = ""
+    tf_timeout: float = 0.05
     tf_prefix: str = ""
     publish_predicted: bool = False
 
@@ -104,6 +107,8 @@ DESCRIPTIONS = {
     "track_ttl": "Seconds that an object may go unseen and still keep its id.",
     "object_scale": "The real object's size over the bundle's: 1.0119 for a cube of 85 mm, bundle of 84 mm.",
     "publish_tf": "Publish the objects' frames on /tf.",
+    "output_frame": "Publish poses in this frame, where it was at the image's stamp; empty = the image's.",
+    "tf_timeout": "Seconds that a frame waits for the transform to output_frame before it is refused.",
     "tf_prefix": "Put before the class name to make the child frame: <prefix><class>[_<n>].",
     "publish_predicted": "Also publish poses of tracks that were not measured in this frame, only predicted.",
 }
@@ -123,6 +128,7 @@ RANGES = {
     "confirm_hits": (1, 100),
     "confirm_frames": (1, 100),
     "object_scale": (0.001, 1000.0),
+    "tf_timeout": (0.0, 1.0),
 }
 
 
