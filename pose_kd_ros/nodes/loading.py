@@ -8,7 +8,7 @@ from ..bundle.store import open_bundle
 from ..pipeline.estimator import Estimator
 from ..pipeline.families import open_estimator
 from ..pipeline.people import PeopleEstimator
-from .parameters import PROVIDERS, Settings, UnusableParameter
+from .parameters import PROVIDERS, Settings, UnusableParameter, scales_by_id
 
 
 def load_estimator(settings: Settings) -> Estimator | PeopleEstimator:
@@ -36,4 +36,5 @@ def load_estimator(settings: Settings) -> Estimator | PeopleEstimator:
     estimator = open_estimator(bundle, settings.threads, (PROVIDERS[settings.provider],))
     if isinstance(estimator, PeopleEstimator):
         return estimator
-    return estimator.scaled(dict.fromkeys(estimator.objects, settings.object_scale))
+    names = {key: model.name for key, model in estimator.objects.items()}
+    return estimator.scaled(scales_by_id(settings, names))

@@ -11,7 +11,7 @@ from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import DescribeParameters
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.parameter import Parameter
-from rig import RED, Rig, picture
+from rig import GREEN, RED, Rig, picture
 
 from pose_kd_ros.nodes.parameters import DESCRIPTIONS, FROZEN, RANGES
 from pose_kd_ros.nodes.pose_node import PoseNode
@@ -146,7 +146,13 @@ def test_a_provider_that_is_not_there_is_refused_and_named(ros, discs):
 
 def test_parameters_that_need_a_configure_are_refused_while_configured(ros, discs):
     rig = Rig(ros, bundle=discs, threads=1, camera=False)
-    changes = {"threads": 2, "object_scale": 2.0, "track_ttl": 1.0, "use_regions": True}
+    changes = {
+        "threads": 2,
+        "object_scale": 2.0,
+        "output_frame": "base",
+        "track_ttl": 1.0,
+        "use_regions": True,
+    }
     for name, value in changes.items():
         result = rig.pose_node.set_parameters([Parameter(name, value=value)])[0]
         assert not result.successful and f"{name} takes effect when the node configures" in result.reason
@@ -183,6 +189,22 @@ def test_an_object_of_another_size(ros, discs):
     detection = rig.detections[-1].detections[0]
     assert detection.bbox.size.x == pytest.approx(0.2)
     assert detection.results[0].pose.pose.position.z == pytest.approx(2 * 300 * 0.05 / 30, rel=0.05)
+
+
+def test_one_class_of_another_size(ros, discs):
+    rig = Rig(ros, bundle=discs, threads=1, object_scale=0.5, object_scales="red_ball = 2.0").connect()
+    rig.show(picture((150, 110, 30, RED), (250, 180, 20, GREEN)))
+    sizes = {d.results[0].hypothesis.class_id: d.bbox.size.x for d in rig.detections[-1].detections}
+    assert sizes == pytest.approx({"red_ball": 0.2, "green_ball": 0.05})
+
+
+@pytest.mark.parametrize(
+    "text", ["cup=1", "red_ball", "red_ball=0", "red_ball=nan", "red_ball=1,green_ball=x"]
+)
+def test_scales_that_cannot_be_are_refused(ros, discs, text):
+    rig = Rig(ros, bundle=discs, threads=1, camera=False, object_scales=text)
+    wanted = "object_scales: wanted class=scale, of red_ball, green_ball, 0.001 to 1000, found "
+    assert rig.state == "unconfigured" and wanted + repr(text.split(",")[-1]) in rig.diagnosis()[1]
 
 
 def small_discs(folder):
