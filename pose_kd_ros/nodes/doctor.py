@@ -4,7 +4,8 @@
     ros2 run pose_kd_ros doctor --image /camera/image_raw --camera-info /camera/camera_info --bundle cube
     --output-frame base_link
 
-Listens for --seconds, then prints one line for each check: OK, WARN or FAIL. Exit code 1 if any is FAIL.
+Listens for --seconds, then prints one line for each check: OK, WARN or FAIL. Exit code 1 if any is FAIL, or
+after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -383,7 +384,7 @@ def main(args: list[str] | None = None) -> int:
     """Command-line entry. Returns 1 where a check failed."""
     argv = sys.argv if args is None else ["doctor", *args]
     given = parser().parse_args(remove_ros_args(argv)[1:])
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C ends it by entry.run
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C stays Python's
     node = rclpy.create_node("pose_doctor")
     failed = False
     try:
@@ -392,6 +393,9 @@ def main(args: list[str] | None = None) -> int:
         for check in examine(heard, given.bundle, given.output_frame):
             print(check, flush=True)
             failed = failed or check.level == FAIL
+    except KeyboardInterrupt:
+        print("interrupted: some checks were not made", file=sys.stderr)
+        failed = True
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
