@@ -63,7 +63,6 @@ class Inputs:
         self._size: Callable = (
             compressed_size if compressed else lambda message: (message.width, message.height)
         )
-        self._known_class = False  # whether a given region was ever of a class that the bundle knows
         self._made: list = []  # all subscriptions, to be taken down
         try:
             self._image = self._subscribe(kind, topic, self._image_callback(), settings.reliability)
@@ -136,8 +135,3 @@ class Inputs:
         topic = self._infos.topic_name
         publishers = self._node.get_publishers_info_by_topic(topic)
         return f"{topic}: " + (", ".join(describe(info) for info in publishers) or "nobody publishes there")
-
-
-def raw_size(message: Image) -> tuple[int, int]:
-    """Return (width, height) as an Image's fields say."""
-    return message.width, message.height

@@ -117,8 +117,8 @@ class PoseOutputs:
             for t in tracks
             if t.state in MEASURED or (settings.publish_predicted and t.state == "predicted")
         ]
-        children = [self._names.name(t, models[t.object_id], settings.tf_prefix) for t in shown]
-        framed = [(track, child) for track, child in zip(shown, children) if track.confirmed]
+        names, prefix = self._names, settings.tf_prefix
+        framed = [(t, names.name(t, models[t.object_id], prefix)) for t in shown if t.confirmed]
         if settings.publish_tf and framed and _heard(self.tf):
             self.tf.publish(to_tf(framed, header))
         if _heard(self.detections):

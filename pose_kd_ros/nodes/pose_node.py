@@ -55,7 +55,8 @@ class PoseNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self.processing: Processing | None = None
         self._fault = ""  # why the node is not in the state that was asked of it
-        self._recovery, self._disabled = Recovery(), False
+        self._recovery = Recovery()
+        self._disabled = False  # what ~/enable asks for; a disabled node still runs while ~/detect waits
         self._collection: Collection | None = None  # that ~/detect waits for, and what wakes it
         self._collected: Future | None = None
         parameters.declare(self)
@@ -85,6 +86,7 @@ class PoseNode(LifecycleNode):
     def on_activate(self, state) -> TransitionCallbackReturn:
         """Subscribe and begin to work."""
         super().on_activate(state)  # lets the publishers publish
+        self._disabled = False
         result = self._attempt("activate", self._begin)
         if result != SUCCESS:
             super().on_deactivate(state)
@@ -149,8 +151,10 @@ class PoseNode(LifecycleNode):
         wanted = {change.name: change.value for change in changes if change.name in parameters.DESCRIPTIONS}
         try:
             self._swap(load_estimator(replace(parameters.read(self), **wanted)))
-        except Exception as error:  # whatever it is, the old bundle is at work again
+        except Exception as error:  # the old bundle is at work again, or `_watch_worker` brings it back
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            if self.processing is None and self._is("active") and not self._disabled:
+                self._fault = reason
             return SetParametersResult(successful=False, reason=reason)
         self.get_logger().info(f"bundle {self._estimator.bundle.manifest.name!r} is in the old one's place")
         return result
@@ -180,7 +184,6 @@ class PoseNode(LifecycleNode):
     def _begin(self) -> None:
         assert self._estimator is not None and self._outputs is not None, "configuring comes first"
         self.processing = Processing(self, self._estimator, self._outputs)
-        self._disabled = False
 
     def _end(self) -> None:
         processing, self.processing = self.processing, None
@@ -198,8 +201,8 @@ class PoseNode(LifecycleNode):
     def _watch_worker(self) -> None:
         """Take the node to unconfigured if no frame can be processed any more; configure it again later."""
         self._finish_collection()
-        if self.processing is not None and (reason := self.processing.broken()):
-            self.get_logger().fatal(self.processing.worker.error or reason)
+        if reason := self._broken():
+            self.get_logger().fatal((self.processing and self.processing.worker.error) or reason)
             if self.trigger_deactivate() == SUCCESS:
                 self.trigger_cleanup()
             self._fault = reason
@@ -211,6 +214,13 @@ class PoseNode(LifecycleNode):
                 self._try_again_later()
         elif self.processing is not None and self.processing.health.processed:
             self._recovery.succeeded()
+
+    def _broken(self) -> str:
+        """Say why the node cannot do what its state promises."""
+        if self.processing is not None:
+            return self.processing.broken()
+        lost = self._is("active") and not self._disabled
+        return f"nothing runs any more: {self._fault or 'the reason is unknown'}" if lost else ""
 
     def _try_again_later(self) -> None:
         if self.get_parameter("max_errors").value:
@@ -226,7 +236,7 @@ class PoseNode(LifecycleNode):
         if not self._is("active"):
             response.message = f"wanted an active node, found {self._state_machine.current_state[1]}"
         elif request.data == (self.processing is not None):
-            response.success = True
+            response.success, self._disabled = True, not request.data
             response.message = "enabled already" if request.data else "disabled already"
         else:
             action = self._begin if request.data else self._end
@@ -238,15 +248,17 @@ class PoseNode(LifecycleNode):
 
     async def _on_detect(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Average the next frames and publish what they show on ~/detected; wake a disabled node for that."""
+        if not self._is("active"):  # its parameters may be unusable: that is why
+            response.message = self._why_not({}, [])
+            return response
         settings, models = parameters.read(self), getattr(self._estimator, "objects", {})
         classes = [name.strip() for name in settings.detect_classes.split(",") if name.strip()]
         unknown = sorted(set(classes) - {model.name for model in models.values()})
-        if not self._is("active") or not models or unknown or self._collection is not None:
+        if not models or unknown or self._collection is not None:
             response.message = self._why_not(models, unknown)
             return response
         collection = Collection(settings.detect_frames, settings.detect_timeout, classes, models)
-        asleep = self.processing is None
-        if asleep and self._attempt("enable", self._begin) != SUCCESS:
+        if self.processing is None and self._attempt("enable", self._begin) != SUCCESS:
             response.message = self._fault
             return response
         assert self.processing is not None, "active and enabled"
@@ -256,9 +268,8 @@ class PoseNode(LifecycleNode):
         self._collection, problem = None, ""
         if self.processing is not None:
             self.processing.collection, problem = None, self.processing.health.problem
-            if asleep:
+            if self._disabled:  # and nobody has enabled or activated the node in the meantime
                 self._attempt("disable", self._end)
-                self._disabled = True
         found = collection.outcome()
         response.success = collection.frames >= collection.wanted and bool(found)
         response.message = collection.in_words(found) + (f" ({problem})" if problem else "")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
 
 from vision_msgs.msg import Detection2DArray
@@ -13,6 +15,7 @@ from .decode_messages import decode_regions
 from .health import Health
 
 REGIONS_AGE_S = 1.0  # regions farther than this from an image's stamp are not about it
+FORGET_S = 10.0  # without a message for so long, the last one's warning ends
 
 
 class GivenRegions:
@@ -20,19 +23,25 @@ class GivenRegions:
 
     def __init__(self, health: Health):
         self._health, self._newest = health, None
+        self._lock, self._last = threading.Lock(), time.monotonic()  # put and take run in two threads
         self._known_class = False  # whether a box was ever of a class that the bundle knows
 
     def put(self, message: Detection2DArray) -> None:
         """Take a message from its subscription."""
-        self._newest = message
+        with self._lock:
+            self._newest, self._last = message, time.monotonic()
 
     def take(self, stamp: float, ids: Mapping[str, int], most: int) -> list[Region]:
         """Return at most ``most`` regions, once, if they are about an image of ``stamp``; ids: by class name.
 
         Where there are more boxes, those with the highest scores. Raises UnusableMessage as `decode_regions`.
         """
-        message, self._newest = self._newest, None
+        with self._lock:
+            message, self._newest = self._newest, None
+            silent = time.monotonic() - self._last > FORGET_S
         if message is None:
+            if silent:
+                self._health.warn("regions", "")
             return []
         boxes, given = message.detections, to_seconds(message.header.stamp)
         if abs(given - stamp) > REGIONS_AGE_S:

@@ -164,7 +164,7 @@ def storage_parts(path: Path, metadata: bool = True) -> list[Path]:
     """
     if not path.exists():
         raise BagError(f"No recording at {path}")
-    if path.suffix == ".bag":
+    if path.suffix == ".bag" and path.is_file():
         advice = f"rosbags-convert --src {path.name} --dst {path.stem}"
         raise BagError(f"{path}: wanted a rosbag2 recording, found one of ROS 1; convert it: {advice}")
     if path.is_file() and path.name.endswith(STORAGE):

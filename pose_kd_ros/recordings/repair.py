@@ -64,11 +64,11 @@ def with_log(path: Path, stack: contextlib.ExitStack) -> Path:
 
     That is a copy, which goes with the stack, where there is a log: a recording may lie on a read-only disk.
     """
-    logs = [log for log in _logs(path) if log.is_file() and log.stat().st_size]
+    logs = [log for log in _logs(path) if _database(log).is_file() and log.is_file() and log.stat().st_size]
     if not logs:
         return path
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pose_kd_ros-")))
-    databases = [Path(str(log)[: -len(LOG)]) for log in logs]
+    databases = [_database(log) for log in logs]
     for file in (*databases, *logs):
         shutil.copyfile(file, folder / file.name)
     for database in databases:
@@ -80,6 +80,10 @@ def with_log(path: Path, stack: contextlib.ExitStack) -> Path:
         if not (folder / file.name).exists() and not file.name.endswith((LOG, "-shm")):
             (folder / file.name).symlink_to(file.resolve())
     return folder
+
+
+def _database(log: Path) -> Path:
+    return Path(str(log)[: -len(LOG)])
 
 
 def _logs(path: Path) -> list[Path]:

@@ -94,6 +94,43 @@ def test_a_disabled_node_wakes_for_a_request_only(ros, discs):
     assert rig.pose_node.processing is None and rig.diagnosis()[1] == "disabled by ~/enable"
 
 
+@pytest.mark.parametrize("wish", ["enable", "deactivate and activate"])
+def test_a_wish_during_a_request_of_a_disabled_node_is_kept(ros, discs, wish):
+    rig = Rig(ros, bundle=discs, threads=1, detect_frames=3).connect()
+    disabled = ask(rig, SetBool, "enable", data=False)
+    assert ros.until(disabled.done, 10)
+    answer = ask(rig)
+    assert ros.until(lambda: rig.pose_node.processing is not None, 10)
+    if wish == "enable":
+        enabled = ask(rig, SetBool, "enable", data=True)
+        assert ros.until(enabled.done, 10) and enabled.result().success
+        assert frames_until(rig, answer).success
+    else:
+        rig.pose_node.trigger_deactivate()
+        rig.pose_node.trigger_activate()
+        rig.pose_node.set_parameters([Parameter("detect_timeout", value=1.0)])
+        assert ros.until(answer.done, 10) and not answer.result().success
+    assert rig.pose_node.processing is not None
+    assert rig.connect().show(BALLS)["tracks"]
+
+
+def test_a_bundle_that_is_swapped_in_during_a_request_leaves_a_disabled_node_disabled(ros, discs):
+    rig = Rig(ros, bundle=discs, threads=1, detect_timeout=1.0).connect()
+    disabled = ask(rig, SetBool, "enable", data=False)
+    assert ros.until(disabled.done, 10)
+    answer = ask(rig)
+    assert ros.until(lambda: rig.pose_node.processing is not None, 10)
+    assert rig.pose_node.set_parameters([Parameter("bundle", value=discs)])[0].successful
+    assert ros.until(answer.done, 10) and rig.pose_node.processing is None
+
+
+def test_a_node_that_is_not_set_up_says_so(ros):
+    rig = Rig(ros, provider="magic", camera=False)
+    answer = ask(rig)
+    assert ros.until(answer.done, 10) and not answer.result().success
+    assert answer.result().message == "wanted an active node, found unconfigured"
+
+
 def test_one_request_at_a_time_and_only_while_active(ros, discs):
     rig = Rig(ros, bundle=discs, threads=1, detect_timeout=1.0).connect()
     first = ask(rig)

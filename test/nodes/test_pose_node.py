@@ -66,6 +66,14 @@ def test_a_lost_object_leaves_the_detections_tf_and_the_markers(rig):
     assert len(rig.tf) == frames and rig.detections[-1].detections == []
 
 
+def test_a_false_alarm_takes_no_frame_name(rig):
+    rig.show(picture((60, 60, 30, RED)))
+    for _ in range(4):
+        status = rig.show(picture((260, 180, 30, RED)))
+    assert status["tracks"][0]["id"] > 1
+    assert {t.child_frame_id for message in rig.tf for t in message.transforms} == {"red_ball"}
+
+
 def test_two_classes_are_tracked_with_ids_that_stay(rig):
     first = rig.show(picture((*DISC, RED), (250, 180, 20, GREEN)))
     second = rig.show(picture((154, 112, 30, RED), (248, 178, 20, GREEN)))

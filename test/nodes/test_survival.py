@@ -8,10 +8,11 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("onnx")
 from disc_bundle import write_disc_bundle
+from rclpy.parameter import Parameter
 from rig import FRAME, RED, Rig, picture, to_time
 from sensor_msgs.msg import CompressedImage
 
-from pose_kd_ros.nodes import pose_node
+from pose_kd_ros.nodes import pose_node, regions
 from pose_kd_ros.nodes.recovery import LONGEST_S, Recovery
 
 BALL = picture((150, 110, 30, RED))
@@ -74,6 +75,28 @@ def test_a_configuration_that_fails_is_tried_again(ros, discs, monkeypatch):
         rig.camera.image(rig.stamp + 1, BALL)
         assert ros.until(lambda: "configuring again in 2 s" in rig.pose_node._fault, 10)
     assert ros.until(lambda: rig.state == "active", 10)
+
+
+@pytest.mark.parametrize("max_errors", [0, 5])
+def test_a_swap_that_leaves_nothing_running_makes_the_node_configure_again(
+    ros, discs, monkeypatch, max_errors
+):
+    rig = Rig(ros, bundle=discs, threads=1, max_errors=max_errors).connect()
+    rig.show(BALL)
+    stop = rig.pose_node.processing.stop
+
+    def stop_late():
+        stop()
+        raise RuntimeError("the worker did not end")
+
+    monkeypatch.setattr(rig.pose_node.processing, "stop", stop_late)
+    result = rig.pose_node.set_parameters([Parameter("bundle", value=discs)])[0]
+    assert not result.successful and "the worker did not end" in result.reason
+    assert ros.until(lambda: rig.state == "unconfigured", 10)
+    assert "the worker did not end" in rig.pose_node._fault
+    if max_errors:
+        assert ros.until(lambda: rig.state == "active", 10)
+        assert rig.connect().show(BALL)["tracks"][0]["class"] == "red_ball"
 
 
 def test_tries_come_less_and_less_often():
@@ -160,6 +183,20 @@ def test_regions_that_are_not_used_are_told_of(ros, discs, stamp, name, text, co
     rig.give_regions((150, 110, 80), name="red_ball")
     assert rig.show(BALL)["tracks"]
     assert rig.diagnosis()[:2] == (OK, "estimating poses")
+
+
+def test_the_warning_of_a_message_of_regions_ends_when_no_more_come(ros, discs, monkeypatch):
+    monkeypatch.setattr(regions, "FORGET_S", 0.5, raising=False)
+    rig = Rig(ros, bundle=discs, threads=1, use_regions=True).connect()
+    rig.show(BALL)
+    rig.stamp -= 5
+    rig.give_region(150, 110, 80)
+    rig.stamp += 5
+    rig.show(BALL)
+    assert "regions are not used" in rig.pose_node.processing.health.warning()
+    rig.pause(0.5)
+    rig.show(BALL)
+    assert rig.pose_node.processing.health.warning() == ""
 
 
 def test_a_rectified_topic_with_a_distorted_camera(ros, discs):

@@ -29,6 +29,11 @@ def test_a_folder_and_its_bare_file_hold_the_same_messages(recording):
         assert (bag.start, bag.end) == (START, START + 400_000_000 + 1)
 
 
+def test_a_folder_may_be_called_as_a_recording_of_ros_1(recording):
+    with open_bag(recording.rename(recording.with_suffix(".bag"))) as bag:
+        assert bag.topics[IMAGE_TOPIC].count == 5
+
+
 def test_messages_can_be_read_again_and_of_one_topic_only(recording):
     with open_bag(recording) as bag:
         assert [m.topic for m in bag.messages([INFO_TOPIC])] == [INFO_TOPIC] * 5

@@ -151,6 +151,13 @@ def test_messages_in_a_write_ahead_log_are_read(tmp_path, whole_folder, read_onl
     copy.chmod(0o755)
 
 
+def test_a_write_ahead_log_without_its_database_is_passed_over(tmp_path):
+    bag = write(tmp_path / "bag", disc_messages(COUNT), StoragePlugin.SQLITE3)
+    (bag / "bag_1.db3-wal").write_bytes(b"what a killed recorder left")
+    with open_bag(bag) as opened:
+        assert len(list(BagImages(opened).frames())) == COUNT
+
+
 def test_a_transform_that_no_robot_would_use_is_left_out_and_counted(tmp_path):
     bad = []
     for stamp, values in (
