@@ -42,6 +42,7 @@ setup(
         "console_scripts": [
             "pose_node = pose_kd_ros.nodes.entry:pose_node",
             "overlay_node = pose_kd_ros.nodes.entry:overlay_node",
+            "doctor = pose_kd_ros.nodes.entry:doctor",
             "evaluate = pose_kd_ros.evaluation.__main__:main",
             "play = pose_kd_ros.nodes.play:main",
             "evaluate_live = pose_kd_ros.nodes.evaluate_live:main",

@@ -29,6 +29,7 @@ from pose_kd_ros.datasets.bop import BopDataset
 from pose_kd_ros.pipeline.families import make_estimator
 from pose_kd_ros.pipeline.follow import ObjectFollower
 from pose_kd_ros.pipeline.network import load_network
+from pose_kd_ros.pipeline.refine import make_refiner
 
 RECORDING_K = np.array([[547.7367575, 0, 338.7036994], [0, 542.0744058, 234.5083345], [0, 0, 1]])
 RIGHT = 0.1  # of the diameter
@@ -72,6 +73,7 @@ def on_recording(estimator, frames, tracked: bool) -> dict:
     recording's."""
     truth, model = follow(frames, RECORDING_K), estimator.order[0]
     follower = ObjectFollower(estimator, Tracker(estimator.objects))
+    estimator.refiner = make_refiner("auto" if tracked else "none", estimator.bundle)
     rows, edges, first = [], [], None
     for index, (grey, true) in enumerate(zip(frames, truth)):
         image, camera = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), camera_of(RECORDING_K, grey)

@@ -49,7 +49,8 @@ def number(digits: int) -> Callable[[float], str]:
 
 
 def percent(value: float) -> str:
-    return f"{100 * value:.{0 if value >= 0.1 or value == 0 else 1}f} %"
+    whole = value in (0, 1) or 0.1 <= value < 0.985  # 99.5 % is not 100 %
+    return f"{100 * value:.{0 if whole else 1}f} %"
 
 
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {  # figure: its title, and how it is written

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tracker makes of a cube bundle's poses on the demo's recording: jitter, errors, and whether the
-covariances hold them; each part of it switched on by itself, in one run. Writes docs/results/tracking.json.
+"""What refinement and the tracker make of a cube bundle's poses on the demo's recording: jitter, errors, and
+whether the covariances hold them; each part of it switched on by itself, in one run. Writes
+docs/results/tracking.json.
 
     python -m bench.tracking bundles/cube --frames FOLDER
 
-FOLDER holds the 218 frames image0000.pgm ... of the package visp-images-data. The truth is that of
-``cube_tracking``.
+FOLDER holds the 218 frames image0000.pgm ... of the package visp-images-data. The truth is
+``cube_tracking.follow_flow``'s, of optical flow without edges.
 """
 
 from __future__ import annotations
@@ -18,27 +19,30 @@ import cv2
 import numpy as np
 
 from bench.accuracy import CORNERS, RECORDING_K, RIGHT, camera_of, recording_frames
-from bench.cube_tracking import follow
+from bench.cube_tracking import follow_flow
 from bench.rows import common
 from pose_kd_ros.bundle.store import open_bundle
 from pose_kd_ros.core.metrics import error_vector, mahalanobis_radius, mssd
 from pose_kd_ros.core.track import MEASURED, Tracker
 from pose_kd_ros.pipeline.families import open_estimator
 from pose_kd_ros.pipeline.follow import ObjectFollower
+from pose_kd_ros.pipeline.refine import make_refiner
 from pose_kd_ros.provenance import write_whole
 
 OUT = Path("docs/results/tracking.json")
-WAYS = {  # smooth, keep_factor
-    "as measured": (False, 1.0),
-    "filtered": (True, 1.0),
-    "lower score kept": (False, 0.4),
-    "filtered, lower score kept": (True, 0.4),
+WAYS = {  # smooth, keep_factor, refine
+    "as measured": (False, 1.0, "none"),
+    "filtered": (True, 1.0, "none"),
+    "lower score kept": (False, 0.4, "none"),
+    "filtered, lower score kept": (True, 0.4, "none"),
+    "filtered, lower score kept, refined": (True, 0.4, "edges"),
 }
 
 
-def figures(bundle, frames, truth, smooth: bool, keep_factor: float) -> dict[str, float]:
+def figures(bundle, frames, truth, smooth: bool, keep_factor: float, refine: str) -> dict[str, float]:
     """Follow the cube through the frames; errors are differences to the truth, up to symmetry."""
     estimator = open_estimator(bundle, threads=1)
+    estimator.refiner = make_refiner(refine, bundle)
     estimator.keep_factor, model = keep_factor, estimator.order[0]
     follower = ObjectFollower(estimator, Tracker(estimator.objects, smooth=smooth))
     gaps, distances, covariances = [], [], []
@@ -77,7 +81,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     bundle, frames = open_bundle(options.bundle), recording_frames(options.frames)
-    truth, training, rows = follow(frames, RECORDING_K), bundle.manifest.training, []
+    truth, training, rows = follow_flow(frames, RECORDING_K), bundle.manifest.training, []
     for name, way in WAYS.items():
         facts = common(name, training.method, bundle.manifest.family, "recording, real", "all frames")
         found = figures(bundle, frames, truth, *way)

@@ -64,8 +64,8 @@ def carried(motion: Motion, seconds: float, diameter: float) -> Motion:
 def corrected(motion: Motion, measured: np.ndarray, covariance: ArrayLike) -> Motion:
     """Return the motion after a measured pose (4, 4) of this time, with the covariance (6, 6) of its error.
 
-    A measurement that surprises, as one of an object that starts to race does, widens what was expected until
-    it does not.
+    A measurement that surprises, as one of an object that starts to race does, widens what was expected by as
+    much, so that it counts for more.
     """
     change, noise = error_vector(motion.pose, measured), ALIKE * np.asarray(covariance, float)
     expected = motion.covariance

@@ -136,6 +136,17 @@ def with_origin_moved(covariance: np.ndarray, shift: np.ndarray) -> np.ndarray:
     return jacobian @ covariance @ jacobian.T
 
 
+def with_axes_turned(covariance: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """The covariance (6, 6) of the pose in another frame, ``T_other_camera`` with this rotation (3, 3).
+
+    Places and rotation vectors both turn with the axes; where the frames' origins are makes no difference.
+
+    Convention: sure sideways and unsure in depth (camera z) is unsure in x for a camera that looks along x.
+    """
+    jacobian = np.kron(np.eye(2), rotation)
+    return jacobian @ covariance @ jacobian.T
+
+
 def projection(pose: np.ndarray, points: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (P, 2) of points (P, 3), infinite behind the camera, and their derivative (P, 2, 6) by a small
     change of the pose."""

@@ -21,7 +21,6 @@ from .refine import with_origin_moved
 # Squared Mahalanobis distances that 99.9 % of errors stay below: of places, and of whole poses.
 GATE_OF_PLACE, GATE = 16.3, 22.5
 SLACK, SLACK_TURN = 0.05, 0.2  # diameters and radians: errors outside the covariance
-GATED = 1e6
 MEASURED = ("new", "tracked")  # states of tracks that were seen in the frame, which the node publishes
 ARRAYS = ("pose", "covariance")  # of a Track, beside those of its Motion
 
@@ -51,7 +50,7 @@ class Track:
     pose: ``T_camera_object`` (4, 4) with its covariance (6, 6), in this frame, measured or predicted; a
     symmetric object keeps the representative it began with. The covariance of a measured one is that of the
     last measurement: consecutive errors are too alike for the mean of n to be much better. score, stamp: of
-    the last detection. age: seconds since the first. hits: detections so far; misses: frames since the last.
+    the last detection. age: seconds since the first. hits: detections so far, in so many frames.
     confirmed: seen often enough to be believed in (``Tracker``). motion: what the filter knows. measured: the
     detection of this frame that ``pose`` was measured by, None where it is predicted.
     """
@@ -65,7 +64,7 @@ class Track:
     stamp: float
     age: float
     hits: int
-    misses: int
+    frames: int
     confirmed: bool
     motion: Motion
     measured: Detection | None = None
@@ -160,9 +159,9 @@ class Tracker:
 
     def _moved(self, track: Track, stamp: float) -> Track:
         """A track carried from the last update's stamp to ``stamp``."""
-        motion = carried(
-            track.motion, min(stamp - self._stamp, LONGEST), self.objects[track.object_id].diameter
-        )
+        unseen = self._stamp - track.stamp
+        gap = min(unseen + stamp - self._stamp, LONGEST) - min(unseen, LONGEST)
+        motion = carried(track.motion, gap, self.objects[track.object_id].diameter)
         return replace(
             track,
             state="predicted",
@@ -175,11 +174,13 @@ class Tracker:
 
     def _pairs(self, expected: list[Track], detections: list[Detection]) -> list[tuple[int, int]]:
         """Indices of tracks and detections that belong together, at the least total distance."""
-        cost = np.full((len(expected), len(detections)), GATED)
+        cost = np.full(
+            (len(expected), len(detections)), GATE
+        )  # no more: pairs beyond it must not steer others
         for i, track in enumerate(expected):
             for j, detection in enumerate(detections):
                 if track.object_id == detection.object_id:
-                    cost[i, j] = min(GATED, self._distance(track, detection, 6))
+                    cost[i, j] = min(GATE, self._distance(track, detection, 6))
         return [(i, j) for i, j in _assigned(cost) if cost[i, j] < GATE]
 
     def _at_its_place(self, track: Track, detection: Detection) -> bool:
@@ -207,17 +208,17 @@ class Tracker:
             stamp=stamp,
             score=detection.score,
             hits=expected.hits + 1,
-            misses=0,
+            frames=expected.frames + 1,
             confirmed=expected.confirmed or expected.hits + 1 >= self.confirm_hits,
             motion=motion,
             measured=detection,
         )
 
     def _unseen(self, track: Track, stamp: float) -> Track:
-        misses = track.misses + 1
-        hopeless = not track.confirmed and misses > self.confirm_frames - self.confirm_hits
+        frames = track.frames + 1
+        hopeless = not track.confirmed and frames - track.hits > self.confirm_frames - self.confirm_hits
         lost = hopeless or stamp - track.stamp > self.ttl
-        return replace(track, misses=misses, state="lost" if lost else track.state)
+        return replace(track, frames=frames, state="lost" if lost else track.state)
 
     def _begun(self, detection: Detection, stamp: float) -> Track:
         model = self.objects[detection.object_id]
@@ -233,7 +234,7 @@ class Tracker:
             stamp,
             age=0.0,
             hits=1,
-            misses=0,
+            frames=1,
             confirmed=self.confirm_hits == 1,
             motion=standing(pose, covariance, model.diameter),
             measured=detection,

@@ -29,8 +29,8 @@ def no_mesh(object_id: int) -> None:
 
 def add_refine_option(parser: argparse.ArgumentParser) -> None:
     """``--refine``, as the node's parameter."""
-    text = "edges: move poses onto the image's edges, for objects with a mesh in the bundle or here"
-    parser.add_argument("--refine", choices=KINDS, default="none", help=text)
+    text = "edges: move poses onto the image's edges, of objects with a mesh; auto: where the bundle has one"
+    parser.add_argument("--refine", choices=KINDS, default="auto", help=text)
 
 
 def say_refined(what: str, refiner: Refiner | None) -> None:
@@ -41,7 +41,7 @@ def say_refined(what: str, refiner: Refiner | None) -> None:
 
 
 def load_follower(
-    name: str, scale: float = 1.0, refine: str = "none", mesh_of: MeshOf = no_mesh
+    name: str, scale: float = 1.0, refine: str = "auto", mesh_of: MeshOf = no_mesh
 ) -> ObjectFollower:
     """Return the pipeline of a bundle that looks for objects by itself, or where its locator
     tells it to; as ``load_estimator``."""
@@ -55,7 +55,7 @@ def load_follower(
 
 
 def load_estimator(
-    name: str, scale: float = 1.0, refine: str = "none", mesh_of: MeshOf = no_mesh
+    name: str, scale: float = 1.0, refine: str = "auto", mesh_of: MeshOf = no_mesh
 ) -> Estimator:
     """Return the estimator of a bundle, given by folder or name. scale: the real objects'
     size over its own. refine: one of ``refine.KINDS``. mesh_of: the mesh, by its id, of an object that has
@@ -74,8 +74,8 @@ def load_estimator(
 
 def load_refiner(kind: str, bundle: Bundle, mesh_of: MeshOf = no_mesh) -> Refiner | None:
     """As ``refine.make_refiner``, with the meshes of ``mesh_of`` where the bundle has none."""
-    if kind == "none":
-        return None
+    if kind in ("none", "auto"):
+        return make_refiner(kind, bundle)
     missing = [model.id for model in bundle.objects if bundle.mesh(model.id) is None]
     return make_refiner(kind, bundle, {i: mesh for i in missing if (mesh := mesh_of(i)) is not None})
 

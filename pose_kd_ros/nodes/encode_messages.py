@@ -2,8 +2,8 @@
 """Tracks and pixels to messages: detections, frames, markers, class table, status, images.
 
 Convention: a pose is T_camera_object, metres, the object's origin in the image's optical
-frame (x right, y down, z forward); quaternions are x, y, z, w; a covariance is row-major over
-(x, y, z, rotation about x, y, z).
+frame (x right, y down, z forward), or in the frame that the header names; quaternions are x, y, z, w; a
+covariance is row-major over (x, y, z, rotation about x, y, z).
 """
 
 from __future__ import annotations
@@ -103,14 +103,14 @@ def to_detection(track, model: ObjectModel, header: Header) -> Detection3D:
 
 
 def to_detections(tracks, models: dict[int, ObjectModel], header: Header) -> Detection3DArray:
-    """Return the tracks' detections under the image's header; an empty array says that nothing was seen."""
+    """Return the tracks' detections under a header; an empty array says that nothing was seen."""
     return Detection3DArray(
         header=header, detections=[to_detection(t, models[t.object_id], header) for t in tracks]
     )
 
 
 def to_tf(named: Iterable[tuple[Track, str]], header: Header) -> TFMessage:
-    """Return one transform per track, from the image's frame to the child frame that it is given with."""
+    """Return one transform per track, from the header's frame to the child frame that it is given with."""
     transforms = []
     for track, child in named:
         message = TransformStamped(header=header, child_frame_id=child)
@@ -174,8 +174,11 @@ def to_label_info(models: dict[int, ObjectModel], threshold: float, header: Head
     return LabelInfo(header=header, class_map=classes, threshold=float(threshold))
 
 
-def to_object_table(bundle, models: dict[int, ObjectModel], prefix: str) -> String:
-    """Return what a user of the poses must know of the objects, as JSON: sizes in metres, origin in words."""
+def to_object_table(bundle, models: dict[int, ObjectModel], prefix: str, output_frame: str = "") -> String:
+    """Return what a user of the poses must know of the objects, as JSON: sizes in metres, origin in words.
+
+    output_frame: that poses are in; empty: the image's.
+    """
     origins = {spec.id: spec.origin for spec in bundle.manifest.objects}
     rows = [
         {
@@ -190,7 +193,8 @@ def to_object_table(bundle, models: dict[int, ObjectModel], prefix: str) -> Stri
         }
         for m in models.values()
     ]
-    return String(data=json.dumps({"bundle": bundle.manifest.name, "units": "metres", "objects": rows}))
+    table = {"bundle": bundle.manifest.name, "units": "metres", "output_frame": output_frame, "objects": rows}
+    return String(data=json.dumps(table))
 
 
 def track_rows(tracks, models: dict[int, ObjectModel]) -> list[dict]:

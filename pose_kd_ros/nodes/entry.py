@@ -85,3 +85,8 @@ def pose_node() -> int:
 def overlay_node() -> int:
     """Entry point of the overlay node."""
     return run("overlay_node")
+
+
+def doctor() -> int:
+    """Entry point of the doctor."""
+    return run("doctor")

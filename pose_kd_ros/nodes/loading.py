@@ -9,7 +9,7 @@ from ..pipeline.estimator import Estimator
 from ..pipeline.families import open_estimator
 from ..pipeline.people import PeopleEstimator
 from ..pipeline.refine import make_refiner
-from .parameters import PROVIDERS, Settings, UnusableParameter
+from .parameters import PROVIDERS, Settings, UnusableParameter, scales_by_id
 
 
 def load_estimator(settings: Settings) -> Estimator | PeopleEstimator:
@@ -24,6 +24,11 @@ def load_estimator(settings: Settings) -> Estimator | PeopleEstimator:
         raise UnusableParameter(
             f"use_regions: bundle {name!r} shows people, in the boxes that it is given: set use_regions"
         )
+    if people is not None and settings.output_frame:
+        raise UnusableParameter(
+            f"output_frame: wanted none for bundle {name!r}, whose keypoints are pixels, "
+            f"found {settings.output_frame!r}"
+        )
     if bundle.manifest.needs_regions and not settings.use_regions:
         raise UnusableParameter(
             f"bundle: {name!r} is of the {family} family, which needs regions, and has no locator: "
@@ -33,4 +38,5 @@ def load_estimator(settings: Settings) -> Estimator | PeopleEstimator:
     if isinstance(estimator, PeopleEstimator):
         return estimator
     estimator.refiner = make_refiner(settings.refine, bundle)
-    return estimator.scaled(dict.fromkeys(estimator.objects, settings.object_scale))
+    names = {key: model.name for key, model in estimator.objects.items()}
+    return estimator.scaled(scales_by_id(settings, names))

@@ -51,7 +51,7 @@ class Outputs(Protocol):
         ...
 
     def publish(self, outcome: Any, header: Header, settings: Settings) -> None:
-        """Publish a frame's outcome under the image's header."""
+        """Publish a frame's outcome; the header has the image's stamp and the frame that the poses are in."""
         ...
 
     def summary(self, outcome: Any) -> dict:
@@ -98,11 +98,13 @@ class PoseOutputs:
     def announce(self, settings: Settings) -> None:
         """Publish the class table, latched."""
         header = Header(stamp=self._node.get_clock().now().to_msg())
-        self.objects.publish(to_object_table(self._estimator.bundle, self._models, settings.tf_prefix))
+        self.objects.publish(
+            to_object_table(self._estimator.bundle, self._models, settings.tf_prefix, settings.output_frame)
+        )
         self.label_info.publish(to_label_info(self._models, self._estimator.pose_score, header))
 
     def publish(self, followed: Followed, header: Header, settings: Settings) -> None:
-        """Publish a frame's tracks under the image's header: those measured in it.
+        """Publish a frame's tracks under the image's stamp: those measured in it.
 
         Include predicted tracks if ``publish_predicted`` is set.
 

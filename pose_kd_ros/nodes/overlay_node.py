@@ -5,7 +5,8 @@
 
 Images (topic image) wait for detections (topic detections) or keypoints (topic keypoints) of the same stamp;
 frames that the pose node dropped are never drawn. Which keypoints there are, and which to join, comes on
-topic objects. Publishes ~/overlay, rgb8, best effort.
+topic objects. Detections in another frame than the image's are carried there by TF. Publishes ~/overlay,
+rgb8, best effort.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from .entry import spin
 from .keypoints import from_cloud
 from .outputs import LATCHED
 from .parameters import CHOICES, UnusableParameter
+from .transform_buffer import TransformBuffer
 
 KEPT = 30  # images that wait for their detections: one second, about 28 MB at 640x480
 
@@ -87,6 +89,7 @@ class OverlayNode(Node):
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy[found.upper()])
         self._matcher, self._cameras = StampMatcher(), CameraLatch()
         self._skeleton: dict = {"keypoints": [], "links": []}
+        self._frames: TransformBuffer | None = None  # made when it is needed
         self._overlay = self.create_publisher(Image, "~/overlay", qos_profile_sensor_data)
         self.create_subscription(Image, "image", self._on_image, qos)
         self.create_subscription(CameraInfo, "camera_info", self._cameras.put, qos)
@@ -116,17 +119,28 @@ class OverlayNode(Node):
                 draw_people(picture, from_cloud(found), self._skeleton)
             else:
                 camera = self._cameras.camera_for(image.header.frame_id, image.width, image.height)
+                to_camera = self._to_camera(image, found)
                 for detection in found.detections:
                     if detection.results:
-                        self._draw_one(picture, camera, detection)
+                        self._draw_one(picture, camera, detection, to_camera)
         except UnusableMessage as error:
             self.get_logger().warning(f"nothing drawn: {error}", throttle_duration_sec=5.0)
             return
         self._overlay.publish(array_to_image(picture, "rgb8", image.header))
 
-    def _draw_one(self, picture: np.ndarray, camera: Camera, detection: Detection3D) -> None:
+    def _to_camera(self, image: Image, found: Detection3DArray) -> np.ndarray:
+        """T_camera_frame (4, 4) of the frame that the detections are in. Raises UnusableMessage."""
+        if found.header.frame_id in ("", image.header.frame_id) or not found.detections:
+            return np.eye(4)
+        if self._frames is None:
+            self._frames = TransformBuffer(self, self.get_logger().warning)
+        return self._frames.lookup(image.header.frame_id, found.header.frame_id, image.header.stamp)
+
+    def _draw_one(
+        self, picture: np.ndarray, camera: Camera, detection: Detection3D, to_camera: np.ndarray
+    ) -> None:
         try:
-            draw_detection(picture, camera, detection)
+            draw_detection(picture, camera, detection, to_camera)
         except ValueError as error:  # a quaternion of zeros, as detectors send that know no rotation
             name = detection.results[0].hypothesis.class_id
             self.get_logger().warning(
@@ -134,15 +148,18 @@ class OverlayNode(Node):
             )
 
 
-def draw_detection(image: np.ndarray, camera: Camera, detection: Detection3D) -> None:
-    """Draw a Detection3D's box, axes, class, id and score into an RGB image (H, W, 3) uint8, in place."""
+def draw_detection(image: np.ndarray, camera: Camera, detection: Detection3D, to_camera: np.ndarray) -> None:
+    """Draw a Detection3D's box, axes, class, id and score into an RGB image (H, W, 3) uint8, in place.
+
+    to_camera: T_camera_frame (4, 4) of the frame that it is in.
+    """
     result = detection.results[0]
     at, box = result.pose.pose, detection.bbox.center
     pose, center = decode_pose(at.position, at.orientation), decode_pose(box.position, box.orientation)
     size = detection.bbox.size
     corners = transform(inverse(pose) @ center, box_corners((0, 0, 0), (size.x, size.y, size.z)))
     label = f"{result.hypothesis.class_id} {detection.id}  {result.hypothesis.score:.2f}"
-    draw_pose(image, camera, pose, corners, label)
+    draw_pose(image, camera, to_camera @ pose, corners, label)
 
 
 def draw_people(image: np.ndarray, seen: np.ndarray, skeleton: dict) -> None:

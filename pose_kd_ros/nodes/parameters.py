@@ -8,6 +8,7 @@ configures and cannot be changed while it is configured; all others can be chang
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -22,8 +23,10 @@ FROZEN = (
     "reliability",
     "object_scale",
     "refine",
+    "object_scales",
     "track_ttl",
     "use_regions",
+    "output_frame",
 )
 CHOICES = {
     "image_transport": ("raw", "compressed"),
@@ -70,8 +73,11 @@ class Settings:
     confirm_frames: int = 3
     smooth: bool = True
     object_scale: float = 1.0
-    refine: str = "none"
+    refine: str = "auto"
+    object_scales: str = ""
     publish_tf: bool = True
+    output_frame: str = ""
+    tf_timeout: float = 0.05
     tf_prefix: str = ""
     publish_predicted: bool = False
 
@@ -106,9 +112,12 @@ DESCRIPTIONS = {
     "confirm_frames": "See confirm_hits; of a new object that was not seen so often the track is given up.",
     "smooth": "Publish poses of a filter that follows each object's motion; false: poses as measured.",
     "track_ttl": "Seconds that an object may go unseen and still keep its id.",
-    "refine": "edges: move poses onto the image's edges, for objects with a mesh in the bundle; or none.",
+    "refine": "edges: move poses onto the image's edges; auto: where the bundle has a mesh; none.",
     "object_scale": "The real object's size over the bundle's: 1.0119 for a cube of 85 mm, bundle of 84 mm.",
+    "object_scales": "Scales of single classes in place of object_scale: cube=1.0119, can=0.98.",
     "publish_tf": "Publish the objects' frames on /tf.",
+    "output_frame": "Publish poses in this frame, where it was at the image's stamp; empty = the image's.",
+    "tf_timeout": "Seconds that a frame waits for the transform to output_frame before it is refused.",
     "tf_prefix": "Put before the class name to make the child frame: <prefix><class>[_<n>].",
     "publish_predicted": "Also publish poses of tracks that were not measured in this frame, only predicted.",
 }
@@ -128,7 +137,29 @@ RANGES = {
     "confirm_hits": (1, 100),
     "confirm_frames": (1, 100),
     "object_scale": (0.001, 1000.0),
+    "tf_timeout": (0.0, 1.0),
 }
+
+
+def scales_by_id(settings: Settings, names: Mapping[int, str]) -> dict[int, float]:
+    """Return the scale of each object. names: of the bundle's classes by id. Raises UnusableParameter.
+
+    Convention: object_scale 1 and object_scales "cube=1.0119, can=0.98" make the cube larger, the can smaller
+    and leave all others as they are.
+    """
+    scales, ids = dict.fromkeys(names, settings.object_scale), {name: key for key, name in names.items()}
+    low, high = RANGES["object_scale"]
+    for part in filter(None, map(str.strip, settings.object_scales.split(","))):
+        name, _, value = (one.strip() for one in part.rpartition("="))
+        try:
+            scale = float(value)
+        except ValueError:
+            scale = 0.0
+        if name not in ids or not low <= scale <= high:
+            wanted = f"class=scale, of {', '.join(ids)}, {low:g} to {high:g}"
+            raise UnusableParameter(f"object_scales: wanted {wanted}, found {part!r}")
+        scales[ids[name]] = scale
+    return scales
 
 
 def declare(node) -> None:

@@ -6,14 +6,17 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from dataclasses import replace
 
 import scipy.optimize  # what the tracker and messages import when first needed: no frame
 import scipy.spatial.transform  # noqa: F401  waits for it
+from std_msgs.msg import Header
 
+from ..core.refine import with_axes_turned
 from ..core.sensor_messages import UnusableMessage, to_seconds
 from ..core.track import Tracker
 from ..pipeline.estimator import Estimator
-from ..pipeline.follow import Followed, Follower, ObjectFollower
+from ..pipeline.follow import Followed, Follower, ObjectFollower, Outcome
 from ..pipeline.people import PeopleEstimator, PeopleFollower
 from ..pipeline.solve import Stopwatch
 from . import parameters
@@ -23,6 +26,7 @@ from .inputs import Arrival, Inputs
 from .latest import Latest, Worker
 from .outputs import Outputs
 from .parameters import Settings
+from .transform_buffer import TransformBuffer
 
 SAY_AGAIN_S = 5.0  # a standing problem is logged this often
 STOP_S = 5.0  # longest wait for the worker to finish a frame
@@ -53,18 +57,26 @@ class Processing:
         self.health, self.latest = Health(), Latest()
         self._outputs.announce(self._settings)
         self.inputs = Inputs(node, self._settings, self.latest, self.health)
+        self._frames: TransformBuffer | None = None
         try:
+            if self._settings.output_frame:
+                self._frames = TransformBuffer(node, lambda text: self.health.warn("tf", text))
             self.worker = Worker(self.latest, self._work)
         except BaseException:
-            self.inputs.destroy()
+            self._unsubscribe()
             raise
 
     def stop(self) -> None:
         """End subscriptions and worker, delete the markers. Raises RuntimeError if the worker is stuck."""
-        self.inputs.destroy()
+        self._unsubscribe()
         if not self.worker.stop(STOP_S):
             raise RuntimeError(f"the worker did not end within {STOP_S:g} s")
         self._outputs.clear()
+
+    def _unsubscribe(self) -> None:
+        self.inputs.destroy()
+        if self._frames is not None:
+            self._frames.destroy()
 
     def reset(self, why: str) -> bool:
         """Forget all tracks; False if the worker was stuck in a frame."""
@@ -99,6 +111,8 @@ class Processing:
     def _forget(self, why: str) -> None:
         self._node.get_logger().info(f"{why}: all tracks are forgotten")
         self._follower.reset()
+        if self._frames is not None:
+            self._frames.clear()
         self._outputs.clear()
 
     def _work(self, arrival: Arrival) -> None:
@@ -142,12 +156,29 @@ class Processing:
         watch.lap("read")
         followed = self._follower.process(arrival.stamp, image, camera, regions)
         watch.lap("process")
+        followed, header = self._placed(followed, header)
+        watch.lap("tf")
         self._outputs.publish(followed, header, self._settings)
         if collection is not None and isinstance(followed, Followed):
             collection.add(followed.tracks, header)
         watch.lap("publish")
-        own = {"wait": waited_ms, "read": watch.stages_ms["read"], "publish": watch.stages_ms["publish"]}
+        own = {"wait": waited_ms, **{stage: watch.stages_ms[stage] for stage in ("read", "tf", "publish")}}
         self._report(arrival, self._outputs.summary(followed), {**own, **followed.stages_ms})
+
+    def _placed(self, outcome: Outcome, header: Header) -> tuple[Outcome, Header]:
+        """Return the outcome with its poses in ``output_frame`` at the image's stamp, and the header of that.
+
+        Only what is published is moved: the tracker works in the camera's frame. Raises UnusableMessage.
+        """
+        if self._frames is None or not isinstance(outcome, Followed):
+            return outcome, header
+        frame = self._settings.output_frame.lstrip("/")
+        T = self._frames.lookup(frame, header.frame_id, header.stamp, self._settings.tf_timeout)
+        tracks = [
+            replace(track, pose=T @ track.pose, covariance=with_axes_turned(track.covariance, T[:3, :3]))
+            for track in outcome.tracks
+        ]
+        return replace(outcome, tracks=tracks), Header(stamp=header.stamp, frame_id=frame)
 
     def _report(self, arrival: Arrival, outcome: dict, stages_ms: dict[str, float]) -> None:
         """``total`` is from the message's arrival in this process; the latency from the image's stamp."""

@@ -22,7 +22,7 @@ from ..core.uncertainty import stated_covariance
 from .region import projected_box
 from .solve import ObjectPose
 
-KINDS = ("none", "edges")
+KINDS = ("auto", "none", "edges")
 # Added to a stated covariance, which may be far too sure: diameters, shares of the distance, radians.
 LEAST_UNSURE = (0.02, 0.02, 0.05)
 Made = TypeVar("Made", bound="Refiner")
@@ -93,13 +93,15 @@ def make_refiner(kind: str, bundle: Bundle, given: Mapping[int, Mesh] | None = N
     """Return what refines the poses of a bundle's objects as they are in the bundle, before any scaling;
     None for the kind "none".
 
-    kind: one of KINDS, or "depth". given: meshes of objects that have none in the bundle. Raises BundleError
-    where no object has a mesh.
+    kind: one of KINDS, or "depth"; "auto" is "edges" where the bundle has a mesh of its own, else "none".
+    given: meshes of objects that have none in the bundle. Raises BundleError where no object has a mesh.
     """
     if kind == "none":
         return None
     own = {model.id: mesh for model in bundle.objects if (mesh := bundle.mesh(model.id)) is not None}
-    meshes = {**(given or {}), **own}
+    if kind == "auto" and not own:
+        return None
+    meshes = own if kind == "auto" else {**(given or {}), **own}
     if not meshes:
         raise BundleError(
             f"refine: wanted a mesh of an object in bundle {bundle.folder}, found none: "

@@ -316,6 +316,33 @@ def test_a_track_is_confirmed_when_it_was_seen_twice_in_three_frames():
     assert seen([1, 0, 0, 1]) == [[(1, "new", False)], [(1, "predicted", False)], [], [(2, "new", False)]]
 
 
+def test_confirmation_counts_frames_since_the_first_not_misses_in_a_row():
+    tracker = Tracker(OBJECTS, confirm_hits=3, confirm_frames=5)
+    for i, seen in enumerate([1, 0, 0, 1, 0]):
+        tracks = tracker.update(i * STEP, [Seen(at(0))] if seen else [])
+    assert tracks == []  # two hits in five frames: given up
+
+
+def test_a_detection_that_fits_no_track_does_not_take_another_from_its_own():
+    """Two cubes side by side; one is hidden while a third appears far off."""
+    tracker = tracker_of()
+    for frame in range(10):
+        tracker.update(frame * STEP, [Seen(at(0.0)), Seen(at(-0.1))])
+    found = tracker.update(10 * STEP, [Seen(at(0.0)), Seen(at(1.0))])
+    assert states(found) == {1: "tracked", 2: "predicted", 3: "new"}
+
+
+def test_beyond_a_second_nothing_becomes_less_certain_in_however_many_frames():
+    spread = []
+    for frames in (1, 100):
+        tracker = Tracker(OBJECTS, ttl=10, confirm_hits=1, confirm_frames=1)
+        tracker.update(0.0, [Seen(at(0))])
+        for frame in range(1, frames):
+            tracker.update(5.0 * frame / frames, [])
+        spread.append(tracker.predict(5.0)[0].covariance)
+    np.testing.assert_allclose(spread[0], spread[1])
+
+
 def test_what_is_not_confirmed_is_replaced_by_what_is_seen_in_its_place():
     tracker, over = (
         Tracker(OBJECTS),

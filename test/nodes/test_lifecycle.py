@@ -13,7 +13,7 @@ from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import DescribeParameters
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.parameter import Parameter
-from rig import RED, Rig, picture
+from rig import GREEN, RED, Rig, picture
 
 from pose_kd_ros.bundle.manifest import mesh_file
 from pose_kd_ros.bundle.store import open_bundle, write_bundle
@@ -151,7 +151,14 @@ def test_a_provider_that_is_not_there_is_refused_and_named(ros, discs):
 
 def test_parameters_that_need_a_configure_are_refused_while_configured(ros, discs):
     rig = Rig(ros, bundle=discs, threads=1, camera=False)
-    changes = {"threads": 2, "object_scale": 2.0, "refine": "edges", "track_ttl": 1.0, "use_regions": True}
+    changes = {
+        "threads": 2,
+        "refine": "edges",
+        "object_scale": 2.0,
+        "output_frame": "base",
+        "track_ttl": 1.0,
+        "use_regions": True,
+    }
     for name, value in changes.items():
         result = rig.pose_node.set_parameters([Parameter(name, value=value)])[0]
         assert not result.successful and f"{name} takes effect when the node configures" in result.reason
@@ -206,6 +213,22 @@ def test_refinement_wants_a_mesh_in_the_bundle_and_counts_what_it_refuses(ros, d
     counts = rig.show(BALL)
     # A ball has no box's edges.
     assert counts["refine_few_agree"] == 1 and "refine_refined" not in counts
+
+
+def test_one_class_of_another_size(ros, discs):
+    rig = Rig(ros, bundle=discs, threads=1, object_scale=0.5, object_scales="red_ball = 2.0").connect()
+    rig.show(picture((150, 110, 30, RED), (250, 180, 20, GREEN)))
+    sizes = {d.results[0].hypothesis.class_id: d.bbox.size.x for d in rig.detections[-1].detections}
+    assert sizes == pytest.approx({"red_ball": 0.2, "green_ball": 0.05})
+
+
+@pytest.mark.parametrize(
+    "text", ["cup=1", "red_ball", "red_ball=0", "red_ball=nan", "red_ball=1,green_ball=x"]
+)
+def test_scales_that_cannot_be_are_refused(ros, discs, text):
+    rig = Rig(ros, bundle=discs, threads=1, camera=False, object_scales=text)
+    wanted = "object_scales: wanted class=scale, of red_ball, green_ball, 0.001 to 1000, found "
+    assert rig.state == "unconfigured" and wanted + repr(text.split(",")[-1]) in rig.diagnosis()[1]
 
 
 def small_discs(folder):

@@ -18,6 +18,7 @@ from torch import nn
 
 BEGINS = 0.1  # of the steps: with a ratio to reach, nothing is taught before
 MEASURED = 10  # steps whose mean decides
+PATIENCE = 100  # steps without a measurement after which a run is refused
 TAUGHT = ("kd_", "online")  # names of the terms that a teacher, or an ensemble, is behind begin so
 
 
@@ -53,10 +54,18 @@ class Balance:
             return 1.0
         return self.wanted / math.exp(sum(map(math.log, self.ratios)) / len(self.ratios))
 
-    def add(self, ratio: float) -> None:
-        """Take the ratio of a step that measures; a step in which nothing was taught says nothing."""
+    def add(self, step: int, ratio: float) -> None:
+        """Take the ratio of a step that measures; a step in which nothing was taught says nothing.
+
+        Raises ValueError after PATIENCE steps that said nothing.
+        """
         if ratio > 0 and math.isfinite(ratio):
             self.ratios.append(ratio)
+        elif step > BEGINS * self.steps + PATIENCE and not self.ratios:
+            raise ValueError(
+                f"distill.ratio, online.ratio: wanted a teacher that teaches, found no gradient of it in "
+                f"{PATIENCE} steps; a lower --distill.teacher-score may help"
+            )
 
 
 @contextmanager

@@ -136,7 +136,7 @@ class Learner:
             terms["kd_ratio"] = self.fabric.all_reduce(gradient_ratio(parts, features))
         if not (taught and measures):
             return terms["total"]
-        self.balance.add(terms["kd_ratio"].item())
+        self.balance.add(step, terms["kd_ratio"].item())
         return sum(part for name, part in parts.items() if not is_taught(name))
 
     def _supervision(self, step: int, teachers: TeacherOutputs, watch: bool) -> Supervision:

@@ -30,14 +30,19 @@ def restated(
             group,
             covariance=np.reshape(
                 [
-                    stated_covariance(covariance, pose, objects[group.object_id], scale, shared)
+                    stated_covariance(covariance - unknown_turns(pose, model), pose, model, scale, shared)
                     for covariance, pose in zip(group.covariance, group.pose)
                 ],
                 (-1, 6, 6),
             ),
         )
-        for group in groups
+        for group, model in ((group, objects[group.object_id]) for group in groups)
     ]
+
+
+def unknown_turns(pose: np.ndarray, model: ObjectModel) -> np.ndarray:
+    """Return the part (6, 6) of a stated covariance that the model's axes of symmetry alone make."""
+    return stated_covariance(np.zeros((6, 6)), pose, model)
 
 
 def fit_uncertainty(

@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from training.fit import checkpoint  # noqa: E402
 from training.fit.balance import MEASURED, Balance, gradient_ratio, watched_features  # noqa: E402
+from training.fit.learner import Learner  # noqa: E402
 from training.fit.train import train  # noqa: E402
 from training.losses.distill import DistillConfig  # noqa: E402
 from training.losses.online import OnlineConfig  # noqa: E402
@@ -44,9 +45,9 @@ def test_the_factor_makes_the_wanted_ratio_of_the_measured_one():
     balance = Balance(0.5, steps=100)
     assert not balance.teaches(9) and balance.measures(10)
     for ratio in [5.0, 20.0] * (MEASURED // 2):
-        balance.add(ratio)
+        balance.add(10, ratio)
     assert not balance.measures(30) and balance.factor == pytest.approx(0.05)
-    balance.add(0.0)  # nothing was taught
+    balance.add(20, 0.0)  # nothing was taught
     assert len(balance.ratios) == MEASURED
     assert Balance(None, 100).factor == 1.0 and Balance(None, 100).teaches(0)
 
@@ -64,15 +65,37 @@ def test_every_method_pulls_as_hard_as_it_is_told_to(method, teacher, tiny_data,
     assert 0.1 < np.median(later) < 2.5  # of a network that learns: measured before, obeyed after
 
 
-def test_a_run_goes_on_with_the_factor_that_it_measured(teacher, tiny_data, tmp_path):  # noqa: F811
+def test_a_teacher_that_says_nothing_is_noticed():
+    silent = Balance(0.5, steps=100)
+    silent.add(50, 0.0)
+    with pytest.raises(
+        ValueError, match="wanted a teacher that teaches, found no gradient of it in 100 steps"
+    ):
+        silent.add(111, 0.0)
+
+
+def test_a_run_goes_on_with_the_factor_that_it_measured(teacher, tiny_data, tmp_path, monkeypatch):  # noqa: F811
     distill = DistillConfig("adlp", teacher=teacher, teacher_score=0.0, ratio=0.5)
-    config = settings(tiny_data, tmp_path, distill=distill, steps=16, val_every=100)
-    end = weights(train(config))
-    state = checkpoint.load(config.folder / "last.ckpt")
-    assert len(state["ratios"]) == MEASURED
-    plain = settings(tiny_data, tmp_path / "plain", steps=16, val_every=100)
-    other = weights(train(plain))
-    assert any(not torch.equal(value, other[name]) for name, value in end.items())
+    whole = settings(tiny_data, tmp_path / "whole", distill=distill, steps=16, val_every=100)
+    half = settings(tiny_data, tmp_path / "half", distill=distill, steps=16, val_every=100)
+    end = weights(train(whole))
+    original = Learner.save
+
+    class Stop(Exception):
+        pass
+
+    def stop_after(learner, step):
+        original(learner, step)
+        if step == 14:
+            raise Stop
+
+    monkeypatch.setattr(Learner, "save", stop_after)
+    with pytest.raises(Stop):
+        train(half)
+    monkeypatch.undo()
+    assert len(checkpoint.load(half.folder / "last.ckpt")["ratios"]) == MEASURED
+    again = weights(train(half))
+    assert all(torch.equal(value, again[name]) for name, value in end.items())
 
 
 @pytest.mark.parametrize("kind", [DistillConfig, OnlineConfig])

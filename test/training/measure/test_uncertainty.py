@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Covariances that are fitted on held-out images hold what they promise on others."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from pose_kd_ros.core.object_model import ObjectModel, box_corners
 from pose_kd_ros.core.pose import make_pose
+from pose_kd_ros.core.uncertainty import stated_covariance
 from pose_kd_ros.evaluation.matching import ObjectMatches
 
 pytest.importorskip("torch")
@@ -64,3 +67,19 @@ def test_few_errors_fit_nothing():
     few = matches(np.random.RandomState(0), 19, 0.01, 0.01, 0.1)
     assert fit_uncertainty(few, {1: CUBE}) == (1.0, [0.0, 0.0, 0.0])
     assert np.isnan(coverage([]))
+
+
+def test_an_axis_of_symmetry_is_unknown_once_whatever_the_scale():
+    can = ObjectModel(
+        1,
+        "can",
+        0.1,
+        CUBE.box_center,
+        CUBE.box_size,
+        CUBE.keypoints,
+        symmetry_axes=[[[0, 0, 1], [0.02, 0, 0]]],
+    )
+    (group,) = matches(np.random.RandomState(0), 1, 0.01, 0.01, 0.1)
+    as_solved = stated_covariance(CLAIMED, group.pose[0], can)
+    (found,) = restated([dataclasses.replace(group, covariance=as_solved[None])], {1: can}, 4.0, [0.0] * 3)
+    np.testing.assert_allclose(found.covariance[0], stated_covariance(CLAIMED, group.pose[0], can, 4.0))

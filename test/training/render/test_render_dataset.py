@@ -281,10 +281,10 @@ def test_an_end_ends_all_processes_and_leaves_what_was_complete(tmp_path, whole_
         env=os.environ | {"PYTHONPATH": root},
     ) as process:
         try:
-            wait_until(lambda: (tmp_path / "data/train/000001").exists(), 150)
+            wait_until(lambda: (tmp_path / "data/train/000001").exists(), 240)
             (os.killpg if whole_group else os.kill)(process.pid, number)
             assert process.wait(timeout=30) != 0
-            wait_until(lambda: not running(process.pid), 10)
+            wait_until(lambda: not running(process.pid), 240)
         finally:
             for row in running(process.pid):
                 os.kill(int(row[1]), signal.SIGKILL)
@@ -300,10 +300,10 @@ def test_a_driver_that_aborts_costs_one_scene_and_names_the_image(tmp_path):
     def signalled(scene, number, find):
         options = {"cwd": root, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
         with subprocess.Popen(command.split(), **options) as process:
-            wait_until(lambda: (tmp_path / f"train/{scene:06d}").exists(), 150)
+            wait_until(lambda: (tmp_path / f"train/{scene:06d}").exists(), 240)
             os.kill(find(process.pid), number)
             said = process.communicate(timeout=120)[1]
-        wait_until(lambda: not running(process.pid), 10)
+        wait_until(lambda: not running(process.pid), 240)
         return process.returncode, said
 
     code, said = signalled(1, signal.SIGABRT, worker_of)
