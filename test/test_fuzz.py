@@ -221,7 +221,7 @@ def test_manifests(changes, edits):
 @given(EDITS, EDITS)
 def test_networks_and_arrays(network, arrays):
     try:
-        has_external_data(edited((CUBE.parent / "lmo_heatmap" / "network.onnx").read_bytes(), network))
+        has_external_data(edited((CUBE / "network.onnx").read_bytes(), network))
     except ValueError as error:
         assert str(error).startswith("ONNX: wanted")
     bundle, folder = whole_bundle(), copied_bundle()

@@ -35,7 +35,7 @@ def test_its_manifest_says_what_it_was_trained_on_and_measured(cube):
     assert {"mssd", "mspd", "found"} <= set(training.metrics)
 
 
-@pytest.mark.parametrize("name", ["cube", "lmo", "lmo_heatmap"])
+@pytest.mark.parametrize("name", ["cube", "lmo", "ycb"])
 def test_threads_change_no_bit(name):
     """An evaluation, which is the same to the bit each time, runs the network on all cores."""
     bundle = open_bundle(BUNDLES / name)
@@ -67,10 +67,21 @@ def files_of(bundle):
     return {path.name for path in bundle.folder.iterdir()}
 
 
-def test_the_driller_replays_and_carries_neither_mesh_nor_picture():
-    driller = open_bundle(BUNDLES / "lmo_heatmap")
-    load_network(driller, threads=1)
-    assert driller.manifest.family == "heatmap"
-    assert [model.id for model in driller.objects] == [8]
-    assert files_of(driller) == {"manifest.json", "network.onnx", "golden.npz"}
-    assert 0 < driller.manifest.training.metrics["found"] < 1
+def test_things_that_robot_labs_have_on_the_shelf():
+    bundle = open_bundle(BUNDLES / "ycb")
+    load_network(bundle, threads=1)
+    names = {model.id: model.name for model in bundle.objects}
+    assert names == {
+        3: "cracker_box",
+        4: "sugar_box",
+        5: "tomato_soup_can",
+        6: "mustard_bottle",
+        10: "potted_meat_can",
+        35: "power_drill",
+    }
+    looks = bundle.manifest.network.object_files
+    assert {int(object_id) for object_id in looks} == set(names)
+    assert files_of(bundle) == {"manifest.json", "network.onnx", "golden.npz", *looks.values()}
+    assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < 18_000_000
+    assert "CC BY 4.0" in bundle.manifest.training.data
+    assert bundle.manifest.training.metrics["found"] > 0.25  # on held-out renders

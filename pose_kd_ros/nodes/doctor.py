@@ -41,7 +41,7 @@ from .inputs import RECTIFIED
 from .transform_buffer import TransformBuffer
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
-DISCOVERY_S = 3.0  # that publishers get to be found
+DISCOVERY_S = 10.0  # that publishers get at most to be found
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # as the pose node asks
 LISTEN = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 SLOWEST_HZ = 5.0  # tracks are lost between slower images

@@ -19,7 +19,7 @@ from training.export.onnx import IR, OPSET, with_old_opset
 BUNDLES = Path(__file__).resolve().parents[3] / "bundles"
 
 
-@pytest.mark.parametrize("name", ["cube", "lmo", "lmo_heatmap"])
+@pytest.mark.parametrize("name", ["cube", "lmo", "ycb"])
 def test_what_the_families_export_needs_opset_17_only(tmp_path, name):
     path = tmp_path / "network.onnx"
     shutil.copyfile(BUNDLES / name / "network.onnx", path)
@@ -41,7 +41,7 @@ def test_an_operator_that_is_newer_stays_in_its_opset(tmp_path):
 
 
 def test_an_engine_that_is_too_old_is_told_so(tmp_path):
-    model = onnx.load(BUNDLES / "lmo_heatmap" / "network.onnx")
+    model = onnx.load(BUNDLES / "cube" / "network.onnx")
     model.ir_version = 99
     path = tmp_path / "network.onnx"
     path.write_bytes(model.SerializeToString())

@@ -62,7 +62,7 @@ def teacher(tiny_data, tmp_path_factory):
 def curves(launcher, data, runs, name, *more, options=OPTIONS):
     """Every logged value of a run that is started by the command a user types."""
     command = [*launcher, *options, "--data", str(data), "--runs", str(runs), "--name", name, *more]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     events = EventAccumulator(str(runs / name)).Reload()
     return {tag: [e.value for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
@@ -75,7 +75,7 @@ def test_two_processes_under_torchrun_have_the_loss_curve_of_one(method, teacher
     one = curves(RUN, tiny_data, tmp_path, "one", *taught)
     two = curves(TORCHRUN, tiny_data, tmp_path, "two", "--devices", "2", *taught)
     assert set(one) == set(two) and len(one["train/total"]) == 6 and len(one["val/total"]) == 2
-    for tag in set(one) - {"train/kd_unsolved"}:
+    for tag in set(one) - {"train/kd_unsolved", "train/kd_ratio"}:  # of each process's own crops
         near = NEAR.get(tag, 1e-4) if method == "adlp" or tag == "train/norm" else 1e-4
         assert two[tag] == pytest.approx(one[tag], rel=near, abs=1e-7), tag
 
@@ -86,7 +86,11 @@ def test_branches_that_teach_each_other_do_too(form, tiny_data, tmp_path):
     one = curves(RUN, tiny_data, tmp_path, "one", *more, options=BRANCHES)
     two = curves(TORCHRUN, tiny_data, tmp_path, "two", "--devices", "2", *more, options=BRANCHES)
     assert set(one) == set(two) and len(one["train/online"]) == 6 and len(one["val/ensemble"]) == 2
-    for tag in set(one) - {"train/online_ratio", "val/online_ratio"}:  # of each process's own crops
+    for tag in set(one) - {
+        "train/online_ratio",
+        "val/online_ratio",
+        "train/kd_ratio",
+    }:  # of each process's own crops
         assert two[tag] == pytest.approx(one[tag], rel=1e-2 if tag == "train/norm" else 1e-4, abs=1e-7), tag
 
 
