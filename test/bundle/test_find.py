@@ -36,5 +36,5 @@ def test_a_folder_is_taken_as_it_is(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["", "nothing", "../bundles/cube"])
 def test_an_unknown_name_lists_the_installed_ones(prefixes, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BundleError, match=f"bundle: wanted a folder or .* cube, .*mine, found '{name}'"):
+    with pytest.raises(BundleError, match=f"bundle: wanted a folder or .* cube, .*mine,.* found '{name}'"):
         find_bundle(name)
