@@ -6,7 +6,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import pickle
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,9 +15,13 @@ import numpy as np
 from pose_kd_ros.core.object_model import ObjectModel
 
 from . import tiles as recipe
-from .tiles import Tile
+from .tiles import Tile, TileInstance
 
-VERSION = 3  # raise it when the same files and settings give other tiles, or a tile has other fields
+VERSION = 2  # raise it when the same files and settings give other tiles, or the files below change
+MAPS = {"pixels": (np.uint8, (3,)), "labels": (np.uint8, ()), "codes": (np.uint16, ())}
+INSTANCE = [("object_id", int), ("T_camera_object", float, (4, 4)), ("visib_fract", float), ("label", int)]
+INSTANCE += [("box_size", float)]
+TILE = [("K", float, (3, 3)), ("wide", bool), ("instances", int), ("codes", int)]  # counts up to its end
 
 
 def fingerprint(split: Path, models: list[ObjectModel], size: int, seed: int, codes: str = "") -> str:
@@ -36,31 +39,41 @@ def fingerprint(split: Path, models: list[ObjectModel], size: int, seed: int, co
 
 
 class CachedTiles(Sequence[Tile]):
-    """The tiles in ``folder``: pickles one after the other, and where each ends.
+    """The tiles in ``folder``. about: what ``open_or_make`` was given to keep with them.
 
-    about: what ``open_or_make`` was given to keep with them. Raises ValueError for a damaged folder.
+    Raises ValueError for a damaged folder.
     """
 
     def __init__(self, folder: Path):
-        self.folder, self.about = folder, json.loads((folder / "about.json").read_text(encoding="utf-8"))
-        self.ends, path = np.load(folder / "ends.npy"), folder / "tiles"
-        wanted, found = int(self.ends[-1]), path.stat().st_size
-        if found != wanted:
-            raise ValueError(f"{path}: wanted {wanted} bytes, found {found}; remove {folder}")
-        self.bytes = np.memmap(path, np.uint8, "r")
+        content = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        self.folder, self.about, side = folder, content["about"], content["size"]
+        self.tiles, self.instances = (np.load(folder / f"{name}.npy") for name in ("tiles", "instances"))
+        counts = {"pixels": len(self.tiles), "labels": len(self.tiles), "codes": int(self.tiles["codes"][-1])}
+        self.maps = {}
+        for name, (kind, extra) in MAPS.items():
+            path, shape = folder / name, (counts[name], side, side, *extra)
+            wanted, found = int(np.prod(shape)) * np.dtype(kind).itemsize, path.stat().st_size
+            if found != wanted:
+                raise ValueError(f"{path}: wanted {wanted} bytes, found {found}; remove {folder}")
+            if wanted:
+                self.maps[name] = np.asarray(np.memmap(path, kind, "r", shape=shape))
 
     def __reduce__(self):
         return CachedTiles, (self.folder,)  # a spawned worker gets the path, not a copy
 
     def __len__(self) -> int:
-        return len(self.ends)
+        return len(self.tiles)
 
     def __getitem__(self, index: int) -> Tile:
-        start = self.ends[index - 1] if index else 0
-        return pickle.loads(self.bytes[start : self.ends[index]])
+        tile, before = self.tiles[index], self.tiles[index - 1] if index else np.zeros((), TILE)
+        instances = self.instances[before["instances"] : tile["instances"]]
+        codes = self.maps["codes"][before["codes"] : tile["codes"]] if "codes" in self.maps else None
+        known = tuple(TileInstance(int(i), T, float(v), int(n), float(s)) for i, T, v, n, s in instances)
+        wide = bool(tile["wide"])
+        return Tile(self.maps["pixels"][index], self.maps["labels"][index], tile["K"], known, wide, codes)
 
 
-def open_or_make(folder: Path, make: Callable[[], tuple[Iterable[Tile], Callable]]) -> CachedTiles:
+def open_or_make(folder: Path, size: int, make: Callable[[], tuple[Iterable[Tile], Callable]]) -> CachedTiles:
     """Return the tiles in ``folder``; ``make`` gives them, and what to keep with them, if they are not there.
 
     They appear complete or not at all: one process makes them while the others on its machine wait, and the
@@ -73,18 +86,29 @@ def open_or_make(folder: Path, make: Callable[[], tuple[Iterable[Tile], Callable
             part = folder.with_name(f"{folder.name}.part")
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
-            _write(part, *make())
+            _write(part, size, *make())
             part.rename(folder)
     return CachedTiles(folder)
 
 
-def _write(folder: Path, tiles: Iterable[Tile], about: Callable[[], dict]) -> None:
-    ends = []
-    with open(folder / "tiles", "wb") as file:
-        for tile in tiles:
-            pickle.dump(tile, file, pickle.HIGHEST_PROTOCOL)
-            ends.append(file.tell())
-    if not ends:
+def _write(folder: Path, size: int, tiles: Iterable[Tile], about: Callable[[], dict]) -> None:
+    rows, instances, codes = [], [], 0
+    with open(folder / "pixels", "wb") as pixels, open(folder / "labels", "wb") as labels:
+        with open(folder / "codes", "wb") as maps:
+            for tile in tiles:
+                pixels.write(tile.pixels.tobytes())
+                labels.write(tile.labels.tobytes())
+                if tile.codes is not None:
+                    maps.write(tile.codes.tobytes())
+                    codes += len(tile.codes)
+                known = tile.instances
+                instances += [
+                    (i.object_id, i.T_camera_object, i.visib_fract, i.label, i.box_size) for i in known
+                ]
+                rows.append((tile.K, tile.wide, len(instances), codes))
+    if not rows:
         raise ValueError(f"{folder}: wanted tiles, found no image of the split that can be used")
-    np.save(folder / "ends.npy", np.array(ends))
-    (folder / "about.json").write_text(json.dumps(about(), indent=1), encoding="utf-8")
+    np.save(folder / "tiles.npy", np.array(rows, TILE))
+    np.save(folder / "instances.npy", np.array(instances, INSTANCE))
+    content = json.dumps({"size": size, "about": about()}, indent=1)
+    (folder / "about.json").write_text(content, encoding="utf-8")

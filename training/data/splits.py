@@ -64,7 +64,7 @@ def _from_cache(
     seed: int,
     reader: CodeReader | None,
 ) -> CachedTiles:
-    """Return the tiles. Faults of the run that made them are this run's too: it may refuse them."""
+    """Return the faults of the run that made the tiles are this run's, too: it may refuse them."""
 
     def make():
         images = trainable(split, models, faults)
@@ -73,7 +73,7 @@ def _from_cache(
         return tiles, lambda: {"images": total, "faults": faults.kinds}
 
     name = fingerprint(split, models, tile_px, seed, reader.fingerprint() if reader else "")
-    tiles = open_or_make(cache / name, make)
+    tiles = open_or_make(cache / name, tile_px, make)
     for message, kind in tiles.about["faults"].items():
         faults.add(DatasetError(message, kind))
     return tiles

@@ -221,10 +221,10 @@ def test_what_a_killed_process_left_is_made_anew(data, tmp_path):
     [folder] = [p for p in (tmp_path / "cache").iterdir() if p.is_dir()]
     half = folder.with_name(f"{folder.name}.part")
     folder.rename(half)
-    (half / "tiles").write_bytes(b"half")
+    (half / "pixels").write_bytes(b"half")
     assert_equal(samples(make_dataset(settings, "train")), expected)
-    (folder / "tiles").write_bytes(b"half")
-    with pytest.raises(ValueError, match=r"tiles: wanted \d+ bytes, found 4; remove"):
+    (folder / "labels").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"labels: wanted \d+ bytes, found 4; remove"):
         make_dataset(settings, "train")
 
 

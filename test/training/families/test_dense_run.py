@@ -200,8 +200,8 @@ def test_tiles_with_codes_are_cached_and_found(dense_data, tmp_path, monkeypatch
     folders = [p for p in (tmp_path / "cache").iterdir() if p.is_dir()]
     assert len(folders) == 3
     for folder in folders:
-        (folder / "tiles").write_bytes(b"half")
-    with pytest.raises(ValueError, match=r"tiles: wanted \d+ bytes, found 4; remove"):
+        (folder / "codes").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"codes: wanted \d+ bytes, found 4; remove"):
         make_dataset(cached, "train")
 
 
