@@ -107,13 +107,24 @@ class Bench(Node):
 
 
 @contextmanager
-def live(bundle: str, *parameters: str) -> Iterator[tuple[Bench, subprocess.Popen]]:
-    """Start the node on a bundle and yield the bench, once they hear each other, and the node's process."""
+def node_process(bundle: str, *parameters: str) -> Iterator[subprocess.Popen]:
+    """Start the node on a bundle in a process of its own, and rclpy in this one; end both."""
     values = [text for value in (f"bundle:={bundle}", *parameters) for text in ("-p", value)]
     command = [sys.executable, "-m", "pose_kd_ros.nodes.pose_node", "--ros-args", *values]
     process = subprocess.Popen(command)
     rclpy.init()
     try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(20)
+        rclpy.try_shutdown()
+
+
+@contextmanager
+def live(bundle: str, *parameters: str) -> Iterator[tuple[Bench, subprocess.Popen]]:
+    """Start the node on a bundle and yield the bench, once they hear each other, and the node's process."""
+    with node_process(bundle, *parameters) as process:
         bench = Bench()
         end = time.monotonic() + 60
         while not bench.ready():
@@ -121,7 +132,3 @@ def live(bundle: str, *parameters: str) -> Iterator[tuple[Bench, subprocess.Pope
                 raise SystemExit("the node did not become active; its log says why")
             rclpy.spin_once(bench, timeout_sec=0.1)
         yield bench, process
-    finally:
-        process.terminate()
-        process.wait(20)
-        rclpy.try_shutdown()

@@ -124,6 +124,8 @@ class Processing:
             except UnusableMessage as error:
                 self._refuse(error.reason, str(error))
             except Exception as error:  # of OpenCV, ONNX Runtime, NumPy: no common base class
+                if not self._node.context.ok():  # Ctrl-C while results were on their way
+                    return
                 self._errors, self._error = self._errors + 1, f"{type(error).__name__}: {error}"
                 self._refuse("error", f"{self._error}\n{traceback.format_exc()}")
             else:
