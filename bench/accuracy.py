@@ -26,10 +26,8 @@ from pose_kd_ros.core.camera import Camera
 from pose_kd_ros.core.metrics import mssd, pose_error
 from pose_kd_ros.core.track import MEASURED, Tracker
 from pose_kd_ros.datasets.bop import BopDataset
-from pose_kd_ros.pipeline.families import make_estimator
+from pose_kd_ros.pipeline.families import open_estimator
 from pose_kd_ros.pipeline.follow import ObjectFollower
-from pose_kd_ros.pipeline.network import load_network
-from pose_kd_ros.pipeline.refine import make_refiner
 
 RECORDING_K = np.array([[547.7367575, 0, 338.7036994], [0, 542.0744058, 234.5083345], [0, 0, 1]])
 RIGHT = 0.1  # of the diameter
@@ -73,7 +71,6 @@ def on_recording(estimator, frames, tracked: bool) -> dict:
     recording's."""
     truth, model = follow(frames, RECORDING_K), estimator.order[0]
     follower = ObjectFollower(estimator, Tracker(estimator.objects))
-    estimator.refiner = make_refiner("auto" if tracked else "none", estimator.bundle)
     rows, edges, first = [], [], None
     for index, (grey, true) in enumerate(zip(frames, truth)):
         image, camera = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), camera_of(RECORDING_K, grey)
@@ -160,14 +157,17 @@ def main() -> None:
     parser.add_argument("--pose-score", type=float, help="instead of the bundle's")
     parser.add_argument("--cell-score", type=float, help="instead of the bundle's")
     parser.add_argument("--search-size", type=int, help="instead of the bundle's")
-    parser.add_argument("--limit", type=int, default=2000)
+    parser.add_argument("--limit", type=int, default=2000, help="renders at most")
+    parser.add_argument(
+        "--first", type=int, default=0, help="leave out so many renders, which chose something"
+    )
     options = parser.parse_args()
     bundle = open_bundle(options.bundle)
     if options.search_size:
         spec = replace(bundle.manifest.input, search_size=options.search_size)
         bundle = replace(bundle, manifest=replace(bundle.manifest, input=spec))
     thresholds = {"pose_score": options.pose_score, "cell_score": options.cell_score}
-    estimator = make_estimator(bundle, load_network(bundle, threads=1), **thresholds)
+    estimator = open_estimator(bundle, threads=1, **thresholds)
     rows = []
 
     kept = {}
@@ -197,7 +197,7 @@ def main() -> None:
         from pose_kd_ros.evaluation.metrics import figures
         from training.measure.evaluate import measure
 
-        renders = figures(*measure(estimator, options.renders, options.limit))
+        renders = figures(*measure(estimator, options.renders, options.limit, options.first))
     add("recording, followed", recording, "real", followed)
     add("recording, frame by frame", recording, "real", searched)
     add("recording, cube painted out", recording, "real, edited", without)

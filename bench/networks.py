@@ -37,7 +37,8 @@ def row(folder: Path, data: Path, split: str, limit: int, given_boxes: bool) -> 
     bundle = open_bundle(folder)
     estimator = open_estimator(bundle, threads=1, pose_score=0.0)
     groups, images, seconds = measure(estimator, data, limit, given_boxes=given_boxes)
-    kept = [cut(group, bundle.manifest.decode.pose_score) for group in groups]
+    estimator.pose_score = None  # the bundle's
+    kept = [cut(group, estimator.pose_score) for group in groups]
     each = {
         f"mean_every_pose_{model.name}": mean_recall([g for g in groups if g.object_id == model.id])
         for model in bundle.objects

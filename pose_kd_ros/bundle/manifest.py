@@ -21,7 +21,8 @@ MOST_GOLDEN = 2**22  # pixels of the golden sample
 MOST_OBJECTS, MOST_KEYPOINTS, MOST_SYMMETRIES = 256, 4096, 4096  # all but objects: of one object
 MOST_LINKS, MOST_FILES, MOST_TEXT = 65536, 1024, 4096
 LARGEST = 2**53  # of a number that is exact as a float
-CALIBRATION = (0, 5)  # lengths: none, or a weight for each term of pipeline.score
+CALIBRATION = (0, 5)  # lengths: none, or a weight for each term of pipeline.score but the agreement
+EDGE_CALIBRATION = 6  # the same with the agreement
 
 
 class BundleError(ValueError):
@@ -197,6 +198,19 @@ class PeopleSpec:
 
 
 @dataclass(frozen=True)
+class EdgeSpec:
+    """What takes the place of a DecodeSpec's calibration and pose_score for poses refined on edges, of whose
+    edges it is known how many lie on an edge of the image."""
+
+    pose_score: float
+    calibration: list[float]
+
+    def __post_init__(self) -> None:
+        if (found := len(self.calibration)) != EDGE_CALIBRATION:
+            raise BundleError(f"decode.edges.calibration: wanted {EDGE_CALIBRATION} weights, found {found}")
+
+
+@dataclass(frozen=True)
 class DecodeSpec:
     """What held-out renders decided. cell_score: a cell, pixel or keypoint counts above it.
 
@@ -204,7 +218,8 @@ class DecodeSpec:
     or empty. covariance_scale, covariance_shared: what turns refinement's covariance into that of the errors,
     see ``core.uncertainty``. vote_scale: by object id, the size of the votes for it over the true one, by
     which they are divided; 1 of objects that are not named. Convention: votes for object 5 that lie 0.94 of
-    the true way from their centre have {"5": 0.94}.
+    the true way from their centre have {"5": 0.94}. edges: in place of the first two where poses are refined
+    on edges; None: the same.
     """
 
     cell_score: float
@@ -213,6 +228,7 @@ class DecodeSpec:
     covariance_scale: float = 1.0
     covariance_shared: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     vote_scale: dict[str, float] = field(default_factory=dict)
+    edges: EdgeSpec | None = None
 
     def __post_init__(self) -> None:
         if len(self.calibration) not in CALIBRATION:

@@ -14,6 +14,7 @@ several candidates at each point.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -40,11 +41,12 @@ FARTHEST_MOVE = 16.8  # squared Mahalanobis distance that 99 % of six-dimensiona
 
 
 class Refused(ValueError):
-    """A pose was not refined; it stays as it was. reason: a word or two, for counting."""
+    """A pose was not refined; it stays as it was. reason: a word or two, for counting. agreement: 0 where the
+    image speaks against the pose, NaN where it says nothing."""
 
-    def __init__(self, reason: str, text: str):
+    def __init__(self, reason: str, text: str, agreement: float = math.nan):
         super().__init__(f"{reason}: {text}")
-        self.reason = reason
+        self.reason, self.agreement = reason, agreement
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,14 @@ def refine_on_edges(
     pose[:3, :3] = project_to_so3(pose[:3, :3])
     agree = np.abs(error) < AGREES  # not a number: none
     if agree.sum() < max(LEAST_POINTS, LEAST_SHARE * len(points)):
-        raise Refused("few_agree", f"points on edges: wanted {LEAST_SHARE:.0%}, found {agree.mean():.0%}")
+        raise Refused(
+            "few_agree", f"points on edges: wanted {LEAST_SHARE:.0%}, found {agree.mean():.0%}", 0.0
+        )
     change = error_vector(start, pose)
     if (distance := change @ prior @ change) > FARTHEST_MOVE:
-        raise Refused("too_far", f"squared distance: wanted {FARTHEST_MOVE} at most, found {distance:.1f}")
+        raise Refused(
+            "too_far", f"squared distance: wanted {FARTHEST_MOVE} at most, found {distance:.1f}", 0.0
+        )
     # The edges may be others than the object's: so far the pose is as unsure as it was.
     doubt = 1 - agree.mean()
     return OnEdges(pose, (1 - doubt) * (spread + spread.T) / 2 + doubt * covariance, float(agree.mean()))

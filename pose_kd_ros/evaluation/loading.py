@@ -65,7 +65,7 @@ def load_estimator(
     sums, so that each bit is the same. Raises BundleError.
     """
     cv2.setNumThreads(1)
-    estimator = open_estimator(name)
+    estimator = open_estimator(name, refine="none")
     if isinstance(estimator, PeopleEstimator):
         raise BundleError(f"bundle {name}: wanted one of objects, found one for people, who have no poses")
     estimator.refiner = load_refiner(refine, estimator.bundle, mesh_of)

@@ -146,6 +146,9 @@ def kept_of(matches: ObjectMatches, kept: np.ndarray) -> ObjectMatches:
     return replace(matches, **{name: getattr(matches, name)[kept] for name in names})
 
 
-def rescored(matches: ObjectMatches, weights: Sequence[float]) -> ObjectMatches:
-    """The same matches as it would be with these weights of the scores' terms."""
-    return replace(matches, scores=np.array([score_of(terms, weights) for terms in matches.evidence]))
+def rescored(
+    matches: ObjectMatches, weights: Sequence[float], edge_weights: Sequence[float] = ()
+) -> ObjectMatches:
+    """Return the matches with the scores that these weights give (``pipeline.score.score_of``)."""
+    scores = [score_of(terms, weights, edge_weights) for terms in matches.evidence]
+    return replace(matches, scores=np.array(scores))

@@ -8,7 +8,6 @@ from ..bundle.store import open_bundle
 from ..pipeline.estimator import Estimator
 from ..pipeline.families import open_estimator
 from ..pipeline.people import PeopleEstimator
-from ..pipeline.refine import make_refiner
 from .parameters import PROVIDERS, Settings, UnusableParameter, scales_by_id
 
 
@@ -34,9 +33,8 @@ def load_estimator(settings: Settings) -> Estimator | PeopleEstimator:
             f"bundle: {name!r} is of the {family} family, which needs regions, and has no locator: "
             "export it with --locator, or set use_regions"
         )
-    estimator = open_estimator(bundle, settings.threads, (PROVIDERS[settings.provider],))
+    estimator = open_estimator(bundle, settings.threads, (PROVIDERS[settings.provider],), settings.refine)
     if isinstance(estimator, PeopleEstimator):
         return estimator
-    estimator.refiner = make_refiner(settings.refine, bundle)
     names = {key: model.name for key, model in estimator.objects.items()}
     return estimator.scaled(scales_by_id(settings, names))

@@ -256,6 +256,5 @@ def configure_follower(follower: Follower, settings: Settings) -> None:
         tracker.confirm_hits = settings.confirm_hits
         tracker.confirm_frames = max(settings.confirm_hits, settings.confirm_frames)
         follower.estimator.keep_factor = settings.keep_factor
-        follower.estimator.pose_score = (
-            settings.score_threshold if settings.score_threshold >= 0 else decode.pose_score
-        )
+        wanted = settings.score_threshold
+        follower.estimator.pose_score = wanted if wanted >= 0 else None

@@ -6,16 +6,19 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import numpy as np
 
+from ..bundle.manifest import EdgeSpec
 from ..bundle.store import Bundle
 from ..core.camera import Camera
 from ..core.object_model import ObjectModel
 from .network import Network
-from .refine import Refiner
+from .refine import EdgeRefiner, Refiner
 from .region import Region
+from .score import score_of
 from .solve import Estimates, ObjectPose, Stopwatch, check_size, suppress
 
 KEEP_FACTOR = 0.4  # .22 of .54: on a real recording of 218 frames 2 tracks are lost for a frame, of 49
@@ -34,9 +37,18 @@ class Estimator(Protocol):
     bundle: Bundle
     objects: dict[int, ObjectModel]
     cell_score: float
-    pose_score: float
     keep_factor: float
     refiner: Refiner | None
+
+    @property
+    def pose_score(self) -> float:
+        """The score that a pose needs."""
+        ...
+
+    @pose_score.setter
+    def pose_score(self, value: float | None) -> None:
+        """None: the bundle's."""
+        ...
 
     def estimate(
         self,
@@ -67,8 +79,8 @@ class Estimator(Protocol):
 class CropEstimator(ABC):
     """What the families share: a look at each region, a search, and the best pose of each object.
 
-    cell_score, pose_score: override the bundle's thresholds. refiner: refines the poses that are kept; None,
-    as at first, leaves them as they are.
+    cell_score, pose_score: override the bundle's thresholds. refiner: refines the poses that may be kept;
+    None, as at first, leaves them as they are. weights: of the score's terms, before refinement.
     """
 
     def __init__(self, bundle: Bundle, network: Network, cell_score: float | None, pose_score: float | None):
@@ -76,9 +88,30 @@ class CropEstimator(ABC):
         self.bundle, self.network, self.spec = bundle, network, bundle.manifest.input
         self.order, self.objects = bundle.objects, {model.id: model for model in bundle.objects}
         self.cell_score = decode.cell_score if cell_score is None else cell_score
-        self.pose_score = decode.pose_score if pose_score is None else pose_score
+        self._pose_score = pose_score
         self.keep_factor = KEEP_FACTOR
         self.refiner: Refiner | None = None
+
+    @property
+    def edges(self) -> EdgeSpec | None:
+        """What the bundle says of poses refined on edges, if that is done."""
+        return self.bundle.manifest.decode.edges if isinstance(self.refiner, EdgeRefiner) else None
+
+    @property
+    def weights(self) -> list[float]:
+        """The weights of the score's terms."""
+        return (self.edges or self.bundle.manifest.decode).calibration
+
+    @property
+    def pose_score(self) -> float:
+        """The score that a pose needs: the bundle's, unless another was set; None sets the bundle's again."""
+        if self._pose_score is not None:
+            return self._pose_score
+        return (self.edges or self.bundle.manifest.decode).pose_score
+
+    @pose_score.setter
+    def pose_score(self, value: float | None) -> None:
+        self._pose_score = value
 
     def scaled(self: Made, factors: Mapping[int, float]) -> Made:
         """As ``Estimator.scaled``."""
@@ -100,15 +133,26 @@ class CropEstimator(ABC):
         check_size(image, camera)
         watch = Stopwatch()
         found = [pose for region in regions for pose in self._look_at(image, camera, region, watch)]
-        answered = self._kept(found)
-        if search or (recover and regions and not answered):
-            found += self._search(image, camera, answered, watch)
-        poses = self._kept(suppress(found))
-        if self.refiner is not None:
-            watch.restart()
-            poses = self.refiner(image, camera, poses)
-            watch.lap("refine")
-        return Estimates(poses, watch.stages_ms)
+        found = self._refined(image, camera, found, watch)
+        if search or (recover and regions and not found):
+            more = suppress(self._search(image, camera, found, watch))
+            found += self._refined(image, camera, more, watch)
+        return Estimates(suppress(found), watch.stages_ms)
+
+    def _refined(
+        self, image: np.ndarray, camera: Camera, poses: list[ObjectPose], watch: Stopwatch
+    ) -> list[ObjectPose]:
+        """Return those poses that are kept, refined and with the score that they have then."""
+        poses = self._kept(poses)
+        if self.refiner is None or not poses:
+            return poses
+        watch.restart()
+        poses = self.refiner(image, camera, poses)
+        if self.edges is not None:
+            plain, weights = self.bundle.manifest.decode.calibration, self.weights
+            poses = [replace(p, score=score_of(p.evidence, plain, weights)) for p in poses]
+        watch.lap("refine")
+        return self._kept(poses)
 
     def candidates(self, image: np.ndarray, camera: Camera, known: Sequence[np.ndarray] = ()) -> list[Region]:
         """As ``Estimator.candidates``."""

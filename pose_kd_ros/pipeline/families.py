@@ -15,6 +15,7 @@ from .estimator import Estimator
 from .keypoint import KeypointEstimator
 from .network import Network, load_network
 from .people import PeopleEstimator
+from .refine import make_refiner
 from .regional import Locator, RegionalEstimator
 
 
@@ -22,22 +23,27 @@ def open_estimator(
     bundle: Bundle | Path | str,
     threads: int = 0,
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    refine: str = "auto",
     **options: Any,
 ) -> Estimator | PeopleEstimator:
     """Load a bundle's network and its locator's, replay their golden samples, and return the estimator.
 
     bundle: opened, a folder, or the name of an installed one. threads, providers: of both networks, as in
-    ``load_network``. options: as in ``make_estimator``. Raises BundleError as these do.
+    ``load_network``. refine: what poses are refined on, as in ``refine.make_refiner``. options: as in
+    ``make_estimator``. Raises BundleError as these do.
     """
     if not isinstance(bundle, Bundle):
         bundle = open_bundle(find_bundle(str(bundle)))
     locator = None
     if bundle.locator is not None:  # of the keypoint family, as the manifest's schema asks
-        locator = cast(Locator, open_estimator(bundle.locator, threads, providers))
+        locator = cast(Locator, open_estimator(bundle.locator, threads, providers, refine="none"))
     network = load_network(bundle, threads, providers)
     crop = bundle.manifest.input
     network(np.zeros((1, 3, crop.size, crop.width), np.float32))  # the first run of a size is slower by far
-    return make_estimator(bundle, network, locator, **options)
+    estimator = make_estimator(bundle, network, locator, **options)
+    if not isinstance(estimator, PeopleEstimator):
+        estimator.refiner = make_refiner(refine, bundle)
+    return estimator
 
 
 def make_estimator(

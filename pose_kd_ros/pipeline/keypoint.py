@@ -93,8 +93,7 @@ class KeypointEstimator(CropEstimator):
             return False
         if overlap(group_box(votes, crop), region.box) < ANSWERS / 2:
             return False
-        calibration = self.bundle.manifest.decode.calibration
-        most = highest_score(best_cells(votes), len(votes), MOST_SCATTER, calibration)
+        most = highest_score(best_cells(votes), len(votes), MOST_SCATTER, self.weights)
         return most >= self.least_score(region)
 
     def _groups_in(
@@ -126,7 +125,7 @@ class KeypointEstimator(CropEstimator):
         threshold = max(1.0, VOTE_ERROR * float(np.median((boxes[:, 2:] - boxes[:, :2]).max(1)))) / crop.scale
         correspondences = to_correspondences(votes, model, crop, camera)
         decode = self.bundle.manifest.decode
-        return solve(correspondences, model, camera, threshold, decode, least)
+        return solve(correspondences, model, camera, threshold, decode, self.weights, least)
 
 
 def to_correspondences(

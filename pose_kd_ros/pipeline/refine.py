@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
@@ -20,11 +21,14 @@ from ..core.mesh import Mesh
 from ..core.object_model import ObjectModel
 from ..core.uncertainty import stated_covariance
 from .region import projected_box
+from .score import AGREEMENT
 from .solve import ObjectPose
 
 KINDS = ("auto", "none", "edges")
 # Added to a stated covariance, which may be far too sure: diameters, shares of the distance, radians.
 LEAST_UNSURE = (0.02, 0.02, 0.05)
+# Refinement on edges begins again where it ended: so often at most, from agreements below, while they grow by more.
+MOST_AGAIN, GOOD, BETTER = 3, 0.85, 0.02
 Made = TypeVar("Made", bound="Refiner")
 
 
@@ -45,7 +49,8 @@ class Refiner(ABC):
         return type(self)(meshes, {i: m.scaled(factors.get(i, 1.0)) for i, m in self.objects.items()})
 
     def __call__(self, image: np.ndarray, camera: Camera, poses: list[ObjectPose]) -> list[ObjectPose]:
-        """Return the poses after refinement on an image, as the kind of refiner wants it; scores stay."""
+        """Return the poses after refinement on an image, as the kind of refiner wants it. Scores stay; their
+        terms have the agreement, where it is known."""
         return [self._refined(image, camera, pose) for pose in poses]
 
     def _refined(self, image: np.ndarray, camera: Camera, pose: ObjectPose) -> ObjectPose:
@@ -54,20 +59,22 @@ class Refiner(ABC):
             return pose
         covariance = stated_covariance(pose.covariance, pose.pose, model, 1.0, LEAST_UNSURE)
         try:
-            moved, covariance = self._refine(image, camera, mesh, pose.pose, covariance)
+            moved, covariance, agreement = self._refine(image, camera, mesh, pose.pose, covariance)
         except Refused as refused:
             self.counts[refused.reason] += 1
-            return pose
+            return replace(pose, evidence=_with_agreement(pose.evidence, refused.agreement))
         self.counts["refined"] += 1
         box = projected_box(moved, model, camera)
         box = pose.box if box is None else box
-        return replace(pose, pose=moved, covariance=covariance, box=box)
+        terms = _with_agreement(pose.evidence, agreement)
+        return replace(pose, pose=moved, covariance=covariance, box=box, evidence=terms)
 
     @abstractmethod
     def _refine(
         self, image: np.ndarray, camera: Camera, mesh: Mesh, pose: np.ndarray, covariance: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the refined pose (4, 4) and its covariance (6, 6). Raises Refused."""
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return the refined pose (4, 4), its covariance (6, 6) and the share of edge points that agree, NaN
+        where that is not a matter of edges. Raises Refused."""
 
 
 class EdgeRefiner(Refiner):
@@ -75,9 +82,19 @@ class EdgeRefiner(Refiner):
 
     def _refine(
         self, image: np.ndarray, camera: Camera, mesh: Mesh, pose: np.ndarray, covariance: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, float]:
         refined = refine_on_edges(image, camera, mesh, pose, covariance)
-        return refined.pose, refined.covariance
+        for _ in range(MOST_AGAIN):  # far off, the nearest edges are not yet all the right ones
+            if refined.agreement > GOOD:
+                break
+            try:
+                again = refine_on_edges(image, camera, mesh, refined.pose, covariance)
+            except Refused:
+                break
+            if again.agreement < refined.agreement + BETTER:
+                break
+            refined = again
+        return refined.pose, refined.covariance, refined.agreement
 
 
 class DepthRefiner(Refiner):
@@ -85,8 +102,12 @@ class DepthRefiner(Refiner):
 
     def _refine(
         self, image: np.ndarray, camera: Camera, mesh: Mesh, pose: np.ndarray, covariance: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        return refine_on_depth(image, camera, mesh, pose, covariance)
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        return *refine_on_depth(image, camera, mesh, pose, covariance), math.nan
+
+
+def _with_agreement(terms: np.ndarray, agreement: float) -> np.ndarray:
+    return np.append(terms[:AGREEMENT], agreement)
 
 
 def make_refiner(kind: str, bundle: Bundle, given: Mapping[int, Mesh] | None = None) -> Refiner | None:

@@ -132,7 +132,8 @@ class RegionalEstimator(CropEstimator):
         watch.lap("decode")
         threshold = ERROR[self.family] * self.spec.size / crop.scale
         decode = self.bundle.manifest.decode
-        pose = solve(correspondences, model, camera, threshold, decode, self.least_score(region))
+        least = self.least_score(region)
+        pose = solve(correspondences, model, camera, threshold, decode, self.weights, least)
         watch.lap("pnp")
         if pose is None or overlap(pose.box, region.box) <= ANSWERS:
             return []

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..core.predictions import Correspondences
 from ..core.refine import refine_pose, with_origin_moved
 from ..core.uncertainty import stated_covariance
 from .region import overlap, projected_box
-from .score import TERMS, evidence, highest_score, score_of
+from .score import TERMS, evidence, highest_score, hoped_score
 
 MOST_SCATTER = 0.1  # of the object's box: votes within any family's threshold scatter less
 SAME_OBJECT = 0.5  # poses of a class whose projected boxes overlap by more are one object
@@ -83,16 +84,18 @@ def solve(
     camera: Camera,
     threshold: float,
     decode: DecodeSpec,
+    weights: Sequence[float],
     least: float = 0.0,
 ) -> ObjectPose | None:
     """RANSAC PnP over one instance's correspondences, robust refinement, canonical representative;
     None if they hold no pose, or none whose score could reach ``least``. threshold: pixels of the
-    full image. decode: the bundle's."""
+    full image. decode: the bundle's. weights: of the score's terms; where they have one for the agreement
+    with edges, which is not known yet, the score is ``hoped_score``."""
     result = solve_pnp(correspondences, camera.K, threshold)
     if result is None:
         return None
     cells, score = len(np.unique(correspondences.cell)), correspondences.score
-    if highest_score(score, cells, MOST_SCATTER, decode.calibration, result.support) < least:
+    if highest_score(score, cells, MOST_SCATTER, weights, result.support) < least:
         return None
     refined = refine_pose(result.pose, correspondences, camera.K, threshold)
     if refined is None:
@@ -109,7 +112,7 @@ def solve(
         object_id=model.id,
         pose=pose,
         covariance=stated_covariance(covariance, pose, model, scale, shared),
-        score=score_of(terms, decode.calibration),
+        score=hoped_score(terms, weights),
         box=box,
         cells=cells,
         support=result.support,

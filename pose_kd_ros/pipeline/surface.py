@@ -132,4 +132,5 @@ class SurfaceSearch:
         size = decode.vote_scale.get(str(model.id), 1.0)
         seen = decode_surface(outputs, index, model, stride, SEEN, size, where)
         threshold = SEARCH_ERROR / crop.scale
-        return solve(in_full_image(seen, crop, camera), model, camera, threshold, decode)
+        correspondences = in_full_image(seen, crop, camera)
+        return solve(correspondences, model, camera, threshold, decode, decode.calibration)

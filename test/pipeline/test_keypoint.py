@@ -185,11 +185,12 @@ def test_a_box_that_leaves_the_view_is_none():
     cells=st.integers(1, 256),
     support=st.floats(0, 1),
     sigma=st.floats(0, 0.06),
-    weights=st.lists(st.floats(-5, 5), min_size=5, max_size=5) | st.just([]),
+    agreement=st.floats(0, 1),
+    weights=st.lists(st.floats(-5, 5), min_size=5, max_size=6) | st.just([]),
 )
-def test_no_score_is_above_what_was_foreseen(class_score, cells, support, sigma, weights):
+def test_no_score_is_above_what_was_foreseen(class_score, cells, support, sigma, agreement, weights):
     most = highest_score(class_score, cells, 0.06, weights)
-    score = score_of(evidence(class_score, support, cells, sigma), weights)
+    score = score_of(evidence(class_score, support, cells, sigma, agreement), weights)
     solved = highest_score(class_score, cells, 0.06, weights, support)
     assert score <= solved + 1e-12 and solved <= most + 1e-12
 

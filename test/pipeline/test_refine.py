@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Refinement in the pipeline: between the poses that are kept and whoever tracks them."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 
-from pose_kd_ros.bundle.manifest import BundleError
+from pose_kd_ros.bundle.manifest import BundleError, EdgeSpec
 from pose_kd_ros.core.mesh import Mesh
 from pose_kd_ros.pipeline.refine import DepthRefiner, EdgeRefiner, make_refiner
+from pose_kd_ros.pipeline.score import AGREEMENT
 from pose_kd_ros.pipeline.solve import ObjectPose
 from test.bundle.test_bundle import bundle  # noqa: F401
 from test.core.test_depth_fit import depth_image
@@ -38,7 +41,8 @@ def test_a_refused_pose_stays_and_the_reason_is_counted():
     refiner = EdgeRefiner({1: BOX}, {1: MODEL})
     before = found(start_of(0))
     (after,) = refiner(np.full_like(IMAGE, 90), CAMERA, [before])
-    assert after is before and refiner.counts == {"few_agree": 1}
+    assert np.array_equal(after.pose, before.pose) and after.score == before.score
+    assert after.evidence[AGREEMENT] == 0 and refiner.counts == {"few_agree": 1}
 
 
 def test_depth_refines_in_the_same_way():
@@ -54,6 +58,39 @@ def test_an_object_without_a_mesh_stays():
     refiner = EdgeRefiner({}, {1: MODEL})
     before = found(POSE)
     assert refiner(IMAGE, CAMERA, [before]) == [before] and not refiner.counts
+
+
+class WithEdges(EdgeRefiner):
+    """Refines on another picture than the oracle's, which must be smooth: on one of its cube."""
+
+    def __call__(self, image, camera, poses):
+        return super().__call__(draw(self.meshes[1], test_keypoint.POSE, camera), camera, poses)
+
+
+def scored_by_edges(refiner, mesh=True):
+    """Poses of an estimator that sees the cube and scores by its edges alone, and its refiner's counts."""
+    oracle = test_keypoint.Oracle(test_keypoint.PINHOLE, [test_keypoint.POSE])
+    estimator = test_keypoint.estimator(oracle)
+    edges = EdgeSpec(0.6, [-10.0, 0.0, 0.0, 0.0, 0.0, 20.0])
+    decode = dataclasses.replace(estimator.bundle.manifest.decode, edges=edges)
+    manifest = dataclasses.replace(estimator.bundle.manifest, decode=decode)
+    estimator.bundle = dataclasses.replace(estimator.bundle, manifest=manifest)
+    plain = estimator.pose_score
+    estimator.refiner = refiner({1: Mesh.of_box(estimator.order[0])} if mesh else {}, estimator.objects)
+    assert (plain, estimator.pose_score) == (0.5, 0.6)
+    return estimator.estimate(oracle.image(), test_keypoint.PINHOLE).poses, estimator.refiner.counts
+
+
+def test_a_pose_whose_edges_lie_on_edges_scores_higher_and_one_without_is_dropped():
+    (pose,), counts = scored_by_edges(WithEdges)
+    assert counts == {"refined": 1} and pose.score > 0.95 and pose.evidence[AGREEMENT] > 0.8
+    poses, counts = scored_by_edges(EdgeRefiner)
+    assert poses == [] and counts == {"few_agree": 1}
+
+
+def test_where_no_edges_are_known_the_score_is_that_of_the_votes():
+    (pose,), counts = scored_by_edges(EdgeRefiner, mesh=False)
+    assert not counts and 0.6 < pose.score < 0.96 and np.isnan(pose.evidence[AGREEMENT])
 
 
 def test_a_larger_object_has_a_larger_mesh():

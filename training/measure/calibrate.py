@@ -12,17 +12,18 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from pose_kd_ros.bundle.manifest import DecodeSpec
+from pose_kd_ros.bundle.manifest import DecodeSpec, EdgeSpec
 from pose_kd_ros.bundle.store import Bundle
 from pose_kd_ros.datasets.bop import BopDataset
 from pose_kd_ros.datasets.faults import Faults, OnFault
 from pose_kd_ros.evaluation.matching import FALSE_ALARM, ObjectMatches, best, cut, rescored
 from pose_kd_ros.evaluation.metrics import false_alarm_scores, figures
 from pose_kd_ros.pipeline.families import open_estimator
+from pose_kd_ros.pipeline.score import AGREEMENT
 
 from ..families import FAMILIES
 from .evaluate import every_pose, measure, rounded
-from .uncertainty import COVERED, LEAST_FOUND, coverage, fit_uncertainty, restated
+from .uncertainty import COVERED, LEAST_FOUND, coverage, fit_uncertainty
 
 LOWEST_SCORE = 0.05
 TAIL, LEAST_TAIL = 8, 30  # how far the tail of false alarms is followed beyond those that are allowed
@@ -44,34 +45,52 @@ def choose(bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse"
 
     The votes' scale comes first, since what else is fitted depends on it: where it is not 1, that half is
     looked at twice. A dense or heatmap bundle without a locator, which finds nothing, is given the true
-    boxes; its figures say so.
+    boxes; its figures say so. A bundle with meshes is looked at once more with its poses refined on edges,
+    which have a score of their own (``EdgeSpec``); its figures are those of refined poses.
     """
     given = bundle.manifest.needs_regions
     bundle = with_decode(bundle, DecodeSpec(bundle.manifest.decode.cell_score, 0.0, []))
-    estimator = open_estimator(bundle, threads=1, pose_score=0.0)
+    estimator = open_estimator(bundle, threads=1, refine="none", pose_score=0.0)
     limit = min(limit, len(BopDataset(split, Faults(on_fault)).images))
     first = max(1, limit // 2)
     fit, half, _ = measure(estimator, split, first, 0, on_fault, given)
     scales = vote_scales(fit) if FAMILIES[bundle.manifest.family].votes_scale else {}
     if scales:
         bundle = with_decode(bundle, replace(bundle.manifest.decode, vote_scale=scales))
-        estimator = open_estimator(bundle, threads=1, pose_score=0.0)
+        estimator = open_estimator(bundle, threads=1, refine="none", pose_score=0.0)
         fit, half, _ = measure(estimator, split, first, 0, on_fault, given)
-    weights = fit_confidence(
-        np.concatenate([g.evidence for g in fit]), np.concatenate([g.right for g in fit])
-    )
+    terms, right = (np.concatenate([getattr(g, name) for g in fit]) for name in ("evidence", "right"))
+    weights = fit_confidence(terms[:, :AGREEMENT], right)
     threshold = alarm_threshold(false_alarm_scores([rescored(g, weights) for g in fit]), half)
     sure = [cut(rescored(g, weights), threshold) for g in fit]
     scale, shared = fit_uncertainty(sure, estimator.objects)
     cell_score = bundle.manifest.decode.cell_score
     decode = DecodeSpec(cell_score, threshold, weights.tolist(), scale, shared, scales)
+    bundle = with_decode(bundle, decode)
+    estimator = open_estimator(bundle, threads=1, pose_score=0.0)
+    edges = None
+    if estimator.refiner is not None:
+        fit, half, _ = measure(estimator, split, first, 0, on_fault, given)
+        edges = fit_edges(fit, half, weights)
+        threshold = edges.pose_score
     groups, images, seconds = measure(estimator, split, limit - first, first, on_fault, given)
-    groups = [rescored(g, weights) for g in groups]
-    kept = restated([cut(g, threshold) for g in groups], estimator.objects, scale, shared)
+    groups = [rescored(g, weights, edges.calibration if edges else ()) for g in groups]
+    kept = [cut(g, threshold) for g in groups]
     values = figures(kept, images, seconds) | every_pose(groups)
     values[f"coverage_{round(100 * COVERED)}"] = coverage(kept)
     values |= {"given_boxes": 1.0} if given else {}
-    return Chosen(decode, rounded(values), precision_recall(groups))
+    values |= {"refined_on_edges": 1.0} if edges else {}
+    return Chosen(replace(decode, edges=edges), rounded(values), precision_recall(groups))
+
+
+def fit_edges(groups: list[ObjectMatches], images: int, weights: np.ndarray) -> EdgeSpec:
+    """Return the score of poses refined on edges and its threshold, of matches in so many images. weights: of
+    the terms without the agreement, for poses of which it is not known."""
+    terms, right = (np.concatenate([getattr(g, name) for g in groups]) for name in ("evidence", "right"))
+    known = np.isfinite(terms[:, AGREEMENT])
+    fitted = fit_confidence(terms[known], right[known]).tolist()
+    scored = [rescored(g, weights, fitted) for g in groups]
+    return EdgeSpec(alarm_threshold(false_alarm_scores(scored), images), fitted)
 
 
 def vote_scales(groups: list[ObjectMatches]) -> dict[str, float]:

@@ -80,7 +80,8 @@ def evaluate_command(
         )
     estimator = open_estimator(opened, pose_score=0.0)
     groups, images, seconds = measure(estimator, split, limit, 0, on_fault, given_boxes)
-    kept = [cut(group, opened.manifest.decode.pose_score) for group in groups]
+    estimator.pose_score = None  # the bundle's
+    kept = [cut(group, estimator.pose_score) for group in groups]
     values = figures(kept, images, seconds) | add_recalls(kept) | every_pose(groups)
     values = rounded(values | ({"given_boxes": 1.0} if given_boxes else {}))
     for name, value in values.items():
