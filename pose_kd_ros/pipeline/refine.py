@@ -27,7 +27,7 @@ from .solve import ObjectPose
 KINDS = ("auto", "none", "edges")
 # Added to a stated covariance, which may be far too sure: diameters, shares of the distance, radians.
 LEAST_UNSURE = (0.02, 0.02, 0.05)
-# Refinement on edges begins again where it ended: so often at most, from agreements below, while they grow by more.
+# Refinement on edges begins again where it ended, so often at most, below this agreement, while that grows.
 MOST_AGAIN, GOOD, BETTER = 3, 0.85, 0.02
 Made = TypeVar("Made", bound="Refiner")
 
