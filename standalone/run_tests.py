@@ -8,7 +8,6 @@ of them it was. A group that dies fails the run by the name of the test it was a
 """
 
 import os
-import random
 import re
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from standalone.domains import reserve_domain
 from standalone.judge_tests import judge
 from standalone.layout import ROOT
 from standalone.shared_memory import sweep
@@ -83,12 +83,10 @@ def run_lane(lane: list[tuple[Group, int]], folder: Path) -> list[str]:
 
 def run_all(folder: Path) -> list[str]:
     """Runs all groups; returns what is wrong, one sentence each."""
-    # Nobody hears another group's nodes. Above 101 a domain's ports can meet the system's own.
-    domains = iter(random.sample(range(1, 102), 20))
     wrong = []
     for stage in STAGES:
         print("Running", " beside ".join(", ".join(g.name for g in lane) for lane in stage), flush=True)
-        lanes = [[(group, next(domains)) for group in lane] for lane in stage]
+        lanes = [[(group, reserve_domain()) for group in lane] for lane in stage]
         with ThreadPoolExecutor() as pool:
             for found in pool.map(lambda lane: run_lane(lane, folder), lanes):
                 wrong += found

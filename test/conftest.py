@@ -10,11 +10,14 @@ from pathlib import Path
 import cv2
 import pytest
 
+from standalone.domains import reserve_domain
+
 sys.path[:0] = [str(Path(__file__).parent / room) for room in ("support", "nodes")]  # what tests share
 
-# Before any rclpy: tests talk to nobody but themselves. Above 101 a domain's ports can meet the system's own.
+# Before any rclpy: tests talk to nobody but themselves.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 101)))
+if "ROS_DOMAIN_ID" not in os.environ:
+    os.environ["ROS_DOMAIN_ID"] = str(reserve_domain())
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from disc_bundle import write_disc_bundle
 
 from pose_kd_ros.nodes.evaluate_live import Received, percentiles
 from standalone.bag_writer import Pinhole, write_bag
+from standalone.domains import reserve_domain
 
 CAMERA = Pinhole(320, 240, 300.0, 300.0, 160.0, 120.0)
 COUNT = 20
@@ -35,8 +36,8 @@ def recording(tmp_path):
 
 
 def run(*arguments, domain=None):
-    """On a domain beside the tests' own, which no other run of the tests is likely to use."""
-    domain = domain or str((int(os.environ["ROS_DOMAIN_ID"]) + 1) % 102)
+    """On a domain of this call alone."""
+    domain = domain or str(reserve_domain())
     return subprocess.run(
         [sys.executable, "-m", "pose_kd_ros.nodes.evaluate_live", *map(str, arguments)],
         capture_output=True,

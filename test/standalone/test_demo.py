@@ -17,6 +17,7 @@ from standalone.bag_writer import START, Pinhole, write_bag
 from standalone.demo import pictures
 from standalone.demo.records import Found, Records, percentiles, summarise
 from standalone.demo.table import to_line, to_table
+from standalone.domains import reserve_domain
 from standalone.synthetic import draw_frames
 
 CAMERA = Pinhole(160, 120, 136.0, 136.0, 79.5, 59.5)
@@ -107,7 +108,7 @@ def run_demo(tmp_path, node_source, *extra):
         env={
             **os.environ,
             "PATH": f"{programs}:{os.environ['PATH']}",
-            "ROS_DOMAIN_ID": str(int(os.environ["ROS_DOMAIN_ID"]) % 101 + 1),
+            "ROS_DOMAIN_ID": str(reserve_domain()),
         },
         stdin=subprocess.DEVNULL,
         capture_output=True,
