@@ -12,6 +12,8 @@ import tyro
 
 from .render.config import RenderConfig
 
+TRUNK = Path(__file__).parent / "weights" / "joint_ycb" / "last.ckpt"  # of six YCB objects; docs/training.md
+
 
 @dataclass(frozen=True)
 class Render:
@@ -73,8 +75,9 @@ class Make:
     """Folder of photographs for backgrounds, which must not show the object. None: procedural pictures."""
     names: dict[int, str] = field(default_factory=dict)
     """Class names of several objects by id: --names 1 cup 2 plate."""
-    init: Path | None = None
-    """Checkpoint (last.ckpt) of another surface run to start from, instead of ImageNet weights."""
+    init: Path | None = TRUNK
+    """Checkpoint (last.ckpt) of the surface run whose encoder and decoder are the start; by default of six
+    YCB objects. None: ImageNet weights and an untrained decoder."""
     work: Path | None = None
     """Folder of the data, the run and the evaluation (default: runs/make_<name>)."""
     seed: int = 0

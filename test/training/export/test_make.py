@@ -10,9 +10,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("moderngl")
 
 from pose_kd_ros.bundle.store import open_bundle  # noqa: E402
-from training.cli import Make  # noqa: E402
+from training.cli import TRUNK, Make  # noqa: E402
 from training.export import make  # noqa: E402
-from training.export.make import PLAN, Plan, plan_of  # noqa: E402
+from training.export.make import PLAN, Plan, plan_of, run_of  # noqa: E402
+from training.families import make_network  # noqa: E402
+from training.fit import checkpoint  # noqa: E402
+from training.fit.learner import start_from  # noqa: E402
 from training.fit.train import Stopped, train  # noqa: E402
 from training.recipes.surface import BATCH  # noqa: E402
 from training.render import shapes  # noqa: E402
@@ -64,3 +67,17 @@ def test_the_plan_follows_the_time_and_is_kept(command, monkeypatch):
 def test_no_time_is_refused(command):
     with pytest.raises(ValueError, match="--hours: wanted more than 0, found 0"):
         plan_of(replace(command, hours=0), 1)
+
+
+def test_it_starts_from_the_trunk_that_ships(tmp_path):
+    """Of another number of classes; its weights are half precision, its statistics are not."""
+    run = run_of(Make(mesh=tmp_path, out=tmp_path / "x"), None, 1)
+    assert run.init == TRUNK and run.init_part == "trunk"
+    network, weights = make_network(run.network), checkpoint.load(TRUNK)["network"]
+    start_from(network, weights, run)
+    state = network.state_dict()
+    assert all(
+        torch.equal(state[name], value.float()) for name, value in weights.items() if "num_" not in name
+    )
+    assert set(state) - set(weights) == {name for name in state if name.startswith("last.")}
+    assert all(torch.isfinite(value).all() for value in weights.values())
