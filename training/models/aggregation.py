@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What weighs the branches of a network into the ensemble that teaches them, by sample and keypoint.
+"""Aggregation units: they weigh the branches of a network into the ensemble that teaches them.
 
-Every unit looks at features (B, inputs, h, w) that all branches share and returns weights (B, T, C, K), >= 0,
-which sum to 1 over the T branches. Source: OKDHP (Li et al., ICCV 2021); ONE (Lan et al., NeurIPS 2018).
+Every unit takes features (B, inputs, h, w), which all branches share, and returns a weight for each sample,
+branch, class and keypoint: (B, T, C, K), >= 0, with a sum of 1 over the T branches. Source: OKDHP (Li et al.,
+ICCV 2021); ONE (Lan et al., NeurIPS 2018).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .resnet import conv_bn_relu
 Aggregation = Literal["none", "mean", "one", "fau", "fau-slim"]
 
 KERNELS = (3, 5, 7)
-HIDDEN = 64  # features that every branch's weights are read off
+HIDDEN = 64  # features from which every branch's weights are computed
 
 
 class Mean(nn.Module):
@@ -33,7 +34,8 @@ class Mean(nn.Module):
 
 
 class OneGate(nn.Module):
-    """One weight a branch, for all keypoints alike: ONE's, less its batch norm, so that one sample does."""
+    """One weight for each branch, the same for all keypoints. As in ONE, but without its batch norm, so that
+    a batch of one sample works."""
 
     def __init__(self, inputs: int, branches: int, classes: int, keypoints: int):
         super().__init__()
@@ -46,16 +48,18 @@ class OneGate(nn.Module):
 
 
 class FeatureAggregation(nn.Module):
-    """The paper's Feature Aggregation Unit: 3x3, 5x5 and 7x7 convolutions and an average pooling see the
-    features, their sum is averaged to one vector, off which each branch's head reads its keypoints' weights.
+    """The paper's Feature Aggregation Unit: 3x3, 5x5 and 7x7 convolutions and an average pooling process the
+    features. Their sum is averaged over the map; from that vector a head for each branch computes the weights
+    of its keypoints.
 
-    ``width`` is that of the paths; a 1x1 at the entrance fits other inputs to it. As published, 256 on the
-    hourglass's 256 channels, it costs 22.3 GMAC (20.8 * 2**30) at 64x64, more than a network of four stacks.
+    ``width``: channels of the paths; a 1x1 convolution at the entrance adapts other inputs. As published,
+    with 256 on the hourglass's 256 channels, the unit costs 22.3 GMAC (20.8 * 2**30) at 64x64, more than a
+    network of four stacks.
 
-    ``slim`` is ours: the entrance reduces to 64 channels, which are pooled by ``pool`` and seen by
-    depth-wise paths; 0.07 GMAC. A convolution averaged over a map is, up to the border, its summed kernel on
-    the average: what the paths see beyond that comes of their ReLUs alone. The slim unit keeps these, and
-    one at full size.
+    ``slim``: our form, 0.07 GMAC. The entrance reduces the features to 64 channels, an average pooling by
+    ``pool`` reduces their size, and the paths are depth-wise. Averaged over a map, a convolution alone equals
+    its summed kernel times the map's average (but for the border), so that only the ReLUs of the paths add
+    information. The slim unit keeps these, and one at full size, that of the entrance.
     """
 
     def __init__(
@@ -85,9 +89,9 @@ def _path(width: int, kernel: int, groups: int) -> nn.Sequential:
 def make_unit(
     kind: Aggregation, inputs: int, branches: int, classes: int, keypoints: int, pool: int = 1
 ) -> nn.Module | None:
-    """Build the unit of that kind for features of ``inputs`` channels; None for "none".
+    """Build the unit of a kind for features of ``inputs`` channels; None for "none".
 
-    pool: the factor by which the slim unit first reduces the size of the features.
+    pool: factor by which the slim unit first reduces the size of the features.
     """
     shape = branches, classes, keypoints
     if kind == "none":
@@ -102,9 +106,9 @@ def make_unit(
 
 
 def weighted(weights: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-    """weights (B, T, ...), outputs (T, B, ..., *map) -> their weighted sum over the branches, (B, ..., *map).
+    """Return the sum (B, ..., *map) of outputs (T, B, ..., *map) over the branches, by weights (B, T, ...).
 
-    Element-wise, in the wider of both precisions: a product of matrices would be cast down under autocast.
+    Multiply element by element, in the wider of the two precisions: autocast would round a matrix product.
     """
     missing = outputs.ndim - weights.ndim
     return (weights.transpose(0, 1)[(...,) + (None,) * missing] * outputs).sum(0)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .base import Encoder
+
 
 def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
     """Convolution, batch norm, leaky ReLU: DarkNet's unit."""
@@ -17,7 +19,7 @@ def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Seque
 
 
 class Residual(nn.Module):
-    """1x1 to half the width, 3x3 back, added to the input."""
+    """1x1 convolution to half the width, 3x3 back; added to the input."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -27,7 +29,7 @@ class Residual(nn.Module):
         return x + self.body(x)
 
 
-class DarkNet53(nn.Module):
+class DarkNet53(Encoder):
     """Source: YOLOv3; 52 convolutions in stages of 1, 2, 8, 8, 4 residual blocks. Features
     256@/8, 512@/16, 1024@/32."""
 
@@ -52,7 +54,7 @@ class DarkNet53(nn.Module):
         return features[3:]
 
 
-class DarkNetTiny(nn.Module):
+class DarkNetTiny(Encoder):
     """Source: Tiny DarkNet; 1x1/3x3 alternations between max-poolings. Features 128@/8 (pooled), 128@/16.
 
     ``divisor`` 2 halves every width (DarkNet-tiny-H).

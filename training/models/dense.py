@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks of the dense family: every other pixel says whether it sees an object, and which point.
+"""Networks of the dense family: for every other pixel, whether it sees an object, and which point of it.
 
-Source: Su et al., ZebraPose, CVPR 2022; the students' slim decoder and the lite encoders' top-down
-one are ours.
+Source: Su et al., ZebraPose, CVPR 2022; the slim decoder of the students and the top-down decoder of the lite
+encoders are ours.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from pose_kd_ros.core.surface import BITS
 
 from .backbones import conv_bn
+from .base import Encoder, Network
 from .checks import check_least
-from .encoders import ENCODERS, make_encoder
+from .encoders import ENCODERS, EncoderName, make_encoder
 from .resnet import conv_bn_relu
 from .surface import TopDown
 
@@ -29,11 +30,11 @@ STRIDE = 2  # of the output: 128 x 128 for a crop of 256
 class DenseConfig:
     """Shape of a dense network. width: channels of the decoder at the backbone's coarsest features."""
 
-    backbone: Literal[tuple(ENCODERS)] = "darknet-tiny-h"
+    backbone: EncoderName = "darknet-tiny-h"
     width: int = 64
     classes: int = 1
     frozen: int = 2
-    """Stages of a lite encoder, after its stem, that keep their first weights and statistics."""
+    """Stages of a lite encoder, after its stem, whose weights and statistics do not change."""
 
     pretrained: bool = True
     """Start a lite encoder from ImageNet weights."""
@@ -49,12 +50,12 @@ class DenseConfig:
 
     @property
     def input_stride(self) -> int:
-        """What a crop's side must be a multiple of."""
+        """Number of pixels that a crop's side must be a multiple of."""
         return ENCODERS[self.backbone].strides[-1]
 
     @property
     def plain(self) -> DenseConfig:
-        """What is deployed: all of it, there are no branches."""
+        """What is deployed: the whole network, since it has no branches."""
         return self
 
 
@@ -74,7 +75,7 @@ def dense_tiny_h(**options) -> DenseConfig:
 
 
 class Aspp(nn.Module):
-    """Atrous spatial pyramid pooling: what lies around a pixel at several distances. Source: DeepLabv3."""
+    """Atrous spatial pyramid pooling: the surroundings of a pixel at several distances. Source: DeepLabv3."""
 
     def __init__(self, inputs: int, width: int, rates: tuple[int, ...] = (6, 12, 18)):
         super().__init__()
@@ -89,7 +90,7 @@ class Aspp(nn.Module):
 
 
 class Upsampling(nn.Module):
-    """Twice the size by a transposed convolution, then two 3x3 convolutions (ZebraPose)."""
+    """Double the size by a transposed convolution, then apply two 3x3 convolutions (ZebraPose)."""
 
     def __init__(self, inputs: int, width: int):
         super().__init__()
@@ -102,7 +103,7 @@ class Upsampling(nn.Module):
 
 
 class ResNetDecoder(nn.Module):
-    """The teacher's decoder: ASPP and two upsamplings with skips."""
+    """The teacher's decoder: ASPP and two upsamplings with skip connections."""
 
     def __init__(self, inputs: tuple[int, ...], width: int):
         super().__init__()
@@ -119,7 +120,8 @@ class ResNetDecoder(nn.Module):
 
 
 class SlimDecoder(nn.Module):
-    """The students' decoder: fewer channels at larger sizes, to cost little; one skip, of stride 8."""
+    """The students' decoder: fewer channels at larger sizes, to save time; one skip connection, at stride
+    8."""
 
     def __init__(self, inputs: tuple[int, ...], width: int):
         super().__init__()
@@ -136,12 +138,13 @@ class SlimDecoder(nn.Module):
         return self.at_half(twice(self.at_quarter(twice(x))))
 
 
-def make_decoder(backbone: nn.Module, width: int) -> nn.Module:
+def make_decoder(encoder: Encoder, width: int) -> ResNetDecoder | SlimDecoder | TopDown:
     """Build the decoder that fits the strides of an encoder's features."""
-    published = {(2, 4, 8): ResNetDecoder, (8, 16): SlimDecoder}
-    if decoder := published.get(backbone.strides):
-        return decoder(backbone.widths, width)
-    return TopDown(backbone.widths, backbone.strides, width, STRIDE)
+    if encoder.strides == (2, 4, 8):
+        return ResNetDecoder(encoder.widths, width)
+    if encoder.strides == (8, 16):
+        return SlimDecoder(encoder.widths, width)
+    return TopDown(encoder.widths, encoder.strides, width, STRIDE)
 
 
 def twice(x: torch.Tensor) -> torch.Tensor:
@@ -149,20 +152,23 @@ def twice(x: torch.Tensor) -> torch.Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
-class DenseNetwork(nn.Module):
-    """Mask and surface code of every other pixel. ``bit_error`` (BITS,): each bit's running share of errors,
-    which weighs its loss; kept with the weights, as batch statistics are."""
+class DenseNetwork(Network):
+    """Predict the mask and the surface code of every other pixel."""
+
+    bit_error: torch.Tensor
+    """(BITS,): running error rate of each bit, which weighs its loss; stored with the weights, as batch
+    statistics are."""
 
     def __init__(self, config: DenseConfig):
         super().__init__()
         self.config = config
-        self.backbone = make_encoder(config.backbone, config.frozen)
-        self.decoder = make_decoder(self.backbone, config.width)
+        self.backbone = encoder = make_encoder(config.backbone, config.frozen)
+        self.decoder = make_decoder(encoder, config.width)
         self.last = nn.Conv2d(self.decoder.outputs, config.classes + BITS, 1)
         self.register_buffer("bit_error", torch.full((BITS,), 0.5))
 
     def forward(self, images: torch.Tensor, with_features: bool = False):
         """images (B, 3, H, W), normalised -> logits of the mask (B, C, H/2, W/2) and of the codes (B, BITS,
-        H/2, W/2); with_features: and an empty list, for features of a dense network are not distilled."""
+        H/2, W/2). with_features: also an empty list, since no features of a dense network are distilled."""
         mask, codes = self.last(self.decoder(self.backbone(images))).split([self.config.classes, BITS], 1)
         return (mask, codes, []) if with_features else (mask, codes)

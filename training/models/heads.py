@@ -9,15 +9,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .base import start_output
+
 # Initial probability of every cell, so that the many empty cells do not dominate the first steps.
 FOCAL_PRIOR = 0.01
-LOG_SCALE = (-7.0, 1.0)  # of a vote's error in diameters of the object: 0.1 % of one to 2.7
-FIRST_SCALE = 0.1  # diameters, of a network that has learnt nothing
+LOG_SCALE = (-7.0, 1.0)  # logarithm of a vote's error in diameters of the object: from 0.1 % of one to 2.7
+FIRST_SCALE = 0.1  # diameters, before training
 
 
 class Pyramid(nn.Module):
-    """Top-down pyramid without normalisation, of ``levels`` levels from the backbone's finest on; those past
-    its last come by stride-2 convolutions from it."""
+    """Top-down feature pyramid without normalisation. It has ``levels`` levels, from the backbone's finest
+    on; those beyond the backbone's coarsest are made from that by stride-2 convolutions."""
 
     def __init__(self, inputs: tuple[int, ...], width: int, levels: int):
         super().__init__()
@@ -39,8 +41,8 @@ class Pyramid(nn.Module):
 
 
 def tower(width: int, depth: int, groups: int) -> nn.Sequential:
-    """``depth`` x (3x3 convolution, GroupNorm, ReLU). GroupNorm, since batch statistics of
-    shared levels disagree."""
+    """``depth`` x (3x3 convolution, GroupNorm, ReLU). GroupNorm, since the levels that share the tower have
+    different batch statistics."""
     layers: list[nn.Module] = []
     for _ in range(depth):
         layers += [nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(groups, width), nn.ReLU(inplace=True)]
@@ -48,8 +50,8 @@ def tower(width: int, depth: int, groups: int) -> nn.Sequential:
 
 
 class KeypointHead(nn.Module):
-    """Two towers shared by all levels: class logits, and offsets from a cell's centre in units of its anchor;
-    with ``scale`` how sure these are, too."""
+    """Predict class logits, and offsets of keypoints from a cell's centre in units of its anchor, with two
+    towers that all levels share. With ``scale`` predict also the uncertainty of the offsets."""
 
     def __init__(
         self,
@@ -69,14 +71,11 @@ class KeypointHead(nn.Module):
         self.score = nn.Conv2d(width, classes, 3, padding=1)
         self.vote = nn.Conv2d(width, classes * keypoints * 2, 3, padding=1)
         self.level_scale = nn.Parameter(torch.ones(len(anchors)))
-        nn.init.normal_(self.score.weight, std=0.01)
-        nn.init.normal_(self.vote.weight, std=0.01)
-        nn.init.constant_(self.score.bias, -math.log((1 - FOCAL_PRIOR) / FOCAL_PRIOR))
-        nn.init.zeros_(self.vote.bias)
+        start_output(self.score, 0.01, -math.log((1 - FOCAL_PRIOR) / FOCAL_PRIOR))
+        start_output(self.vote, 0.01)
         self.scale = nn.Conv2d(width, classes, 3, padding=1) if scale else None
-        if scale:
-            nn.init.normal_(self.scale.weight, std=0.01)
-            nn.init.constant_(self.scale.bias, math.log(FIRST_SCALE))
+        if self.scale is not None:
+            start_output(self.scale, 0.01, math.log(FIRST_SCALE))
 
     def forward(self, levels: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Return logits (B, N, C) and offsets (B, N, C, K, 2), pixels, the cells in ``core.cells.cell_grid``

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The heatmap family: a map for each keypoint, by one branch or by several that learn from their ensemble.
+"""Networks of the heatmap family: a heatmap for each keypoint, from one branch or from several that learn
+from their ensemble.
 
-Branch 0 is the one that is deployed; the others and the unit that weighs them exist in training alone.
-Source: OKDHP (Li et al., ICCV 2021).
+Branch 0 is deployed; the other branches and the aggregation unit exist only in training. Source: OKDHP (Li et
+al., ICCV 2021).
 """
 
 from __future__ import annotations
@@ -14,42 +15,42 @@ import torch
 from torch import nn
 
 from .aggregation import Aggregation, make_unit, weighted
+from .base import Encoder, Network
 from .checks import check_least, check_named
-from .encoders import ENCODERS, PYRAMIDS, make_encoder
+from .encoders import ENCODERS, HeatmapBackbone, make_encoder
 from .hourglass import HALVINGS, STRIDE, HourglassBackbone, HourglassBranch, score
 from .light import Decoder
 from .resnet import conv_bn_relu
 from .surface import TopDown
 
-Backbone = Literal[("hourglass", *PYRAMIDS)]
-
 
 @dataclass(frozen=True)
 class HeatmapConfig:
-    """A heatmap network's shape: T = len(depths) branches on what they share."""
+    """Shape of a heatmap network: T = len(depths) branches on a shared part."""
 
-    backbone: Backbone = "mobilenetv2"
+    backbone: HeatmapBackbone = "mobilenetv2"
     shared: int = 1
-    """Hourglass stacks before the branches; light backbones are shared whole."""
+    """Hourglass stacks before the branches. A light backbone is shared as a whole."""
     depths: tuple[int, ...] = (1,)
-    """Of each branch: its hourglass stacks, or the convolution blocks of every doubling in its decoder."""
+    """For each branch: its hourglass stacks, or the convolution blocks of each upsampling in its decoder."""
     widths: tuple[int, ...] = (256,)
-    """Of each branch: channels of its stacks or of its decoder. What hourglasses share has the first's."""
+    """For each branch: channels of its stacks or of its decoder. Shared stacks have those of the first."""
     aggregation: Aggregation = "none"
-    """What weighs the branches: nothing (peers), equal weights, ONE's gate, OKDHP's unit or our slim one."""
+    """How the branches are weighed: not at all (none), equally (mean), by ONE's gate (one), by OKDHP's unit
+    (fau) or by our slim one (fau-slim)."""
     classes: int = 1
     keypoints: int = 9
     skips: bool = False
-    """Decoders add a light encoder's features of every stride on the way up, instead of making the maps of
-    its coarsest alone; of ``depths`` all but 1 are then convolutions at the end."""
+    """Let the decoders use a light encoder's features of every stride (skip connections), not only the
+    coarsest. A branch of depth d then has d - 1 convolutions at the end."""
     frozen: int = 2
-    """Stages of a lite encoder, after its stem, that keep their first weights and statistics."""
+    """Stages of a lite encoder, after its stem, whose weights and statistics do not change."""
     pretrained: bool = True
     """Start a lite encoder from ImageNet weights."""
     family: Literal["heatmap"] = "heatmap"
 
     def __post_init__(self):
-        check_named(self, "backbone", get_args(Backbone))
+        check_named(self, "backbone", get_args(HeatmapBackbone))
         check_named(self, "aggregation", get_args(Aggregation))
         check_least(self, shared=0, classes=1, keypoints=1, frozen=0)
         if self.skips and self.backbone == "hourglass":
@@ -70,7 +71,7 @@ class HeatmapConfig:
 
     @property
     def input_stride(self) -> int:
-        """What a crop's sides must be multiples of."""
+        """Number of pixels that a crop's sides must be multiples of."""
         if self.backbone == "hourglass":
             return STRIDE * 2**HALVINGS
         return ENCODERS[self.backbone].strides[-1]
@@ -82,28 +83,30 @@ class HeatmapConfig:
 
 
 def hourglass(stacks: int, **options) -> HeatmapConfig:
-    """Plain stacks, half of them (rounded down) where OKDHP shares them: 2, 4 or 8 in the paper."""
+    """One branch of stacks, 2, 4 or 8 in the paper. Half of them, rounded down, count as shared, as in
+    OKDHP."""
     shared = stacks // 2
     return HeatmapConfig("hourglass", **{"shared": shared, "depths": (stacks - shared,), **options})
 
 
 def okdhp_hourglass(stacks: int, unbalanced: bool = False, **options) -> HeatmapConfig:
-    """The paper's training networks: three branches, each completing ``stacks`` (2 -> 1+1, 4 -> 2+2, 8 ->
-    4+4); unbalanced: the deployed one does, the others are two and three times as deep (4 -> 2 + 2/4/6)."""
+    """The paper's training networks: half of the ``stacks`` are shared, each of three branches has the other
+    half (2 -> 1+1, 4 -> 2+2, 8 -> 4+4). unbalanced: the second and third branch are two and three times as
+    deep as the deployed one (4 -> 2 + 2/4/6)."""
     depth = stacks - stacks // 2
     depths = (depth, 2 * depth, 3 * depth) if unbalanced else (depth,) * 3
     return hourglass(stacks, **{"depths": depths, "widths": (256,) * 3, "aggregation": "fau", **options})
 
 
 def light(
-    backbone: Backbone,
+    backbone: str,
     branches: int = 1,
     unbalanced: Literal["depth", "width"] | None = None,
     width: int = 256,
     **options,
 ) -> HeatmapConfig:
-    """A light encoder under ``branches`` decoders; unbalanced: each is deeper by a block, or wider by half of
-    ``width``, than the one before."""
+    """A light encoder with ``branches`` decoders. unbalanced: each decoder is deeper by a block, or wider by
+    half of ``width``, than the one before."""
     index = range(branches)
     depths = tuple(1 + (i if unbalanced == "depth" else 0) for i in index)
     widths = tuple(width + (i * width // 2 if unbalanced == "width" else 0) for i in index)
@@ -117,16 +120,16 @@ class Maps(NamedTuple):
     final: torch.Tensor
     """(T, B, C, K, h, w): each branch's last maps."""
     intermediate: list[torch.Tensor]
-    """(B, C, K, h, w) each: the other maps that are supervised, the shared stacks' first."""
+    """(B, C, K, h, w) each: the other maps that are supervised, those of the shared stacks first."""
     ensemble: torch.Tensor | None
-    """(B, C, K, h, w): the final maps by their weights."""
+    """(B, C, K, h, w): the weighted sum of the final maps; None without aggregation."""
     weights: torch.Tensor | None
     """(B, T, C, K)"""
 
 
 class SkipDecoder(nn.Module):
-    """From an encoder's features of all ``strides`` to maps at stride 4, top down; then ``depth`` - 1 3x3
-    convolutions, and the maps."""
+    """Decode an encoder's features of all ``strides``, top down to stride 4; apply ``depth`` - 1 3x3
+    convolutions, and predict the maps."""
 
     def __init__(self, inputs: tuple[int, ...], strides: tuple[int, ...], width: int, depth: int, maps: int):
         super().__init__()
@@ -139,12 +142,22 @@ class SkipDecoder(nn.Module):
         return [self.score(self.layers(self.top_down(features)))]
 
 
-class HeatmapNetwork(nn.Module):
-    """Maps of K keypoints of each of C classes: raw values, trained towards Gaussians with a peak of 1.
+def make_decoder(encoder: Encoder, width: int, depth: int, maps: int, skips: bool) -> nn.Module:
+    """Build a branch on a light encoder; skips: as ``HeatmapConfig.skips``."""
+    if skips:
+        return SkipDecoder(encoder.widths, encoder.strides, width, depth, maps)
+    return Decoder(encoder.widths[-1], encoder.strides[-1], width, depth, maps)
 
-    The aggregation unit looks at what all branches have in common: the stem's features at stride 4 of an
-    hourglass, the coarsest ones of a light encoder.
+
+class HeatmapNetwork(Network):
+    """Predict heatmaps of K keypoints for each of C classes: raw values, trained towards Gaussians with a
+    peak of 1.
+
+    The input of the aggregation unit is shared by all branches: an hourglass stem's features at stride 4, or
+    a light encoder's coarsest features.
     """
+
+    backbone: Encoder | HourglassBackbone
 
     def __init__(self, config: HeatmapConfig):
         super().__init__()
@@ -153,20 +166,19 @@ class HeatmapNetwork(nn.Module):
         if config.backbone == "hourglass":
             inputs, pool = config.widths[0], 4
             self.backbone = HourglassBackbone(inputs, config.shared, maps)
-            made = [HourglassBranch(inputs, width, depth, maps) for width, depth in shapes]
+            self.branches = nn.ModuleList(HourglassBranch(inputs, *shape, maps) for shape in shapes)
         else:
-            self.backbone = make_encoder(config.backbone, config.frozen)
-            seen, strides = self.backbone.widths, self.backbone.strides
-            inputs, pool = seen[-1], 1
-            make, given = (SkipDecoder, (seen, strides)) if config.skips else (Decoder, (inputs, strides[-1]))
-            made = [make(*given, width, depth, maps) for width, depth in shapes]
-        self.branches = nn.ModuleList(made)
+            self.backbone = encoder = make_encoder(config.backbone, config.frozen)
+            inputs, pool = encoder.widths[-1], 1
+            self.branches = nn.ModuleList(
+                make_decoder(encoder, *shape, maps, config.skips) for shape in shapes
+            )
         shape = len(config.depths), config.classes, config.keypoints
         self.unit = make_unit(config.aggregation, inputs, *shape, pool=pool)
 
     def forward(self, images: torch.Tensor, with_features: bool = False) -> torch.Tensor | Maps:
-        """images (B, 3, H, W), normalised -> the deployed branch's final maps (B, C, K, H/4, W/4);
-        with_features: all there is, as ``Maps``.
+        """images (B, 3, H, W), normalised -> the deployed branch's final maps (B, C, K, H/4, W/4).
+        with_features: the outputs of all branches, as ``Maps``.
 
         Raises ValueError unless ``input_stride`` divides H and W.
         """
@@ -184,7 +196,7 @@ class HeatmapNetwork(nn.Module):
     def _shared(
         self, images: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | list[torch.Tensor], list[torch.Tensor]]:
-        """Return the unit's input, the branches' input, and the maps on the way there."""
+        """Return the aggregation unit's input, the branches' input, and the maps of the shared stacks."""
         (height, width), stride = images.shape[2:], self.config.input_stride
         if height % stride or width % stride:
             raise ValueError(

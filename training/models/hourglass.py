@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stacked hourglass: maps of keypoints at stride 4, each stack starting from what the one before it found.
+"""Stacked hourglass: heatmaps at stride 4, where each stack refines the features and maps of the one before.
 
-Source: Newell et al., ECCV 2016, with one block in every place, as OKDHP (Li et al., ICCV 2021) has it: 2, 4
-and 8 stacks of 256 channels are 6.73, 13.02 and 25.60 M parameters, 8.99, 15.36 and 28.09 GMAC at 256x256.
+Source: Newell et al., ECCV 2016, with one residual block at every position, as in OKDHP (Li et al., ICCV
+2021). 2, 4 and 8 stacks of 256 channels have 6.73, 13.02 and 25.60 M parameters, and cost 8.99, 15.36 and
+28.09 GMAC at 256x256.
 """
 
 from __future__ import annotations
@@ -11,23 +12,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .base import start_output
 from .resnet import conv_bn_relu
 
 STRIDE = 4  # of the maps
 HALVINGS = 4  # inside an hourglass, so that an image's sides must be multiples of 4 * 2**4
-SCORE_STD = 0.001  # of a map convolution's first weights: training starts from maps near 0
+SCORE_STD = 0.001  # of the initial weights that predict maps: training starts from maps near 0
 
 
 def score(width: int, maps: int) -> nn.Conv2d:
     """Return the 1x1 convolution from features to maps, which are close to 0 at first."""
     conv = nn.Conv2d(width, maps, 1)
-    nn.init.normal_(conv.weight, std=SCORE_STD)
-    nn.init.zeros_(conv.bias)
+    start_output(conv, SCORE_STD)
     return conv
 
 
 class Bottleneck(nn.Module):
-    """Pre-activated 1x1 to half the outputs, 3x3, 1x1; added to the input, which a 1x1 fits
+    """Pre-activation residual block: 1x1 to half of the outputs, 3x3, 1x1. A 1x1 convolution adapts the input
     where widths differ."""
 
     def __init__(self, inputs: int, outputs: int):
@@ -49,7 +50,7 @@ def _activated(width: int, conv: nn.Conv2d) -> tuple[nn.Module, ...]:
 
 
 class Hourglass(nn.Module):
-    """Halve ``halvings`` times, then double as often, with a bottleneck across at every size."""
+    """Halve the size ``halvings`` times, then double it as often, with a bottleneck as skip at every size."""
 
     def __init__(self, width: int, halvings: int = HALVINGS):
         super().__init__()
@@ -64,7 +65,7 @@ class Hourglass(nn.Module):
 
 
 class Stack(nn.Module):
-    """An hourglass and the maps read off it; where a stack follows, both are added to the input for it."""
+    """An hourglass and the maps predicted from it. If a stack follows, its input gets both added."""
 
     def __init__(self, width: int, maps: int, followed: bool):
         super().__init__()
@@ -75,7 +76,8 @@ class Stack(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """x (B, width, h, w) -> maps (B, maps, h, w), and the next stack's input (the last one's own)."""
+        """x (B, width, h, w) -> maps (B, maps, h, w), and the next stack's input (of the last stack: its
+        input)."""
         features = self.body(x)
         maps = self.score(features)
         if self.remap is None:
@@ -110,7 +112,7 @@ class HourglassBackbone(nn.Module):
 
 
 class HourglassBranch(nn.Module):
-    """``depth`` stacks of ``width`` channels; a 1x1 at the entrance where ``inputs`` are not as many."""
+    """``depth`` stacks of ``width`` channels; a 1x1 convolution at the entrance if ``inputs`` differs."""
 
     def __init__(self, inputs: int, width: int, depth: int, maps: int):
         super().__init__()

@@ -12,8 +12,9 @@ from torch import nn
 from pose_kd_ros.core.cells import ANCHOR_PER_STRIDE
 
 from .aggregation import make_unit, weighted
+from .base import Network
 from .checks import check_least, check_named
-from .encoders import ENCODERS, PYRAMIDS, make_encoder
+from .encoders import ENCODERS, PyramidName, make_encoder
 from .heads import KeypointHead, Pyramid
 
 VoteAggregation = Literal["none", "mean", "one", "fau-slim"]
@@ -25,10 +26,10 @@ class NetworkConfig:
     """Shape of a keypoint network.
 
     width: channels of the pyramid and the heads. depth: convolutions of a tower. branches: heads on one
-    pyramid, of which the first is deployed. aggregation: what makes an ensemble of the branches.
+    pyramid, of which the first is deployed. aggregation: how the branches are combined to an ensemble.
     """
 
-    backbone: Literal[PYRAMIDS] = "darknet-tiny-h"
+    backbone: PyramidName = "darknet-tiny-h"
     width: int = 64
     depth: int = 3
     groups: int = 16
@@ -41,7 +42,7 @@ class NetworkConfig:
     """Predict, for each cell and class, the Laplace scale of the votes, which weighs them in PnP."""
 
     frozen: int = 2
-    """Stages of a lite encoder, after its stem, that keep their first weights and statistics."""
+    """Stages of a lite encoder, after its stem, whose weights and statistics do not change."""
 
     pretrained: bool = True
     """Start a lite encoder from ImageNet weights."""
@@ -60,7 +61,7 @@ class NetworkConfig:
 
     @property
     def input_stride(self) -> int:
-        """What a crop's side must be a multiple of."""
+        """Number of pixels that a crop's side must be a multiple of."""
         return max(self.strides[-1], ENCODERS[self.backbone].strides[-1])
 
     @property
@@ -89,36 +90,37 @@ def darknet_tiny_h(**options) -> NetworkConfig:
 
 
 def darknet_tiny_h_slim(**options) -> NetworkConfig:
-    """Ours for small computers: the same backbone with a slim pyramid and head, about 1 GFLOP."""
+    """Our network for small computers: the same backbone with a slim pyramid and head, about 1 GFLOP."""
     return NetworkConfig("darknet-tiny-h", **{"width": 64, "depth": 3, "groups": 16, **options})
 
 
 class BranchVotes(NamedTuple):
-    """Outputs in training of a keypoint network with T > 1 branches; no ensemble without aggregation."""
+    """Training outputs of a keypoint network with T > 1 branches; without aggregation the ensemble is
+    None."""
 
     logits: torch.Tensor
-    """(B, N, C), the deployed branch's."""
+    """(B, N, C), of the deployed branch."""
 
     offsets: torch.Tensor
-    """(B, N, C, K, 2), the deployed branch's."""
+    """(B, N, C, K, 2), of the deployed branch."""
 
     levels: list[torch.Tensor]
-    """The pyramid's, (B, width, H / stride, W / stride) each."""
+    """Features of the pyramid's levels, (B, width, H / stride, W / stride) each."""
 
     others: list[tuple[torch.Tensor, torch.Tensor]]
     """Logits and offsets of the T - 1 other branches."""
 
     ensemble_logits: torch.Tensor | None
-    """(B, N, C): by the mean of the weights over the keypoints."""
+    """(B, N, C): weighted by the mean of the weights over the keypoints."""
 
     ensemble_offsets: torch.Tensor | None
-    """(B, N, C, K, 2): by each keypoint's weights."""
+    """(B, N, C, K, 2): weighted by the weights of each keypoint."""
 
     weights: torch.Tensor | None
     """(B, T, C, K)"""
 
 
-class KeypointNetwork(nn.Module):
+class KeypointNetwork(Network):
     """Every cell votes for the 2D projections of K keypoints of each of C classes.
 
     Source: WDRNet, Hu et al. 2021.
@@ -127,9 +129,9 @@ class KeypointNetwork(nn.Module):
     def __init__(self, config: NetworkConfig):
         super().__init__()
         self.config = config
-        self.backbone = make_encoder(config.backbone, config.frozen)
-        self.finer = sum(stride < FINEST for stride in self.backbone.strides)  # features not looked at
-        self.pyramid = Pyramid(self.backbone.widths[self.finer :], config.width, config.levels)
+        self.backbone = encoder = make_encoder(config.backbone, config.frozen)
+        self.finer = sum(stride < FINEST for stride in encoder.strides)  # features that are not used
+        self.pyramid = Pyramid(encoder.widths[self.finer :], config.width, config.levels)
         anchors = tuple(float(ANCHOR_PER_STRIDE * stride) for stride in config.strides)
         shape = config.classes, config.keypoints
         heads = [
@@ -138,13 +140,13 @@ class KeypointNetwork(nn.Module):
         ]
         self.head = heads[0]
         self.others = nn.ModuleList(heads[1:])
-        self.unit = make_unit(config.aggregation, self.backbone.widths[-1], config.branches, *shape)
+        self.unit = make_unit(config.aggregation, encoder.widths[-1], config.branches, *shape)
 
     def forward(self, images: torch.Tensor, with_features: bool = False):
-        """Images (B, 3, H, W), normalised -> logits (B, N, C), offsets (B, N, C, K, 2) in pixels from cell
-        centres, of the deployed branch, and with ``scale`` the logarithm (B, N, C) of their scale in
-        diameters; with_features: after the offsets the pyramid's levels, each (B, width, H / stride, W /
-        stride), or with several branches ``BranchVotes``."""
+        """images (B, 3, H, W), normalised -> the deployed branch's logits (B, N, C) and offsets (B, N, C, K,
+        2), pixels from the cells' centres; with ``scale`` also the logarithm (B, N, C) of the offsets' scale
+        in diameters. with_features: after the offsets the pyramid's levels, each (B, width, H / stride, W /
+        stride); of several branches ``BranchVotes``."""
         features = self.backbone(images)[self.finer :]
         levels = self.pyramid(features)
         votes = self.head(levels)
@@ -153,7 +155,9 @@ class KeypointNetwork(nn.Module):
         if not self.others:
             return *votes[:2], levels, *votes[2:]
         others = [head(levels) for head in self.others]
-        return BranchVotes(*votes, levels, others, *self._ensemble(features[-1], [votes, *others]))
+        logits, offsets = votes
+        mean_logits, mean_offsets, weights = self._ensemble(features[-1], [votes, *others])
+        return BranchVotes(logits, offsets, levels, others, mean_logits, mean_offsets, weights)
 
     def _ensemble(self, common: torch.Tensor, votes: list[tuple[torch.Tensor, torch.Tensor]]):
         """Return the weighted logits and offsets of the branches, and the weights.

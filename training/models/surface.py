@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The surface family: every fourth pixel says which object it sees, which point of it, and how sure it is.
+"""Networks of the surface family: for every fourth pixel the object that it sees, which point of it, and the
+uncertainty of that point.
 
 Sources: surface coordinates as in Pix2Pose (Park et al., ICCV 2019) and GDR-Net (Wang et al., CVPR
 2021); a Laplace scale per pixel as in Kendall & Gal, NeurIPS 2017; a top-down decoder as in FPN (Lin et
@@ -15,25 +16,26 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .base import Network
 from .checks import check_least
-from .encoders import ENCODERS, PYRAMIDS, make_encoder
+from .encoders import ENCODERS, PyramidName, make_encoder
 from .resnet import conv_bn_relu
 
 STRIDE = 4  # of the output: 32 x 32 for a crop of 128
-CHANNELS = 5  # of a class: mask, three coordinates, logarithm of their scale
-RARE = -3.0  # logit that a mask starts with: most pixels see no object
-LOG_SCALE = (-6.0, 2.0)  # of a coordinate's error in radii of the object: 0.25 % of one to 7
+CHANNELS = 5  # for each class: mask, three coordinates, logarithm of their scale
+RARE = -3.0  # initial logit of a mask: most pixels see no object
+LOG_SCALE = (-6.0, 2.0)  # logarithm of a coordinate's error in radii of the object: from 0.25 % of one to 7
 
 
 @dataclass(frozen=True)
 class SurfaceConfig:
     """Shape of a surface network. width: channels of the decoder."""
 
-    backbone: Literal[PYRAMIDS] = "lite0"
+    backbone: PyramidName = "lite0"
     width: int = 64
     classes: int = 1
     frozen: int = 2
-    """Stages of a lite encoder, after its stem, that keep their first weights and statistics."""
+    """Stages of a lite encoder, after its stem, whose weights and statistics do not change."""
 
     pretrained: bool = True
     """Start a lite encoder from ImageNet weights."""
@@ -52,13 +54,13 @@ class SurfaceConfig:
 
     @property
     def input_stride(self) -> int:
-        """What a crop's side must be a multiple of."""
+        """Number of pixels that a crop's side must be a multiple of."""
         encoder = ENCODERS[self.backbone]
         return self.coarsest if encoder.weights else encoder.strides[-1]
 
     @property
     def plain(self) -> SurfaceConfig:
-        """What is deployed: all of it, there are no branches."""
+        """What is deployed: the whole network, since it has no branches."""
         return self
 
 
@@ -98,28 +100,29 @@ class TopDown(nn.Module):
         return x
 
 
-class SurfaceNetwork(nn.Module):
-    """Encoder, top-down decoder to stride 4, two convolutions, and CHANNELS numbers a class."""
+class SurfaceNetwork(Network):
+    """Encoder, top-down decoder to stride 4, two convolutions; predicts CHANNELS values for each class."""
 
     def __init__(self, config: SurfaceConfig):
         super().__init__()
         self.config = config
-        self.backbone = make_encoder(config.backbone, config.frozen, config.coarsest)
-        self.decoder = TopDown(self.backbone.widths, self.backbone.strides, config.width, STRIDE)
+        self.backbone = encoder = make_encoder(config.backbone, config.frozen, config.coarsest)
+        self.decoder = TopDown(encoder.widths, encoder.strides, config.width, STRIDE)
         self.body = nn.Sequential(*(conv_bn_relu(config.width, config.width, 3) for _ in range(2)))
         self.last = nn.Conv2d(config.width, CHANNELS * config.classes, 1)
+        assert self.last.bias is not None
         with torch.no_grad():
             self.last.bias[::CHANNELS] = RARE
 
     def forward(self, images: torch.Tensor, with_features: bool = False):
-        """Images (B, 3, H, W), normalised -> ``Surface``; with_features: the same and the decoder's features
-        (B, width, H/4, W/4)."""
+        """images (B, 3, H, W), normalised -> ``Surface``. with_features: also the decoder's features (B,
+        width, H/4, W/4)."""
         features = self.body(self.decoder(self.backbone(images)))
         return (self.read(features), features) if with_features else self.read(features)
 
     def read(self, features: torch.Tensor) -> Surface:
-        """Return the outputs of the decoder's features (B, width, h, w)."""
-        # coordinates want more than bf16's eight bits
+        """Return the outputs from the decoder's features (B, width, h, w)."""
+        # coordinates need more than bf16's eight bits
         with torch.autocast(features.device.type, enabled=False):
             outputs = self.last(features.float()).unflatten(1, (self.config.classes, CHANNELS))
         return Surface(outputs[:, :, 0], outputs[:, :, 1:4], outputs[:, :, 4].clamp(*LOG_SCALE))
