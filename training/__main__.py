@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The offline side's command: ``python -m training make | render | train | export | add-mesh |
-evaluate | calibrate | evaluate-people | table | online | merge``."""
+"""The command of the offline side: ``python -m training make | render | train | export | add-mesh | evaluate
+| calibrate | evaluate-people | table | online | merge``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def train_command() -> type:
     """Return ``train RECIPE [--options]``: every recipe is a sub-command, every setting an option."""
     return tyro.extras.subcommand_type_from_defaults(
         {name.replace("_", "-"): recipe() for name, recipe in RECIPES.items()},
-        {name.replace("_", "-"): recipe.__doc__ for name, recipe in RECIPES.items()},
+        {name.replace("_", "-"): recipe.__doc__ or "" for name, recipe in RECIPES.items()},
     )
 
 
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments[:1] == ["train"]:
-            config = tyro.cli(
+            config: RunConfig = tyro.cli(
                 train_command(),
                 args=arguments[1:],
                 prog="python -m training train",

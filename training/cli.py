@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs of ``python -m training``: one dataclass each. Its fields are the options, its call does it."""
+"""The verbs of ``python -m training``: one dataclass each. Its fields are the options, its call runs it."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ class Export:
     """A keypoint bundle, or a run of the keypoint family, that finds the objects for a dense or heatmap run,
     which does not search. It goes into the bundle; a run is exported with the same settings."""
     object_runs: tuple[Path, ...] = ()
-    """For a surface run of several objects: folders of surface runs of single ones. In the bundle, their
-    networks look at these objects, and the joint network searches the whole frame."""
+    """For a surface run of several objects: folders of surface runs of single objects. In the bundle, their
+    networks measure these objects, and the joint network searches the whole frame."""
     mesh: Path | None = None
     """Mesh to refine poses on the robot (see add-mesh): a file, a folder, or the word box."""
     mesh_unit: Literal["m", "mm"] = "mm"
@@ -156,7 +156,7 @@ class Export:
 
 @dataclass(frozen=True)
 class AddMesh:
-    """Put small meshes into a bundle, in its place, so that the robot can refine poses on the image's edges.
+    """Put small meshes into a bundle, in its place, so that the robot can refine poses on image edges.
 
     Example: python -m training add-mesh bundles/mine --mesh part.ply
     """
@@ -177,7 +177,8 @@ class AddMesh:
         from .export.mesh import with_meshes
 
         bundle = with_meshes(open_bundle(self.bundle), self.mesh, self.mesh_unit, self.faces)
-        counts = {model.name: len(bundle.mesh(model.id).triangles) for model in bundle.objects}
+        meshes = {model.name: bundle.mesh(model.id) for model in bundle.objects}
+        counts = {name: len(mesh.triangles) for name, mesh in meshes.items() if mesh is not None}
         print(f"{bundle.folder}: triangles {counts}")
 
 
@@ -200,7 +201,7 @@ class Evaluate:
     """What to do with an image that is missing, damaged or wrongly described: stop and name it, or skip
     and count it."""
     given_boxes: bool = False
-    """Look in the true boxes instead of searching; the figures say so."""
+    """Estimate in the true boxes instead of searching the frame; the figures say so."""
 
     def __call__(self) -> None:
         from .measure.evaluate import evaluate_command
@@ -252,7 +253,7 @@ class EvaluatePeople:
     detections: Path | None = None
     """COCO: boxes of a detector (image_id, category_id, bbox, score), instead of the annotated ones."""
     suppress: float | None = None
-    """COCO with detections: keep only the best of people who are more alike than this (published: 0.9)."""
+    """COCO with detections: of people who are more similar than this (published: 0.9), keep only the best."""
     flip_test: bool = True
     """Average the maps with those of the mirrored picture."""
     out: Path | None = None
@@ -269,7 +270,7 @@ class EvaluatePeople:
 
 @dataclass(frozen=True)
 class Merge:
-    """Put together what the shards of render have made: what one run would have made.
+    """Merge the shards that render has made to the split that one run would have made.
 
     Example: python -m training merge data/cube/train
     """

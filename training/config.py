@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run, typed: data, network, crops, augmentation, optimisation."""
+"""The settings of a training run: data, network, crops, augmentation, losses, optimisation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LossWeights:
     vote: float = 10.0
     mask: float = 1.0
     code: float = 3.0
-    """Dense family, as ZebraPose: 3 x cross-entropy of the code's bits, 1 x L1 of the mask."""
+    """Dense family, as in ZebraPose: 3 x cross-entropy of the code's bits, 1 x L1 of the mask."""
     kd_vote: float = 50.0
     """A teacher's votes: in squared crop sizes for adlp, in crop sizes for naive (not tuned yet)."""
     kd_score: float = 1.0
@@ -53,31 +53,34 @@ class LossWeights:
     heatmap: float = 1.0
     """Heatmap family: squared error of every supervised map."""
     kd_map: float = 1.0
-    """A heatmap teacher's maps; as with ``online``, kl pulls far harder than the others and needs 0.05."""
+    """A heatmap teacher's maps. As for ``online``, kl has far larger gradients than the others and needs
+    0.05."""
     ensemble: float = 1.0
-    """Several branches: the task's losses of their ensemble, as in OKDHP."""
+    """Several branches: the task's loss of their ensemble, as in OKDHP."""
     online: float = 0.05
-    """Several branches: what their maps learn from their teacher. The KL at temperature 0.1 then pulls about
-    as hard as the truth (online_ratio near 1); other alignments and the released form need OKDHP's 2."""
+    """Several branches: what their maps learn from their teacher. With 0.05 the gradient of the KL at
+    temperature 0.1 is about as large as that of the truth (online_ratio near 1); other alignments and the
+    released form need 2, as in OKDHP."""
     absent: float = 1.0
-    """Heatmap family: the maps of classes that are not in the crop, which should be empty."""
+    """Heatmap family: the maps of classes that are not in the crop and should be empty."""
     online_vote: float = 50.0
-    """The same for votes, in squared crop sizes, and for their cells' scores."""
+    """Several branches: what their votes learn from the ensemble's, in squared crop sizes."""
     online_score: float = 1.0
+    """Several branches: what their cells' scores learn from the ensemble's."""
 
     def scaled(self, share: float, online: float = 1.0) -> LossWeights:
-        """Return the weights with a share of the teacher's terms, and of what branches learn from each
-        other."""
+        """Return the weights with those of the teacher's terms times ``share``, and those of the terms by
+        which branches learn from each other times ``online``."""
         names = [f.name for f in dataclasses.fields(self) if f.name.startswith("kd_")]
         scaled = {name: share * getattr(self, name) for name in names}
-        names = ("online", "online_vote", "online_score")
-        scaled |= {name: online * getattr(self, name) for name in names}
+        branches = ("online", "online_vote", "online_score")
+        scaled |= {name: online * getattr(self, name) for name in branches}
         return dataclasses.replace(self, **scaled)
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that decides the result of a training run, and where it is kept."""
+    """All that decides the result of a training run, and where the run is stored."""
 
     name: str
     """Name of the run and of its folder in --runs."""
@@ -86,14 +89,14 @@ class RunConfig:
     split: str = "train"
     """Split to train on."""
     val_split: str = "val"
-    """Split to watch losses on and to choose pose_score on at export (not trained on); "" for none."""
+    """Split to validate losses on, and to choose pose_score on at export; not trained on. "" for none."""
     objects: tuple[int, ...] = ()
     """Ids of the data set's objects to train on; none given: all."""
     faults: Literal["refuse", "skip"] = "refuse"
     """What to do with a missing or damaged picture, mask or json field: stop and name it, or skip and
     count the image."""
     runs: Path = Path("runs")
-    """Folder that holds all runs."""
+    """Folder of all runs."""
     keypoints: Keypoints = "corners"
     """Keypoints of an object: the corners of its box, these and its centre, or network.keypoints points of
     the mesh that are far from each other."""
@@ -114,8 +117,8 @@ class RunConfig:
     init_part: Literal["all", "backbone", "trunk"] = "all"
     """Part of --init to take: all; the backbone; or all but the last layer, which depends on the objects."""
     tile_px: int = 0
-    """Side of the tiles that the data set is cut into and kept in memory as: one or two an image, of 0.26 MB
-    at 256; 0 reads files."""
+    """Cut the data set into tiles with this side, pixels, and keep them in memory: one or two for each image,
+    of 0.26 MB at 256. 0: read the image files for each crop."""
     cache: Path | None = None
     """Folder to keep tiles in instead of memory; all runs and processes with the same data share
     it. Needs tile_px."""
@@ -126,9 +129,9 @@ class RunConfig:
     lr: float = 1e-3
     """Peak learning rate of the schedule."""
     encoder_lr: float = 1.0
-    """Learning rate of the backbone over that of the rest; pretrained backbones need less."""
+    """Learning rate of the backbone over that of the rest; a pretrained backbone needs less than 1."""
     average: float = 0.0
-    """Decay of a moving average of the weights, which is then exported; 0 for none."""
+    """Decay of a moving average of the weights, which is then exported; 0: no average."""
     weight_decay: float = 1e-4
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises."""
@@ -150,7 +153,7 @@ class RunConfig:
     workers: int = 1
     """Loader processes of each device."""
     checkpoint_every: int = 500
-    """Steps between checkpoints: the most that a kill -9 can cost."""
+    """Steps between checkpoints: the most that is lost if the process is killed."""
     log_every: int = 50
     """Steps between log lines."""
     val_every: int = 1000
@@ -174,7 +177,7 @@ class RunConfig:
             found = "x".join(map(str, self.input_size))
             raise ValueError(f"crops.size: wanted multiples of {self.network.input_stride}, found {found}")
         if self.cache and not self.tile_px:
-            raise ValueError("RunConfig.cache: keeps tiles; wanted tile_px > 0 with it, found 0")
+            raise ValueError("RunConfig.cache: wanted tile_px > 0 with it, since it keeps tiles, found 0")
 
     @property
     def folder(self) -> Path:
@@ -196,7 +199,7 @@ class RunConfig:
 
 
 def to_json(config: RunConfig) -> str:
-    """Return the run's settings as JSON text, as they stand beside its checkpoints."""
+    """Return the run's settings as JSON text, as they are stored beside its checkpoints."""
     return json.dumps(dataclasses.asdict(config), indent=2, default=str)
 
 
@@ -213,7 +216,7 @@ def load_config(folder: Path) -> RunConfig:
 
 
 def _build(kind: typing.Any, data: typing.Any):
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         return kind(**{name: _build(hints.get(name), value) for name, value in data.items()})
     if isinstance(data, dict) and "annotations" in data:
@@ -242,7 +245,7 @@ RESULT_FREE = (
 def check_same(config: RunConfig, kept: str, path: Path) -> None:
     """Raise ValueError, naming each field and both values, if a run that is to go on has other settings.
 
-    Settings that the kept text does not know came later: the run had their defaults.
+    kept: the stored settings. A setting that is not in them was added later: the run had its default.
     """
     try:
         new, old = (_flat(json.loads(text)) for text in (to_json(config), kept))
@@ -264,7 +267,7 @@ def check_same(config: RunConfig, kept: str, path: Path) -> None:
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
+    flat: dict[str, typing.Any] = {}
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat

@@ -52,6 +52,7 @@ def augmented(
     drawn = augmentation.forward_parameters(torch.Size((count or len(images), *shape[1:])))
     mine = slice(first, first + len(images))
     for item in drawn:
+        assert isinstance(item.data, dict)  # a list is a nested sequence's
         item.data.update({name: values[mine] for name, values in item.data.items()})
         item.data["forward_input_shape"] = torch.tensor(shape)
     return augmentation(images, params=drawn).clamp(0, 1)

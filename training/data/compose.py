@@ -212,8 +212,8 @@ class ComposedDataset(Dataset):
         before = [
             self._other(model.id, rng) for _ in range(rng.integers(self.config.most_before + 1) * covered)
         ]
-        behind = [layer for layer in behind if layer is not None]
-        return [*behind, center, *filter(None, before)], len(behind)
+        back, front = ([each for each in layers if each is not None] for layers in (behind, before))
+        return [*back, center, *front], len(back)
 
     def _scattered(self, rng) -> list[Pasted]:
         """Return the layers of a crop with objects of any size anywhere, as the search of a whole frame shows
@@ -316,7 +316,8 @@ class SurfaceTargets:
         """
         instance_map = np.full(crop.labels.shape, BACKGROUND, np.int64)
         points = np.zeros((3, *crop.labels.shape), np.float32)
-        classes, ties, tied = [], [], []
+        classes: list[int] = []
+        ties, tied = [], []
         for number, layer in enumerate(crop.layers):
             if layer.view.object_id not in self.class_of:  # its views are clutter here
                 continue

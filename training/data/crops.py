@@ -4,7 +4,7 @@ machine and restart."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -61,7 +61,8 @@ def around_object(box: np.ndarray, config: CropConfig, rng: np.random.Generator)
     side = max(box[2:] - box[:2])
     center = (box[:2] + box[2:]) / 2 + rng.uniform(-1, 1, 2) * config.shift_jitter * side
     side *= config.margin * (1 + rng.uniform(-1, 1) * config.scale_jitter)
-    return Crop(*(center - side / 2 + 0.5), config.size / side, config.size, config.size)
+    left, top = center - side / 2 + 0.5
+    return Crop(left, top, config.size / side, config.size, config.size)
 
 
 def anywhere(tile: Tile, config: CropConfig, rng: np.random.Generator) -> Crop:
@@ -145,9 +146,7 @@ class CropDataset(Dataset):
         everything = np.arange(len(self.images))
         if not self.targets.always_an_object:
             return everything
-        shown = np.array(
-            [any(self._known(i) and self._used(i) for i in one.instances) for one in self.images]
-        )
+        shown = self._shown()
         if not shown.any():
             raise ValueError(
                 f"{self.source}: wanted an object to train on, found none in {len(shown)} images"
@@ -156,15 +155,17 @@ class CropDataset(Dataset):
         empties = int(shown.sum() * share / (1 - share)) if share < 1 else len(shown)
         return np.sort(np.concatenate([everything[shown], everything[~shown][:empties]]))
 
+    def _shown(self) -> np.ndarray:
+        """Return which images (N,) bool show an object that is visible enough."""
+        return np.array([any(self._known(i) and self._used(i) for i in one.instances) for one in self.images])
+
     def _turns(self) -> Turns | None:
         """Return which tiles samples show, without those about objects that are hidden too far. None for
         whole images, which ``_choose`` cuts, and for targets that need an object."""
         if self.targets.always_an_object or not isinstance(self.images[0], Tile):
             return None
-        wide = np.array([tile.wide for tile in self.images], bool)
-        shown = np.array(
-            [any(self._known(i) and self._used(i) for i in tile.instances) for tile in self.images], bool
-        )
+        wide = np.array([isinstance(tile, Tile) and bool(tile.wide) for tile in self.images])
+        shown = self._shown()
         about = np.flatnonzero(~wide & shown)
         return Turns(about, np.flatnonzero(wide), self.config.search_share, self.seed)
 
@@ -175,9 +176,11 @@ class CropDataset(Dataset):
         for number in self._candidates(index):
             image = self.images[number]
             try:
-                tile = image
-                if not isinstance(image, Tile):
-                    tile = read_tile(image, self.class_of, self.targets.needs_depth)
+                tile = (
+                    image
+                    if isinstance(image, Tile)
+                    else read_tile(image, self.class_of, self.targets.needs_depth)
+                )
                 return self.sample(tile, np.random.default_rng((self.seed, 1, index)))
             except DatasetError as error:
                 self.faults.add(error)
@@ -185,7 +188,7 @@ class CropDataset(Dataset):
             f"{self.source}: wanted a readable image, found none in {len(self.images)}", "picture"
         )
 
-    def _candidates(self, index: int) -> Sequence[int]:
+    def _candidates(self, index: int) -> Iterable[int]:
         """Return the numbers of images for a sample, in the order in which they are tried: its tile, or all
         images from the sample's place in the epoch on."""
         if self.turns:

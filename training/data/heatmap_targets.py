@@ -30,12 +30,13 @@ def make_points(
     pose: T_camera_object, or None where the crop is about no object: then nothing is visible.
     """
     count = len(model.keypoints)
-    points, visible = np.full((count, 2), NOWHERE), np.zeros(count, bool)
+    points = np.full((count, 2), NOWHERE)
+    visible = np.zeros(count, bool)
     if pose is not None:
         points = project_pinhole(K, transform(canonical(pose, model), model.keypoints))
         height, width = size
         with np.errstate(invalid="ignore"):
-            visible = ((points > -0.5) & (points < (width - 0.5, height - 0.5))).all(1)
+            visible[:] = ((points > -0.5) & (points < (width - 0.5, height - 0.5))).all(1)
         points = np.where(visible[:, None], points, NOWHERE)
     return {
         "points": torch.from_numpy(points.astype(np.float32)),
@@ -71,10 +72,10 @@ class PointTargets:
         absent = np.ones(len(self.models), bool)
         shown = [layer.view.object_id for layer in crop.layers]
         absent[[self.class_of[i] for i in shown if i in self.class_of]] = False
-        about = None if crop.about is None else crop.layers[crop.about]
         size = crop.size, crop.size
-        if about is None or not crop.is_used(crop.about):
+        if crop.about is None or not crop.is_used(crop.about):
             return make_points(0, self.models[0], None, np.eye(3), size, absent)
+        about = crop.layers[crop.about]
         index = self.class_of[about.view.object_id]
         return make_points(index, self.models[index], about.pose, about.K, size, absent)
 

@@ -56,6 +56,7 @@ def _person(entry: Any, number: int, where: str, images: Path, sizes: Heads | No
         raise DatasetError(f"{where}: scale: wanted a positive number, found {scale:g}")
     joints = numbers(entry, "joints", 2 * len(MPII.keypoints), where).reshape(-1, 2)
     visible = (numbers(entry, "joints_vis", len(joints), where) > 0) & ~(joints == -1).all(1)
+    head_size: float | None
     if sizes is not None:
         head_size = _matching(sizes, picture.name, center, where)
     else:

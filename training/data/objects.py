@@ -60,7 +60,8 @@ def _keypoints(model: ObjectModel, folder: Path, kind: Keypoints, count: int) ->
 
 def farthest_points(vertices: np.ndarray, count: int) -> np.ndarray:
     """``count`` of the vertices (V, 3): each the farthest from those before it, the first from their mean."""
-    chosen, nearest = [], np.full(len(vertices), np.inf)
+    chosen: list[int] = []
+    nearest = np.full(len(vertices), np.inf)
     start = vertices.mean(0)
     for _ in range(count):
         index = int(np.argmax(((vertices - start) ** 2).sum(1) if not chosen else nearest))

@@ -95,7 +95,8 @@ def piece(pixels: np.ndarray, photographs: list[np.ndarray], rng: np.random.Gene
     where = slice(low[1], high[1]), slice(low[0], high[0])
     covered = np.zeros(high[::-1] - low[::-1], np.uint8)
     cv2.fillPoly(covered, [outline - low.astype(np.int32)], 1)
-    blend(pixels[where], photo_part(photographs, *(high - low), rng), soft(covered > 0))
+    width, height = high - low
+    blend(pixels[where], photo_part(photographs, width, height, rng), soft(covered > 0))
     return where, covered > 0
 
 

@@ -40,6 +40,7 @@ class PeopleConfig:
         """Return the people to train on, or to measure on; DatasetError, or as ``faults`` says."""
         if not val:  # heads are for measuring, and who has none can be learnt from
             return read_people(self.kind, self.annotations, self.images, None, faults)
+        assert self.val_annotations is not None  # the caller asks first
         images = self.val_images or self.images
         return read_people(self.kind, self.val_annotations, images, self.heads, faults)
 

@@ -17,6 +17,7 @@ from .compose import Composed
 from .objects import MAX_TIED
 from .tiles import nearest
 
+CellChoice = Literal["all", "draw"]
 IGNORE = -1  # cells inside a visible mask that are not learnt: neither background nor votes
 
 
@@ -58,7 +59,7 @@ def choose_cells(
     centers: np.ndarray,
     anchors: np.ndarray,
     rng: np.random.Generator,
-    cells: Literal["all", "draw"],
+    cells: CellChoice,
 ) -> Cells:
     """Return the cells of an instance, level by level; none vote for an instance that is not used.
 
@@ -102,7 +103,7 @@ def make_targets(
     size: tuple[int, int],
     strides: tuple[int, ...],
     rng: np.random.Generator,
-    cells: Literal["all", "draw"] = "all",
+    cells: CellChoice = "all",
 ) -> dict[str, torch.Tensor]:
     """Return the targets of one crop.
 
@@ -148,8 +149,15 @@ def make_targets(
         "diameter": stack([models[i.class_index].diameter for i in instances], (), np.float32),
         "keypoints": stack([k for k, _ in points], (MAX_TIED, count, 3), np.float32),
         "tied": stack([t for _, t in points], (MAX_TIED,), bool),
-        "K_inverse": stack([np.linalg.inv(K if i.K is None else i.K) for i in instances], (3, 3), np.float32),
+        "K_inverse": stack([np.linalg.inv(own_camera(i, K)) for i in instances], (3, 3), np.float32),
     }
+
+
+def own_camera(instance: Instance, shared: np.ndarray | None) -> np.ndarray:
+    """Return the camera matrix (3, 3) of an instance: its own, or that of the whole crop."""
+    K = shared if instance.K is None else instance.K
+    assert K is not None  # a composed crop has no shared one, but all its instances have theirs
+    return K
 
 
 class VoteTargets:
@@ -158,7 +166,7 @@ class VoteTargets:
     always_an_object = needs_depth = False
     stride = 1  # of composed crops: cells are chosen in masks of all pixels
 
-    def __init__(self, models: list[ObjectModel], strides: tuple[int, ...], cells: str = "all"):
+    def __init__(self, models: list[ObjectModel], strides: tuple[int, ...], cells: CellChoice = "all"):
         self.models, self.strides, self.cells = models, strides, cells
         self.class_of = {model.id: index for index, model in enumerate(models)}
         self.collate = collate

@@ -73,6 +73,7 @@ class Tile:
         the mesh."""
         if reader is None:
             return self
+        assert self.depth is not None  # a tile for codes is read with its depth
         codes = reader.codes(self.labels, self.depth, self.K, self.instances, self.where)
         return replace(self, codes=codes, depth=None)
 
@@ -89,6 +90,7 @@ def read_tile(image: BopImage, wanted: Container[int], with_depth: bool = False)
     pixels = image.load_rgb()
     labels, instances = np.zeros(pixels.shape[:2], np.uint8), []
     for label, instance in enumerate(_seen(image, wanted), 1):
+        assert instance.bbox_obj is not None  # ``check_labels`` refuses others
         labels[_mask(instance, labels.shape)] = label
         instances.append(
             TileInstance(
@@ -117,7 +119,7 @@ def _seen(image: BopImage, wanted: Container[int]) -> list[BopInstance]:
     return [i for i in image.instances if i.visib_fract > 0 and i.object_id in wanted]
 
 
-def _mask(instance: BopInstance, size: tuple[int, int]) -> np.ndarray:
+def _mask(instance: BopInstance, size: tuple[int, ...]) -> np.ndarray:
     mask = instance.load_mask()
     if mask.shape != size:
         found, wanted = (f"{s[1]}x{s[0]}" for s in (mask.shape, size))

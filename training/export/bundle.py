@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,9 +35,9 @@ def write_run(
 ) -> Bundle:
     """Write the run's last checkpoint as a bundle at ``folder``.
 
-    locator: bundle that finds the objects; it goes into this one. object_runs: surface runs of single objects
-    of this one; their networks look at these objects, and this run's searches. Raises ValueError without a
-    checkpoint, if ONNX deviates from torch, and for runs that do not fit each other.
+    locator: bundle that finds the objects; it is put into this one. object_runs: surface runs of single
+    objects of this run; their networks measure these objects, and this run's network searches. Raises
+    ValueError without a checkpoint, if ONNX deviates from torch, and for runs that do not fit each other.
     """
     family, object_files = family_of(config), files_by_object(config, object_runs)
     sample = SMALL_GOLDEN if object_runs else GOLDEN
@@ -45,7 +46,7 @@ def write_run(
         main = write_network(config, place / NETWORK)
         others = {i: write_network(run, place / object_files[i]) for i, run in zip(object_files, object_runs)}
         engine = ObjectNetworks(main.engine, {int(i): other.engine for i, other in others.items()})
-        outputs = engine.replay(golden_input(sample.seed, sample.height, sample.width))
+        outputs: dict[str, Any] = engine.replay(golden_input(sample.seed, sample.height, sample.width))
         np.savez_compressed(place / sample.file, **outputs)
         files = {name: place / name for name in (NETWORK, sample.file, *object_files.values())}
         files |= family.bundle_files(config, place)
@@ -79,24 +80,25 @@ def files_by_object(config: RunConfig, object_runs: tuple[RunConfig, ...]) -> di
     Raises ValueError unless each is a surface run of one object of the run that searches, and of another
     object than the others.
     """
-    wanted, files = [model.id for model in config.load_objects()] if object_runs else [], {}
+    wanted = [model.id for model in config.load_objects()] if object_runs else []
+    files: dict[str, str] = {}
     for run in object_runs:
         ids = [model.id for model in run.load_objects()]
         families = {config.network.family, run.network.family}
         if families != {"surface"} or len(ids) != 1 or ids[0] not in wanted or str(ids[0]) in files:
             raise ValueError(
-                f"{run.folder}: wanted a surface run of one of the objects {wanted} that no other looks at, "
+                f"{run.folder}: wanted a surface run of one of the objects {wanted} that no other run has, "
                 f"found {run.network.family}, objects {ids}"
             )
         if (run.crops.size, run.crops.margin) != (config.crops.size, config.crops.margin):
-            wanted = f"crops.size {config.crops.size}, crops.margin {config.crops.margin} of {config.folder}"
-            raise ValueError(f"{run.folder}: wanted {wanted}, found {run.crops.size}, {run.crops.margin}")
+            crops = f"crops.size {config.crops.size}, crops.margin {config.crops.margin} of {config.folder}"
+            raise ValueError(f"{run.folder}: wanted {crops}, found {run.crops.size}, {run.crops.margin}")
         files[str(ids[0])] = f"object_{ids[0]:06d}.onnx"
     return files
 
 
 def with_figures(bundle: Bundle, decode: DecodeSpec, metrics: dict[str, float]) -> Bundle:
-    """Write the bundle again, in its place, with what was chosen and measured on it."""
+    """Write the bundle again, in its place, with the thresholds and figures that belong to it."""
     training = dataclasses.replace(bundle.manifest.training, metrics=metrics)
     manifest = dataclasses.replace(bundle.manifest, decode=decode, training=training)
     files = {name: bundle.folder / name for name in manifest.files}

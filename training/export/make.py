@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a mesh to a bundle in one command: render views, train, render held-out frames, export, evaluate.
 
-Each part is also a separate command and goes on where it stopped; so does the whole.
+Each part is also a separate command. If stopped, each goes on where it was, and so does the whole.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from ..config import RunConfig
 from ..data.compose import ComposeConfig
 from ..families import make_network
 from ..fit.learner import parameters
+from ..losses.means import total
 from ..losses.surface import surface_losses
+from ..models.base import channels_last
 from ..recipes.surface import BATCH, surface_run
 from ..render.dataset import render_dataset
 from ..render.mesh_files import load_targets
@@ -32,22 +34,27 @@ from .mesh import with_meshes
 if TYPE_CHECKING:
     from ..cli import Make
 
-VIEWS_PER_HOUR, MOST_VIEWS, LEAST_VIEWS = 6000, 40_000, 500  # of the whole time given
-VAL_VIEWS = 0.05  # of the views to train on
-FRAMES_PER_HOUR, MOST_FRAMES, LEAST_FRAMES = 500, 2000, 60  # held out: half fit the score, half are measured
-PAGE_FRAMES = 100  # of the evaluation's page; nothing was chosen on them
-REST = 0.15  # of the time: rendering, export and evaluation
+VIEWS_PER_HOUR, MOST_VIEWS, LEAST_VIEWS = 6000, 40_000, 500  # per hour of the whole time
+VAL_VIEWS = 0.05  # validation views over those to train on
+FRAMES_PER_HOUR, MOST_FRAMES, LEAST_FRAMES = (
+    500,
+    2000,
+    60,
+)  # held out: one half fits the score, the other is measured
+PAGE_FRAMES = 100  # frames of the evaluation's page; nothing is chosen on them
+REST = 0.15  # share of the time for rendering, export and evaluation
 PLAN = "plan.json"
+Precision = Literal["32-true", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done in the time given. crops_per_second: as measured when the plan was made."""
+    """How the given time is spent. crops_per_second: as measured when the plan was made."""
 
     views: int
     frames: int
     steps: int
-    precision: Literal["32-true", "bf16-mixed"]
+    precision: Precision
     crops_per_second: float
 
     def __post_init__(self):
@@ -57,8 +64,8 @@ class Plan:
 
 
 def make(command: Make) -> str:
-    """Do everything and return a line to print. Raises ValueError for what a user can mend, and
-    ``train.Stopped`` on Ctrl-C while it trains."""
+    """Make the bundle and return a line to print. Raises ValueError for errors that a user can fix, and
+    ``train.Stopped`` on Ctrl-C during training."""
     from ..fit.train import train
     from .run import export_run
 
@@ -78,7 +85,7 @@ def make(command: Make) -> str:
     page = command.folder / "evaluation"
     where = ["--bop", str(data / "test"), "--bundle", str(command.out), "--out", str(page)]
     if evaluate([*where, "--no-vsd"]):
-        raise ValueError(f"{command.out}: could not be evaluated, see above; it is written all the same")
+        raise ValueError(f"{command.out}: could not be evaluated, see above; the bundle itself is complete")
     return (
         f"{exported}\nfigures and pictures: {page / 'report.html'}\n"
         f"next: ros2 launch pose_kd_ros pose.launch.py bundle:={command.out.resolve()}"
@@ -128,18 +135,19 @@ def run_of(command: Make, plan: Plan | None, objects: int) -> RunConfig:
     )
 
 
-def fastest(objects: int) -> tuple[Literal["32-true", "bf16-mixed"], float]:
-    """Return the precision in which a step takes less time on this machine, and crops a second in it."""
+def fastest(objects: int) -> tuple[Precision, float]:
+    """Return the precision in which a step takes less time on this machine, and its crops per second."""
     run = surface_run("run", Path("."), objects, 1)
-    rates = {precision: crops_per_second(run, precision) for precision in ("32-true", "bf16-mixed")}
-    best = max(rates, key=rates.get)
+    kinds: tuple[Precision, ...] = ("32-true", "bf16-mixed")
+    rates = {precision: crops_per_second(run, precision) for precision in kinds}
+    best = max(kinds, key=lambda precision: rates[precision])
     return best, rates[best]
 
 
 def crops_per_second(run: RunConfig, precision: str, steps: int = 3, batch: int = 16) -> float:
-    """Measure plain steps on noise; the time to compose crops is not included."""
+    """Measure plain training steps on noise; the time to compose crops is not included."""
     torch.set_num_threads(run.threads)
-    network = make_network(run.network).to(memory_format=torch.channels_last).train()
+    network = channels_last(make_network(run.network)).train()
     optimizer = torch.optim.AdamW(parameters(network, run), lr=1e-6)
     side = run.crops.size // run.network.strides[0]
     images = torch.rand(batch, 3, run.crops.size, run.crops.size).to(memory_format=torch.channels_last)
@@ -155,7 +163,7 @@ def crops_per_second(run: RunConfig, precision: str, steps: int = 3, batch: int 
         start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
             surface = network(images)
-        sum(surface_losses(surface, targets).values()).backward()
+        total(surface_losses(surface, targets).values()).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         times.append(time.perf_counter() - start)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The records of a bundle's manifest: its input, its objects or people, and where it comes from."""
+"""The records of a bundle's manifest: its input, its objects or people, and its training."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pose_kd_ros.provenance import commit
 
 from ..config import RunConfig
 from ..data.people import MARGIN
+from ..data.people_source import PeopleConfig
 from ..families import family_of
 from ..models.encoders import normalisation, pretrained_package
 
@@ -75,13 +76,14 @@ def how_taught(config: RunConfig) -> str:
     online = config.online
     if online.teacher == "none":
         return config.distill.method
-    by = f"ensemble ({config.network.aggregation})" if online.teacher == "ensemble" else "peers"
+    aggregation = getattr(config.network, "aggregation", "none")
+    by = f"ensemble ({aggregation})" if online.teacher == "ensemble" else "peers"
     return f"online, {by}, {'released form' if online.released else online.align}"
 
 
 def describe_objects(config: RunConfig, object_runs: tuple[RunConfig, ...] = ()) -> str:
-    """Return, in words, what a run on objects has learnt from: its data, its start, and the runs
-    for single objects."""
+    """Describe what a run for objects has learnt from: its data, its first weights, and the runs for single
+    objects."""
     parts = [
         describe_data(config.data / config.split, config.faults),
         *family_of(config).describe_data(config),
@@ -96,13 +98,13 @@ def describe_objects(config: RunConfig, object_runs: tuple[RunConfig, ...] = ())
     return ", ".join(parts)
 
 
-def describe_people(config: RunConfig) -> str:
-    """Return the people that a run learns from in words."""
-    return f"{config.people.kind}: {len(config.people.load(False, Faults(config.faults)).persons)} people"
+def describe_people(people: PeopleConfig, on_fault: OnFault) -> str:
+    """Describe the people that a run learns from."""
+    return f"{people.kind}: {len(people.load(False, Faults(on_fault)).persons)} people"
 
 
 def describe_data(split: Path, on_fault: OnFault = "refuse") -> str:
-    """Return the data set in words: its name, images and, for renders, seed and sources."""
+    """Describe a data set: its name, images and, for renders, seed and sources."""
     found = BopDataset(split, Faults(on_fault))
     text = f"{split.parent.name}/{split.name}: {len(found.images)} images"
     if found.faults.kinds:
@@ -116,9 +118,10 @@ def describe_data(split: Path, on_fault: OnFault = "refuse") -> str:
 
 
 def training_spec(config: RunConfig, object_runs: tuple[RunConfig, ...], step: int) -> TrainingSpec:
-    """Return where the network comes from; its figures are measured later."""
+    """Return the record of the network's training; its figures are measured later."""
+    people = config.people
     return TrainingSpec(
-        data=describe_people(config) if config.people else describe_objects(config, object_runs),
+        data=describe_people(people, config.faults) if people else describe_objects(config, object_runs),
         recipe=config.name,
         method=how_taught(config),
         steps=step,

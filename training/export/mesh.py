@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Put small meshes into a bundle, on which the robot refines poses."""
+"""Put small meshes, with which the robot refines poses, into a bundle."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def with_meshes(bundle: Bundle, source: Path, unit: str = "mm", faces: int = SMA
     """Write the bundle again, in its place, with meshes of its objects of at most ``faces`` triangles.
 
     source: a mesh file for the only object, a folder with a mesh for each, or "box" for objects that fill
-    their boxes. Raises ValueError for a mesh that does not fit its object, and the bundle stays as it was.
+    their boxes. Raises ValueError for a mesh that does not fit its object, and leaves the bundle as it was.
     """
     meshes = {model.id: _mesh_of(model, bundle, source, unit, faces) for model in bundle.objects}
     files = {name: bundle.folder / name for name in bundle.manifest.files}
@@ -40,8 +40,8 @@ def with_meshes(bundle: Bundle, source: Path, unit: str = "mm", faces: int = SMA
 
 def write_mesh(path: Path, mesh: Mesh) -> None:
     """Write a mesh as a bundle holds it: plain arrays, no pickle."""
-    arrays = {"triangles": mesh.triangles.astype(np.uint16), "sharp": mesh.sharp.astype(np.uint16)}
-    np.savez_compressed(path, vertices=mesh.vertices.astype(np.float32), **arrays)
+    vertices, triangles = mesh.vertices.astype(np.float32), mesh.triangles.astype(np.uint16)
+    np.savez_compressed(path, vertices=vertices, triangles=triangles, sharp=mesh.sharp.astype(np.uint16))
 
 
 def _mesh_of(model: ObjectModel, bundle: Bundle, source: Path, unit: str, faces: int) -> Mesh:

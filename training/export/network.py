@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run's last checkpoint as the network that the robot runs, and that network as a file."""
+"""The network that the robot runs, from a run's last checkpoint, and its file."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..config import RunConfig
 from ..families import FAMILIES, deployed, make_network
 from ..fit import checkpoint
 from ..fit.teacher import check_fingerprints
+from ..models.base import Network
 from .onnx import HALF_PARITY, check_parity, with_half_weights, with_old_opset, without_traces, write_onnx
 
 
@@ -60,7 +61,7 @@ def trained_network(config: RunConfig) -> tuple[Deployed, int]:
 class Deployed(nn.Module):
     """The network as the robot runs it: the deployed branch, probabilities instead of logits."""
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: Network):
         super().__init__()
         config, self.family = network.config, FAMILIES[network.config.family]
         self.network, self.output_names = deployed(network), self.family.output_names(config)
@@ -72,7 +73,7 @@ class Deployed(nn.Module):
 def cost(network: nn.Module, size: tuple[int, int], with_features: bool = False) -> tuple[int, float]:
     """Return (parameters, GFLOP) for an input of ``size`` (width, height); a multiply-add counts as 2.
 
-    with_features: count all that training runs of the network, not the deployed branch alone.
+    with_features: count all outputs that training needs, not the deployed branch alone.
     """
     inputs = torch.zeros(1, 3, *size[::-1])
     with FlopCounterMode(display=False) as counter, torch.no_grad():

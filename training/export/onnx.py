@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network as an ONNX file: written, stripped of traces, its weights halved, compared with torch."""
+"""Write a network as an ONNX file, clean it, store its weights in 16 bits, and compare it with torch."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ from pose_kd_ros.pipeline.network import OnnxNetwork
 
 # Largest deviation between torch and ONNX Runtime: absolute for probabilities, pixels for offsets
 PARITY = 2e-3
-HALF_PARITY = 0.2  # the same with weights of 16 bits: a fifth of a pixel, where votes scatter by several
+HALF_PARITY = 0.2  # with weights in 16 bits: a fifth of a pixel, while votes scatter by several pixels
 OPSET, IR = 17, 8
-NEW_DEFAULTS = {  # attributes that later opsets have, and the values with which they change nothing
+NEW_DEFAULTS = {  # attributes of later opsets, and the values with which they have no effect
     ("Resize", "antialias"): 0,
     ("Resize", "keep_aspect_ratio_policy"): b"stretch",
     ("Cast", "saturate"): 1,
 }
-SMALL, HALF_RANGE = 256, 6e4  # values of a tensor that is left as it is, and what 16 bits hold
+SMALL, HALF_RANGE = 256, 6e4  # smaller tensors stay in 32 bits, as do those with larger values
 
 
 def write_onnx(network: nn.Module, path: Path, size: int, stride: int, outputs: list[str]) -> None:
     """Export with free height and width, each a multiple of ``stride``."""
     rows, columns = torch.export.Dim("rows", min=1, max=64), torch.export.Dim("columns", min=1, max=64)
-    size = max(size, 2 * stride)  # a side of one stride would be taken for a constant
-    example = torch.zeros(1, 3, size, size + stride)  # unlike sides, or the exporter ties them to each other
+    size = max(size, 2 * stride)  # the exporter would take a side of one stride for a constant
+    example = torch.zeros(
+        1, 3, size, size + stride
+    )  # different sides, or the exporter assumes that they are equal
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter deprecates parts of itself
         torch.onnx.export(
@@ -51,7 +53,7 @@ def write_onnx(network: nn.Module, path: Path, size: int, stride: int, outputs: 
 
 
 def without_traces(path: Path) -> None:
-    """Rewrite an ONNX file without the exporter's notes, which name files of the machine that trained it."""
+    """Remove the exporter's notes from an ONNX file; they name files of the machine that trained it."""
     model = onnx.load(path)
     for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input):
         del part.metadata_props[:]
@@ -61,7 +63,7 @@ def without_traces(path: Path) -> None:
 
 def with_old_opset(path: Path) -> bool:
     """Rewrite an ONNX file for opset 17 and IR 8, which ONNX Runtime 1.13 and later read; return whether all
-    its operators are known there. The exporter writes opset 20, for which most only allow more types."""
+    its operators exist there. The exporter writes opset 20, in which most operators only allow more types."""
     model = onnx.load(path)
     for node in model.graph.node:
         kept = [a for a in node.attribute if _value(a) != NEW_DEFAULTS.get((node.op_type, a.name), ...)]
@@ -84,8 +86,8 @@ def _value(attribute: onnx.AttributeProto) -> object:
 
 
 def with_half_weights(path: Path) -> None:
-    """Rewrite an ONNX file with its weights as 16-bit floats, which the engine widens once when it loads
-    them: half the size, the same arithmetic on weights rounded by at most 1 in 2048."""
+    """Store the weights of an ONNX file as 16-bit floats, which the engine converts back once when it loads
+    them: half the size, the same arithmetic, on weights that are rounded by at most 1 in 2048."""
     model = onnx.load(path)
     graph, casts = model.graph, []
     for tensor in graph.initializer:
@@ -104,8 +106,8 @@ def with_half_weights(path: Path) -> None:
 def check_parity(
     network: nn.Module, engine: OnnxNetwork, height: int, width: int, allowed: float = PARITY
 ) -> float:
-    """Return the largest deviation between torch and the exported network; raises ValueError past
-    what is allowed."""
+    """Return the largest deviation between torch and the exported network; raise ValueError if it is more
+    than is allowed."""
     image = golden_input(1, height, width)
     with torch.no_grad():
         expected = [t.numpy() for t in network(torch.from_numpy(image))]

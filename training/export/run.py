@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``python -m training export`` does: write a run as a bundle, choose its thresholds, measure it."""
+"""The verb ``export``: write a run as a bundle, choose its thresholds, and measure it."""
 
 from __future__ import annotations
 
@@ -34,15 +34,17 @@ def export_with_locator(
     locator: Path | None,
     object_runs: tuple[Path, ...] = (),
 ) -> str:
-    """Export a run, and put what finds its objects into the bundle if ``locator`` is given: a keypoint
-    bundle, or a run of the keypoint family, which is exported with the same settings.
+    """Export a run. If ``locator`` is given, put it into the bundle to find the objects: a keypoint bundle,
+    or a run of the keypoint family, which is exported with the same settings.
 
     Raises ValueError, before any work, for a locator that does not fit the run.
     """
     if locator is None:
         return export_run(run, out, names, search_size, val_images, object_runs=object_runs)
     if object_runs:
-        raise ValueError("--object-runs: wanted none with --locator, found some; with them, the run searches")
+        raise ValueError(
+            "--object-runs: wanted none with --locator, found some; with object runs, the run itself searches"
+        )
     config = load_config(run)
     check_may_have_locator(config.network.family, config.people is not None)
     wanted = [model.id for model in config.load_objects()]
@@ -67,10 +69,10 @@ def export_run(
     locator: Bundle | None = None,
     object_runs: tuple[Path, ...] = (),
 ) -> str:
-    """Write the run's last checkpoint as a bundle, choose thresholds on held-out data, measure, and put both
-    into the bundle; return a line to print.
+    """Write the run's last checkpoint as a bundle, choose thresholds and measure on held-out data, and store
+    both in the bundle; return a line to print.
 
-    locator: goes into the bundle, and finds the objects for what is measured.
+    locator: is put into the bundle, and finds the objects during measurement.
     """
     config = load_config(run)
     family = family_of(config)
@@ -85,7 +87,7 @@ def export_run(
 
 
 def whole_frame_px(config: RunConfig, search_size: int) -> int:
-    """Round the longer side of a whole frame up to what the coarsest level divides."""
+    """Round the longer side of a whole frame up to a multiple of the network's input stride."""
     stride = config.network.input_stride
     return -(-search_size // stride) * stride
 
@@ -107,21 +109,23 @@ def calibrate_bundle(folder: Path, split: Path, val_images: int, on_fault: OnFau
     line to print. Raises ValueError for a bundle for people."""
     bundle = open_bundle(folder)
     if bundle.manifest.people:
-        raise ValueError(f"{folder}: wanted objects, found people; nothing is fitted for them")
+        raise ValueError(f"{folder}: wanted objects, found people, for whom nothing is fitted")
     chosen = choose(bundle, split, val_images, on_fault)
     bundle = with_figures(bundle, chosen.decode, chosen.metrics)
     return f"{bundle.folder}: {chosen.decode}, {chosen.metrics}"
 
 
 def measured_on_people(config: RunConfig, bundle: Bundle, val_people: int) -> Bundle:
-    """Return the bundle with figures from the first ``val_people`` people that the run has to measure on."""
-    if not config.people.val_annotations:
+    """Return the bundle with figures from the first ``val_people`` people of the run's validation files."""
+    source = config.people
+    assert source is not None  # ``export_run`` asks
+    if not source.val_annotations:
         return bundle
-    people = config.people.load(True, Faults(config.faults)).first(val_people)
+    people = source.load(True, Faults(config.faults)).first(val_people)
     found = evaluate_people(people_estimator(bundle, flip_test=False), people)
     metrics = rounded({name: value for name, value in found.items() if isinstance(value, (int, float))})
     if people.head_size is not None:
-        metrics["official_head_boxes"] = float(config.people.heads is not None)
+        metrics["official_head_boxes"] = float(source.heads is not None)
     bundle = with_figures(bundle, bundle.manifest.decode, metrics)
     write_evaluation(config.folder, bundle.manifest.training.steps, metrics)
     return bundle

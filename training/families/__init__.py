@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import nn
-
+from ..models.base import Network
 from ..models.dense import DenseConfig
 from ..models.heatmap import HeatmapConfig
 from ..models.keypoint import NetworkConfig
 from ..models.surface import SurfaceConfig
-from .base import Distillation, Family, Supervision
+from .base import Distillation, Family, Supervision, TrainingData
 from .dense import Dense
 from .heatmap import Heatmap
 from .keypoint import Keypoint
@@ -31,7 +30,7 @@ CONFIGS = {
 FAMILIES: dict[str, Family] = {each.name: each for each in (Keypoint(), Dense(), Heatmap(), Surface())}
 PEOPLE = People()
 
-__all__ = ["CONFIGS", "FAMILIES", "AnyNetwork", "Distillation", "Family", "Supervision"]
+__all__ = ["CONFIGS", "FAMILIES", "AnyNetwork", "Distillation", "Family", "Supervision", "TrainingData"]
 
 
 def family_of(run: RunConfig) -> Family:
@@ -39,13 +38,13 @@ def family_of(run: RunConfig) -> Family:
     return PEOPLE if run.people else FAMILIES[run.network.family]
 
 
-def make_network(config: AnyNetwork) -> nn.Module:
+def make_network(config: AnyNetwork) -> Network:
     """Build the network of a configuration with random weights."""
     return FAMILIES[config.family].make_network(config)
 
 
-def deployed(network: nn.Module) -> nn.Module:
-    """Return what the robot gets of a network: a plain one on the CPU, in the same mode, with the weights of
+def deployed(network: Network) -> Network:
+    """Return the network that the robot gets: a plain one on the CPU, in the same mode, with the weights of
     the shared part and of branch 0."""
     plain, state = make_network(network.config.plain), network.state_dict()
     plain.load_state_dict({name: state[name] for name in plain.state_dict()})

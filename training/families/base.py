@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a family is: one way in which networks say where an object is, from targets to the bundle."""
+"""The interface of a family: a kind of network, from its targets to its place in the bundle."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 from pose_kd_ros.datasets.faults import Faults
 
 from ..data.compose import ComposedDataset, ComposedTargets
 from ..data.crops import CropDataset, Targets
+from ..data.people_crops import PeopleDataset
 from ..data.splits import load_split
 from ..data.surface import CodeReader
 from ..data.views import Views
 from ..losses.distill import DistillConfig
 from ..losses.online import OnlineConfig
+from ..models.base import Network
 
 if TYPE_CHECKING:
     from pose_kd_ros.core.object_model import ObjectModel
 
     from ..config import LossWeights, RunConfig
 
-ALONE = OnlineConfig()  # no branches that teach each other
+TrainingData = CropDataset | ComposedDataset | PeopleDataset
+ALONE = OnlineConfig()  # branches, if any, do not teach each other
 WATCHED = ("kd_unsolved", "online_unsolved", "online_ratio")  # terms that are logged and have no weight
 
 
@@ -41,10 +43,10 @@ class Distillation:
 
 @dataclass(frozen=True)
 class Supervision:
-    """What a network learns from beside the targets of its batch.
+    """What a network learns from, besides the targets of its batch.
 
-    teacher_outputs: what the teacher says of the same images, for ``distillation``. watch: compute figures
-    that are only logged and take time.
+    teacher_outputs: the teacher's outputs for the same images, for ``distillation``. watch: also compute
+    figures that are only logged, and take time.
     """
 
     weights: LossWeights
@@ -55,7 +57,11 @@ class Supervision:
 
 
 class Family(Protocol):
-    """All that differs between families. ``run`` has a run's settings, ``config`` those of its network."""
+    """All that differs between families.
+
+    ``run``: the settings of a run; ``config``: those of its network. Outputs, networks and their
+    configurations are those of the family.
+    """
 
     name: str
     """As in the manifest."""
@@ -69,49 +75,52 @@ class Family(Protocol):
     def check(self, run: RunConfig) -> None:
         """Raise ValueError for settings that do not fit together."""
 
-    def make_network(self, config) -> nn.Module:
+    def make_network(self, config: Any) -> Network:
         """Build the network with random weights."""
 
-    def make_dataset(self, run: RunConfig, split: str, val: bool) -> Dataset | None:
-        """Return the samples of a split; None for an empty name. val: to watch, not to train on."""
+    def make_dataset(self, run: RunConfig, split: str, val: bool) -> TrainingData | None:
+        """Return the samples of a split; None for an empty name. val: for validation, not to train on."""
 
-    def loss_terms(self, outputs, batch: dict, network: nn.Module, how: Supervision) -> dict:
+    def loss_terms(
+        self, outputs: Any, batch: dict[str, torch.Tensor], network: Any, how: Supervision
+    ) -> dict[str, torch.Tensor]:
         """Return the named loss terms of a network's outputs for a batch."""
 
-    def teaching(self, outputs) -> Any:
+    def teaching(self, outputs: Any) -> Any:
         """Return the part of the outputs that students learn from, detached."""
 
-    def feature_layers(self, distill: DistillConfig, teacher, student) -> nn.Module | None:
+    def feature_layers(self, distill: DistillConfig, teacher: Any, student: Any) -> nn.Module | None:
         """Build FKD's layers for two network configurations, if the method has them.
 
         Raises ValueError for a method that the family does not have.
         """
 
-    def check_teacher(self, teacher, student) -> None:
+    def check_teacher(self, teacher: Any, student: Any) -> None:
         """Raise ValueError if a network configuration cannot teach another one."""
 
     def fingerprints(self, run: RunConfig) -> dict[int, str]:
-        """Return hashes, by object id, of what a checkpoint is useless without."""
+        """Return hashes, by object id, of the files that a checkpoint cannot be used without."""
 
-    def output_names(self, config) -> list[str]:
-        """Return the names of what the deployed network returns."""
+    def output_names(self, config: Any) -> list[str]:
+        """Return the names of the deployed network's outputs."""
 
-    def deploy(self, outputs) -> tuple[torch.Tensor, ...]:
-        """Turn the deployed branch's outputs into what the robot gets: probabilities instead of logits."""
+    def deploy(self, outputs: Any) -> tuple[torch.Tensor, ...]:
+        """Return the deployed branch's outputs as the robot gets them: probabilities instead of logits."""
 
     def bundle_files(self, run: RunConfig, folder: Path) -> dict[str, Path]:
-        """Write what the bundle holds beside networks to ``folder``; return the files by name."""
+        """Write the files that the bundle needs besides networks to ``folder``; return them by name."""
 
-    def describe_network(self, config) -> str:
-        """Return a network in words."""
+    def describe_network(self, config: Any) -> str:
+        """Describe a network in words."""
 
     def describe_data(self, run: RunConfig) -> list[str]:
-        """Return, in words, what the data set's own description does not say of a run's data."""
+        """Describe, in words, what the data set's own description leaves out of a run's data."""
 
 
 class Defaults:
     """What most families have in common."""
 
+    name: str
     searches = votes_scale = False
 
     def check(self, run: RunConfig) -> None:
@@ -182,7 +191,7 @@ def crops_of(
 def composed_crops(
     run: RunConfig, objects: list[ObjectModel], targets: ComposedTargets, val: bool
 ) -> ComposedDataset | None:
-    """Return crops composed of object views; to watch, of other views on other photographs."""
+    """Return crops composed of object views; val: of other views on other photographs."""
     split = run.compose.val_split if val else run.split
     if not split:
         return None

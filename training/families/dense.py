@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dense family: every other pixel says whether it sees an object, and which point by a surface code."""
+"""The dense family: for every other pixel, whether it sees an object, and the surface code of the point."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 
 from pose_kd_ros.bundle.manifest import surface_file
 
@@ -49,12 +48,16 @@ class Dense(Defaults):
         reader = code_reader(run.data / "models", objects)
         return crops_of(run, split, objects, CodeTargets(objects, run.network.strides[0], reader), reader)
 
-    def loss_terms(self, outputs, batch: dict, network: nn.Module, how: Supervision) -> dict:
-        terms, choice = {}, None
+    def loss_terms(
+        self, outputs, batch: dict[str, torch.Tensor], network: DenseNetwork, how: Supervision
+    ) -> dict[str, torch.Tensor]:
+        terms: dict[str, torch.Tensor] = {}
+        choice = None
         if how.distillation:
             choice = meant_maps(how.teacher_outputs[1], batch, network.bit_error)
             terms = code_terms(outputs, how.teacher_outputs, batch, how.distillation.config)
-        task, wrong = dense_losses(*outputs[:2], batch, network.bit_error, choice)
+        mask, codes = outputs[:2]
+        task, wrong = dense_losses(mask, codes, batch, network.bit_error, choice)
         if torch.is_grad_enabled():
             remember(network.bit_error, wrong)
         return task | terms

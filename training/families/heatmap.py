@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The heatmap family: a map for each keypoint, by one branch or by several that teach each other."""
+"""The heatmap family: a heatmap for each keypoint, from one branch or from several that teach each other."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
-from ..data.compose import ComposedDataset
-from ..data.crops import CropDataset
 from ..data.heatmap_targets import PointTargets
 from ..losses.heatmap import empty_loss, gaussian_maps, map_loss, of_class
 from ..losses.online import gradient_ratio, map_terms, online_terms
 from ..models.heatmap import HeatmapConfig, HeatmapNetwork, Maps
-from .base import Defaults, Supervision, check_classes, composed_crops, crops_of
+from .base import Defaults, Supervision, TrainingData, check_classes, composed_crops, crops_of
 from .keypoint import check_ensemble
 
 if TYPE_CHECKING:
@@ -33,7 +30,7 @@ class Heatmap(Defaults):
     def make_network(self, config: HeatmapConfig) -> HeatmapNetwork:
         return HeatmapNetwork(config)
 
-    def make_dataset(self, run: RunConfig, split: str, val: bool) -> CropDataset | ComposedDataset | None:
+    def make_dataset(self, run: RunConfig, split: str, val: bool) -> TrainingData | None:
         if not split and not run.compose.views:
             return None
         objects = run.load_objects()
@@ -43,7 +40,9 @@ class Heatmap(Defaults):
             return composed_crops(run, objects, targets, val)
         return crops_of(run, split, objects, targets)
 
-    def loss_terms(self, outputs: Maps, batch: dict, network: nn.Module, how: Supervision) -> dict:
+    def loss_terms(
+        self, outputs: Maps, batch: dict[str, torch.Tensor], network: HeatmapNetwork, how: Supervision
+    ) -> dict[str, torch.Tensor]:
         visible, own, online = batch["visible"], batch["class_index"], how.online
         final = of_class(outputs.final, own)
         supervised = final
@@ -58,7 +57,7 @@ class Heatmap(Defaults):
         if ensemble is not None:
             terms["ensemble"] = map_loss(ensemble, target, visible)
         terms |= online_terms(final, supervised, ensemble, visible, online)
-        if online.teacher == "ensemble" and how.watch:
+        if ensemble is not None and online.teacher == "ensemble" and how.watch:
             scale = how.weights.heatmap, how.weights.online
             terms["online_ratio"] = gradient_ratio(final[0], ensemble, target, visible, online, scale)
         if how.distillation:
@@ -67,7 +66,7 @@ class Heatmap(Defaults):
         return terms
 
     def teaching(self, outputs: Maps) -> torch.Tensor:
-        """Return maps (B, C, K, h, w): the ensemble's, where there is one."""
+        """Return maps (B, C, K, h, w): the ensemble's, or those of the only branch."""
         return (outputs.final[0] if outputs.ensemble is None else outputs.ensemble).detach()
 
     def output_names(self, config: HeatmapConfig) -> list[str]:
@@ -77,7 +76,7 @@ class Heatmap(Defaults):
         return (outputs,)
 
     def describe_network(self, config: HeatmapConfig) -> str:
-        """Return the deployed branch in words, and the number of branches in training."""
+        """Describe the deployed branch, and say how many branches there are in training."""
         stacks = f"{config.shared + config.depths[0]} stacks, " if config.backbone == "hourglass" else ""
         count = len(config.depths)
         branches = f", {count} branches" if count > 1 else ""

@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from pose_kd_ros.core.cells import cell_grid
 
@@ -25,6 +24,7 @@ from ..losses.distill import (
 from ..losses.features import FeatureDistillation
 from ..losses.online_votes import branch_vote_terms
 from ..losses.task import keypoint_losses, taught_votes
+from ..models.heatmap import HeatmapConfig
 from ..models.keypoint import BranchVotes, KeypointNetwork, NetworkConfig
 from .base import (
     Defaults,
@@ -52,6 +52,7 @@ class Keypoint(Defaults):
     def check(self, run: RunConfig) -> None:
         check_no_kl(run)
         network, online = run.network, run.online
+        assert isinstance(network, NetworkConfig)  # its name chose this family
         if network.branches > 1 and network.aggregation == "none":
             raise ValueError("network.aggregation: wanted one for branches of votes, found none")
         if network.branches > 1 and run.distill.method != "none":
@@ -81,19 +82,23 @@ class Keypoint(Defaults):
             return composed_crops(run, objects, targets, val)
         return crops_of(run, split, objects, targets)
 
-    def loss_terms(self, outputs, batch: dict, network: nn.Module, how: Supervision) -> dict:
-        size = tuple(batch["image"].shape[-2:])
-        centers = cell_centers(*size, network.config.strides, batch["image"].device)
+    def loss_terms(
+        self, outputs, batch: dict[str, torch.Tensor], network: KeypointNetwork, how: Supervision
+    ) -> dict[str, torch.Tensor]:
+        height, width = size = batch["image"].shape[-2:]
+        centers = cell_centers(height, width, network.config.strides, batch["image"].device)
         if isinstance(outputs, BranchVotes):
             levels = level_of_cells(outputs.levels)
             return branch_vote_terms(outputs, centers, levels, batch, size, how.weights, how.online)
         plain, log_scale = outputs[:3], outputs[3] if network.config.scale else None
-        terms, choice = {}, None
+        terms: dict[str, torch.Tensor] = {}
+        choice = None
         if how.distillation:
             terms, choice = distilled_terms(
                 how.distillation, plain, how.teacher_outputs, centers, batch, size
             )
-        return keypoint_losses(*outputs[:2], centers, batch, choice, log_scale) | terms
+        logits, offsets = outputs[:2]
+        return keypoint_losses(logits, offsets, centers, batch, choice, log_scale) | terms
 
     def teaching(self, outputs) -> VoteOutputs:
         logits, offsets, levels = outputs[:3]
@@ -126,7 +131,8 @@ class Keypoint(Defaults):
 
 
 def check_ensemble(run: RunConfig) -> None:
-    """Raise ValueError if an ensemble is to teach and there is nothing that makes one."""
+    """Raise ValueError if an ensemble is to teach and no aggregation makes one."""
+    assert isinstance(run.network, NetworkConfig | HeatmapConfig)  # its name chose one of these families
     if run.online.teacher == "ensemble" and run.network.aggregation == "none":
         raise ValueError("network.aggregation: wanted one for online.teacher ensemble, found none")
 
@@ -137,16 +143,16 @@ def distilled_terms(
     teacher: VoteOutputs,
     centers: torch.Tensor,
     batch: dict,
-    size: tuple[int, int],
+    size: tuple[int, ...],
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-    """Return the named terms of the method and, where it compares votes, the representative (I,) of each
-    instance that the teacher means; -1 where the teacher sees none.
+    """Return the named terms of the method and, where it compares votes, the symmetry representative (I,) of
+    each instance that the teacher's votes are nearest to; -1 where the teacher does not see the instance.
 
     student, teacher: outputs for the same images. centers (N, 2) pixels; size: (height, width) of the images.
     """
     config = distillation.config
     (logits, offsets, levels), (teacher_logits, teacher_offsets, teacher_levels) = student, teacher
-    terms = {}
+    terms: dict[str, torch.Tensor] = {}
     if distillation.features is not None:
         terms["kd_feature"] = distillation.features(levels, teacher_levels)
     if config.method == "fkd":
@@ -159,8 +165,8 @@ def distilled_terms(
         own, wanted = (taught_votes(o, centers, batch, drawn=True) for o in (offsets, teacher_offsets))
         terms["kd_vote"] = naive_vote_loss(own, wanted, size)
     else:
-        own = student_votes(logits, offsets, centers, batch)
-        terms["kd_vote"], terms["kd_unsolved"] = adlp_loss(own, votes, size, config)
+        drawn = student_votes(logits, offsets, centers, batch)
+        terms["kd_vote"], terms["kd_unsolved"] = adlp_loss(drawn, votes, size, config)
     if config.method == "naive" or config.mass == "normalised":
         terms["kd_score"] = score_loss(logits, teacher_logits, batch["vote_weight"].sum())
     return terms, torch.where(votes.real.any(1), meant, -1)
@@ -168,7 +174,7 @@ def distilled_terms(
 
 @lru_cache(maxsize=8)
 def cell_centers(height: int, width: int, strides: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Return cells' centres (N, 2), pixels; kept on the device, since a copy in every step would wait for
+    """Return the cells' centres (N, 2), pixels, cached on the device: a copy in every step would wait for
     it."""
     return torch.tensor(cell_grid(height, width, strides)[0], dtype=torch.float32, device=device)
 

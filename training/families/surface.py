@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The surface family: every fourth pixel says which object it sees, which point of it, and how sure it is."""
+"""The surface family: for every fourth pixel the object, the point of it, and the point's uncertainty."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from ..data.compose import ComposedDataset, SurfaceTargets
 from ..losses.surface import surface_losses
@@ -29,12 +28,14 @@ class Surface(Defaults):
         return SurfaceNetwork(config)
 
     def make_dataset(self, run: RunConfig, split: str, val: bool) -> ComposedDataset | None:
-        """Return crops composed of object views; to watch, of other views on other photographs."""
+        """Return crops composed of object views; val: of other views on other photographs."""
         objects = run.load_objects()
         check_classes(run, objects)
         return composed_crops(run, objects, SurfaceTargets(objects, run.network.strides[0]), val)
 
-    def loss_terms(self, outputs, batch: dict, network: nn.Module, how: Supervision) -> dict:
+    def loss_terms(
+        self, outputs, batch: dict[str, torch.Tensor], network: SurfaceNetwork, how: Supervision
+    ) -> dict[str, torch.Tensor]:
         return surface_losses(outputs[0], batch)
 
     def teaching(self, outputs) -> Outputs:

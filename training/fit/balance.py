@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How hard a teacher pulls beside the labels, measured where it counts: at what the encoder makes.
+"""Balance the teacher's terms against the task's, by their gradients at the encoder's features.
 
-The weight of a distillation loss says nothing by itself: one in squared crop sizes and one in logits may need
-weights that are a thousand times apart. What can be compared between methods is the gradient that reaches the
-features which all losses share.
+Weights of distillation losses cannot be compared between methods: a loss in squared crop sizes and one in
+logits may need weights that differ by a factor of a thousand. The gradients at the features, which all losses
+share, can be compared.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 
-BEGINS = 0.1  # of the steps: with a ratio to reach, nothing is taught before
-MEASURED = 10  # steps whose mean decides
+from ..losses.means import total
+from ..models.base import Network
+
+BEGINS = 0.1  # share of the steps before which, with a ratio to reach, nothing is taught
+MEASURED = 10  # steps over which the ratio is averaged
 PATIENCE = 100  # steps without a measurement after which a run is refused
-TAUGHT = ("kd_", "online")  # names of the terms that a teacher, or an ensemble, is behind begin so
+TAUGHT = ("kd_", "online")  # the names of terms that come from a teacher or an ensemble begin with these
 
 
 def is_taught(name: str) -> bool:
@@ -31,7 +33,8 @@ class Balance:
     """The factor of a run's distillation weights.
 
     wanted: norm of the taught terms' gradient over that of the task's; None leaves the weights as they are.
-    steps: of the run. ratios: as measured so far. After BEGINS of the steps the first MEASURED only measure.
+    steps: of the run. ratios: those measured so far. The first MEASURED steps after the share BEGINS only
+    measure: they descend the task's terms alone.
     """
 
     wanted: float | None
@@ -39,7 +42,7 @@ class Balance:
     ratios: list[float] = field(default_factory=list)
 
     def teaches(self, step: int) -> bool:
-        """Whether the taught terms are looked at in a step."""
+        """Whether a step computes the taught terms."""
         return self.wanted is None or step >= BEGINS * self.steps
 
     def measures(self, step: int) -> bool:
@@ -48,16 +51,16 @@ class Balance:
 
     @property
     def factor(self) -> float:
-        """What the weights are multiplied by: with the geometric mean of the measured ratios it makes the
-        wanted one. Convention: 0.5 wanted, 10 measured: 0.05."""
+        """The wanted ratio over the geometric mean of the measured ones; the weights are multiplied by it.
+        Convention: 0.5 wanted, 10 measured: 0.05."""
         if self.wanted is None or len(self.ratios) < MEASURED:
             return 1.0
         return self.wanted / math.exp(sum(map(math.log, self.ratios)) / len(self.ratios))
 
     def add(self, step: int, ratio: float) -> None:
-        """Take the ratio of a step that measures; a step in which nothing was taught says nothing.
+        """Record the ratio of a step that measures, unless nothing was taught in it.
 
-        Raises ValueError after PATIENCE steps that said nothing.
+        Raises ValueError after PATIENCE steps without a ratio.
         """
         if ratio > 0 and math.isfinite(ratio):
             self.ratios.append(ratio)
@@ -69,8 +72,8 @@ class Balance:
 
 
 @contextmanager
-def watched_features(network: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Yield a list that holds, after a forward pass, the features that the network's encoder made."""
+def watched_features(network: Network) -> Iterator[list[torch.Tensor]]:
+    """Yield a list that holds, after a forward pass, the encoder's features that require a gradient."""
     found: list[torch.Tensor] = []
 
     def keep(_module, _inputs, outputs) -> None:
@@ -86,14 +89,14 @@ def watched_features(network: nn.Module) -> Iterator[list[torch.Tensor]]:
 def gradient_ratio(terms: Mapping[str, torch.Tensor], features: list[torch.Tensor]) -> torch.Tensor:
     """Return the norm () of the taught terms' gradient at the features over that of the task's.
 
-    terms: weighted, by name. The graph is kept. Raises ValueError where no feature learns.
+    terms: weighted, by name. The graph is kept. Raises ValueError if no feature learns.
     """
     if not features:
         raise ValueError("distill.ratio, online.ratio: wanted an encoder that learns, found a frozen one")
     norms = []
     for taught in (True, False):
-        total = sum(term for name, term in terms.items() if is_taught(name) is taught)
-        gradients = torch.autograd.grad(total, features, retain_graph=True, allow_unused=True)
+        loss = total(term for name, term in terms.items() if is_taught(name) is taught)
+        gradients = torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
         norms.append(torch.stack([g.float().square().sum() for g in gradients if g is not None]).sum().sqrt())
     return norms[0] / norms[1].clamp(min=1e-20)
 

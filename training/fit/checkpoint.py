@@ -11,8 +11,8 @@ import torch
 
 
 def save(path: Path, state: dict) -> None:
-    """Write ``state`` (tensors, numbers, strings, nested dicts) to ``path``; a crash leaves the
-    old file whole."""
+    """Write ``state`` (tensors, numbers, strings, nested dicts) to ``path``; a crash leaves the old file
+    intact."""
     _remove_left_over(path)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
@@ -23,7 +23,7 @@ def save(path: Path, state: dict) -> None:
 
 
 def _remove_left_over(path: Path) -> None:
-    """Remove what processes that were killed while they wrote have left."""
+    """Remove the temporary files of processes that were killed while they wrote."""
     for found in path.parent.glob(f"{path.stem}.*.tmp"):
         number = found.name[len(path.stem) + 1 : -len(".tmp")]
         if number.isdecimal() and not _is_alive(int(number)):
@@ -35,13 +35,13 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):  # another user's; no process number at all
+    except (PermissionError, OverflowError):  # another user's process; not a process number
         return True
     return True
 
 
 def trained_weights(state: dict) -> dict[str, torch.Tensor]:
-    """Return what a checkpoint's run has learnt: the moving average of its weights, where it keeps one."""
+    """Return a checkpoint's weights: their moving average, if the run keeps one."""
     return state.get("average", state["network"])
 
 

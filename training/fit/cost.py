@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cost of a training run: wall time, time of its steps, memory."""
+"""Cost of a training run: wall time, step time, memory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import nn
 
 @dataclass
 class Cost:
-    """``before``: seconds of earlier calls. Runs side by side share the wall time; a sampled step is
-    a network's own."""
+    """``before``: seconds of earlier calls. Runs side by side share the wall time, but each samples the time
+    of its own steps."""
 
     before: float = 0.0
     began: float = field(default_factory=time.perf_counter)
@@ -60,10 +60,10 @@ class Cost:
             yield batch
 
     def figures(self, crops: int) -> dict[str, float]:
-        """train_seconds of all calls; train_crops_per_second of the loop, whatever trains beside;
-        train_waiting_share of this call's time, in which the loop waited for its loaders; train_step_ms,
-        forward, losses, backward and update of this network alone; train_peak_memory_mb: on a GPU what this
-        network alone would need, on a CPU the whole process."""
+        """Return train_seconds, of all calls; train_crops_per_second, of the loop with all runs side by side;
+        train_waiting_share, the share of this call's time that the loop waited for its loaders;
+        train_step_ms, for forward, losses, backward and update of this network alone; train_peak_memory_mb,
+        on a GPU that of this network alone, on a CPU that of the whole process."""
         seconds = self.before + time.perf_counter() - self.began
         times = [s if isinstance(s, float) else s[0].elapsed_time(s[1]) for s in self.samples[-20:]]
         result = {"train_seconds": seconds, "train_crops_per_second": crops / seconds}

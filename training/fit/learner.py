@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run in training: its network and optimizer, what it does with a batch, and what it keeps on disk.
+"""One run in training: its network and optimizer, one training step, and its files.
 
-Several learners may train side by side on the same batches (``train.train_together``); each ends as
-it would alone.
+Several learners may train side by side on the same batches (``train.train_together``); each ends as it would
+alone.
 """
 
 from __future__ import annotations
@@ -15,23 +15,31 @@ from pathlib import Path
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.loggers import TensorBoardLogger
-from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pose_kd_ros.provenance import write_whole
 
 from ..config import RunConfig, check_same, to_json
 from ..families import Distillation, Supervision, family_of, make_network
+from ..losses.means import total
+from ..models.base import Network, channels_last
 from ..models.encoders import load_pretrained, normalise
 from . import checkpoint
 from .balance import Balance, gradient_ratio, is_taught, watched_features
 from .cost import Cost
-from .parallel import share_statistics
+from .parallel import mean_terms, share_statistics
 from .step import losses, weighted
 from .teacher import Teacher, TeacherOutputs, check_fingerprints, check_teacher, load_teacher
 
 # Fields in which runs side by side may differ; their networks must agree in what the targets depend on.
-PER_RUN_FIELDS = {"name", "network", "weights", "distill", "online", "init", "init_part"} | {
+PER_RUN_FIELDS = {
+    "name",
+    "network",
+    "weights",
+    "distill",
+    "online",
+    "init",
+    "init_part",
     "steps",
     "lr",
     "encoder_lr",
@@ -59,7 +67,8 @@ def differences(one: RunConfig, other: RunConfig) -> list[str]:
     shared = [f.name for f in dataclasses.fields(RunConfig) if f.name not in PER_RUN_FIELDS]
     pairs = [(name, getattr(one, name), getattr(other, name)) for name in shared]
     for name in ("family", "strides", "classes", "keypoints"):
-        pairs.append((f"network.{name}", *(getattr(run.network, name, None) for run in (one, other))))
+        ours, theirs = (getattr(run.network, name, None) for run in (one, other))
+        pairs.append((f"network.{name}", ours, theirs))
     return [f"{name}: {a} and {b}" for name, a, b in pairs if a != b]
 
 
@@ -82,7 +91,7 @@ class Learner:
 
     config: RunConfig
     fabric: Fabric
-    network: nn.Module
+    network: Network
     optimizer: torch.optim.Optimizer
     distillation: Distillation | None
     teacher_step: int | None
@@ -125,11 +134,12 @@ class Learner:
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
+        assert norm is not None  # Fabric returns it whenever max_norm is given
         self.terms = {name: term.detach() for name, term in terms.items()} | {"norm": norm}
 
     def _balanced(self, step: int, terms: dict, how: Supervision, features: list) -> torch.Tensor:
-        """Return what to descend: all terms, or in a step that only measures the task's. Add ``kd_ratio``
-        to the terms where it is measured or logged."""
+        """Return the loss to descend: the sum of all terms or, in a step that only measures, of the task's.
+        Add ``kd_ratio`` to the terms where it is measured or logged."""
         parts, measures = weighted(terms, how.weights), self.balance.measures(step)
         taught = any(is_taught(name) for name in parts)
         if taught and (measures or (how.watch and features)):
@@ -137,10 +147,10 @@ class Learner:
         if not (taught and measures):
             return terms["total"]
         self.balance.add(step, terms["kd_ratio"].item())
-        return sum(part for name, part in parts.items() if not is_taught(name))
+        return total(part for name, part in parts.items() if not is_taught(name))
 
     def _supervision(self, step: int, teachers: TeacherOutputs, watch: bool) -> Supervision:
-        """Return what the network learns from at a step; a teacher without weight is not run."""
+        """Return what the network learns from at a step; a teacher with weight 0 is not run."""
         config = self.config
         share = config.distill.share(step / config.steps) if self.distillation else 0.0
         online = config.online.share(step, config.steps)
@@ -156,7 +166,7 @@ class Learner:
     def validation_terms(
         self, images: torch.Tensor, batch: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """Return the loss terms of a batch that it does not learn from."""
+        """Return the loss terms of a validation batch."""
         self.network.eval()
         outputs = self.network(normalise(images, self.config.network), with_features=True)
         self.network.train()
@@ -174,8 +184,8 @@ class Learner:
         self.logger.log_metrics(values, step)
 
     def write_settings(self) -> None:
-        """Write what the run is, once all is there to begin: a run that cannot start leaves no folder that
-        would disagree with the next one."""
+        """Write the run's settings. Call it when the run is ready to start: settings of a run that could not
+        start would only disagree with those of the next attempt."""
         path = self.config.folder / "config.json"
         if self.fabric.global_rank == 0 and not path.exists():
             write_whole(path, to_json(self.config))
@@ -201,7 +211,7 @@ class Learner:
         checkpoint.save(self.config.folder / "last.ckpt", state)
 
     def _values(self, step: int) -> dict[str, float]:
-        values = {name: term.item() for name, term in self.fabric.all_reduce(self.terms).items()}
+        values = {name: term.item() for name, term in mean_terms(self.fabric, self.terms).items()}
         if not math.isfinite(values["norm"]):
             raise ValueError(
                 f"{self.config.name}, step {step}: wanted a finite gradient, found norm {values['norm']}; "
@@ -212,22 +222,23 @@ class Learner:
 
 def teacher_folder(config: RunConfig) -> Path | None:
     """Return the folder of the run's teacher; None without one."""
-    return None if config.distill.method == "none" else Path(config.distill.teacher).resolve()
+    distill = config.distill
+    return None if distill.method == "none" or distill.teacher is None else Path(distill.teacher).resolve()
 
 
 def load_teachers(students: list[RunConfig], fabric: Fabric) -> dict[Path, Teacher]:
-    """Return the students' teachers on the run's device: each once, however many it teaches.
+    """Return the students' teachers on the run's device, each once, by the folders of their runs.
 
     Raises ValueError for a teacher that does not fit its student.
     """
     teachers: dict[Path, Teacher] = {}
     for student in students:
         folder = teacher_folder(student)
-        if folder is None:
+        if folder is None or student.distill.teacher is None:
             continue
         if folder not in teachers:
             teacher = load_teacher(student.distill.teacher)
-            network = teacher.network.to(fabric.device, memory_format=torch.channels_last)
+            network = channels_last(teacher.network.to(fabric.device))
             teachers[folder] = replace(teacher, network=network, autocast=fabric.autocast)
         check_teacher(teachers[folder], student)
     return teachers
@@ -239,8 +250,7 @@ def make_learner(config: RunConfig, fabric: Fabric, teacher: Teacher | None) -> 
     Raises ValueError for a run folder with other settings.
     """
     fabric.seed_everything(config.seed, verbose=False)
-    network = make_network(config.network).to(memory_format=torch.channels_last)
-    network = share_statistics(network, fabric.device)
+    network = share_statistics(channels_last(make_network(config.network)), fabric.device)
     optimizer = torch.optim.AdamW(parameters(network, config), lr=config.lr, weight_decay=config.weight_decay)
     distillation = make_distillation(config, teacher, fabric, optimizer) if teacher else None
     network, optimizer = fabric.setup(network, optimizer)
@@ -255,7 +265,7 @@ def make_distillation(
     config: RunConfig, teacher: Teacher, fabric: Fabric, optimizer: torch.optim.Optimizer
 ) -> Distillation:
     """Return how the run learns from its teacher; FKD's layers are added to the optimizer."""
-    torch.manual_seed(config.seed)  # whatever was built before
+    torch.manual_seed(config.seed)  # the layers are the same, whatever was built before
     layers = family_of(config).feature_layers(config.distill, teacher.run.network, config.network)
     if layers is None:
         return Distillation(config.distill)
@@ -263,7 +273,7 @@ def make_distillation(
     return Distillation(config.distill, fabric.setup_module(layers))
 
 
-def parameters(network: nn.Module, config: RunConfig) -> list[dict]:
+def parameters(network: Network, config: RunConfig) -> list[dict]:
     """Return the optimizer's groups: the encoder, with ``encoder_lr`` times the learning rate, and the
     rest."""
     learning = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
@@ -273,7 +283,7 @@ def parameters(network: nn.Module, config: RunConfig) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
-def averaged(network: nn.Module, decay: float) -> AveragedModel | None:
+def averaged(network: Network, decay: float) -> AveragedModel | None:
     """Return the moving average of the network's weights and statistics; None for a decay of 0."""
     if not decay:
         return None
@@ -320,7 +330,7 @@ def begin(learner: Learner) -> None:
 
 
 def cost_so_far(folder: Path) -> dict[str, float]:
-    """Return what the run in ``folder`` took to train (``Cost.figures``); nothing without a checkpoint."""
+    """Return the cost of training the run in ``folder`` (``Cost.figures``); empty without a checkpoint."""
     last = folder / "last.ckpt"
     return checkpoint.load(last).get("cost", {}) if last.exists() else {}
 
@@ -332,12 +342,12 @@ def is_of(part: str, name: str) -> bool:
     return part == "all" or name.startswith(f"{part}.")
 
 
-def start_from(network: nn.Module, weights: dict[str, torch.Tensor], config: RunConfig) -> None:
+def start_from(network: Network, weights: dict[str, torch.Tensor], config: RunConfig) -> None:
     """Load another run's weights, or a part of them; raises ValueError where they do not fit."""
     wanted = {name for name in network.state_dict() if is_of(config.init_part, name)}
     taken = {name: value for name, value in weights.items() if name in wanted or config.init_part == "all"}
     try:
-        if taken.keys() != wanted:  # of a part, the other run may have more
+        if taken.keys() != wanted:  # of a part, the other run may have more than is taken
             raise RuntimeError(f"differing parts: {sorted(taken.keys() ^ wanted)[:4]}")
         network.load_state_dict(taken, strict=config.init_part == "all")
     except RuntimeError as error:

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BatchNorm over the crops of all processes that share a batch."""
+"""BatchNorm and means of figures over all processes that share a batch."""
 
 from __future__ import annotations
 
 import torch
+from lightning.fabric import Fabric
 from torch import distributed, nn
 
 from ..losses.means import processes
+from ..models.base import AnyModule
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over the processes; what each makes of it comes back to all."""
+    """Sum over the processes; in the backward pass their gradients are summed, too."""
 
     @staticmethod
     def forward(ctx, values: torch.Tensor) -> torch.Tensor:
@@ -41,13 +43,15 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _note(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
+        assert self.momentum is not None and self.running_mean is not None
+        assert self.running_var is not None and self.num_batches_tracked is not None
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance, self.momentum)
         self.num_batches_tracked += 1
 
 
-def share_statistics(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return the network with BatchNorm over all processes' crops; untouched with one process."""
+def share_statistics(network: AnyModule, device: torch.device) -> AnyModule:
+    """Return the network with BatchNorm over all processes' crops; with one process unchanged."""
     if processes() == 1:
         return network
     if device.type == "cuda":
@@ -56,3 +60,10 @@ def share_statistics(network: nn.Module, device: torch.device) -> nn.Module:
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SharedBatchNorm2d
     return network
+
+
+def mean_terms(fabric: Fabric, terms: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the mean of each named value over the processes."""
+    means = fabric.all_reduce(terms)
+    assert isinstance(means, dict)  # as it was given
+    return means

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from pose_kd_ros.bundle.manifest import surface_file
 from pose_kd_ros.core.object_model import ObjectModel
 
 from ..config import RunConfig, load_config
 from ..families import FAMILIES, family_of, make_network
+from ..models.base import AnyModule, Network
 from ..models.encoders import normalise
 from . import checkpoint
 
@@ -29,10 +29,10 @@ EVALUATION = "evaluation.json"  # in the run's folder; written by export
 class Teacher:
     """A frozen network: images (B, 3, H, W) in [0, 1] -> what students learn from, without gradients."""
 
-    network: nn.Module
+    network: Network
     run: RunConfig
     step: int = 0
-    """Step to which it was trained."""
+    """Number of steps for which it was trained."""
     autocast: Callable[[], AbstractContextManager] = nullcontext
     fingerprints: dict[int, str] = field(default_factory=dict)
     """Hashes, by object id, of the surface codes that a dense teacher has learnt."""
@@ -45,9 +45,9 @@ class Teacher:
 
 
 class TeacherOutputs(dict):
-    """What the teachers, by the folder of their run, say of one batch's images.
+    """The teachers' outputs for one batch's images, by the folder of the teacher's run.
 
-    Each teacher runs once, when its first student asks.
+    Each teacher runs once, when the first of its students needs it.
     """
 
     def __init__(self, teachers: Mapping[Path, Teacher], images: torch.Tensor):
@@ -73,14 +73,15 @@ def load_teacher(folder: Path) -> Teacher:
     return Teacher(frozen(network), run, state["step"], fingerprints=state.get("surfaces", {}))
 
 
-def frozen(network: nn.Module) -> nn.Module:
-    """Put the network into evaluation mode without gradients: neither weights nor BatchNorm move."""
+def frozen(network: AnyModule) -> AnyModule:
+    """Put the network into evaluation mode without gradients: neither weights nor BatchNorm change."""
     return network.eval().requires_grad_(False)
 
 
 def check_teacher(teacher: Teacher, student: RunConfig) -> None:
-    """Raise ValueError if the teacher was not measured since it was trained, if it finds fewer objects than
+    """Raise ValueError if the teacher was not measured after its training, if it finds fewer objects than
     ``distill.floor``, or if it was trained on crops of another size or for other objects."""
+    assert student.distill.teacher is not None  # ``DistillConfig`` asks for it
     folder = Path(student.distill.teacher)
     _check_measured(folder, teacher.step, student.distill.floor)
     _check_alike(teacher.run, student)
@@ -118,9 +119,10 @@ def _check_measured(folder: Path, step: int, floor: float) -> None:
 
 
 def _check_alike(teacher: RunConfig, student: RunConfig) -> None:
-    """Raise ValueError unless the teacher sees the student's crops and cells, and knows its objects."""
+    """Raise ValueError unless teacher and student have the same crops, family and objects, and fitting
+    networks."""
     folder = student.distill.teacher
-    pairs = {
+    pairs: dict[str, list[str]] = {
         "crops": [f"{'x'.join(map(str, run.input_size))} px" for run in (student, teacher)],
         "the family": [run.network.family for run in (student, teacher)],
         "a teacher for": [run.people.kind if run.people else "objects" for run in (student, teacher)],

@@ -17,20 +17,16 @@ from tqdm import tqdm
 
 from ..config import RunConfig
 from ..data.augment import augmented, make_augmentation
-from ..data.compose import ComposedDataset
-from ..data.crops import CropDataset
-from ..data.people_crops import PeopleDataset
-from ..families import family_of
+from ..families import TrainingData, family_of
 from ..render.interrupt import ctrl_c_between_steps
 from .learner import Learner, check_shareable, load_teachers, make_learner, teacher_folder
+from .parallel import mean_terms
 from .step import prepare
 from .teacher import TeacherOutputs
 
-TrainingData = CropDataset | ComposedDataset | PeopleDataset
-
 
 class Stopped(Exception):
-    """Ctrl-C: the run's state is on disk, the same command goes on from there."""
+    """Ctrl-C: the run's state is on disk, and the same command goes on from there."""
 
 
 def make_loader(
@@ -56,13 +52,13 @@ def make_loader(
 
 
 def collated(dataset: TrainingData, samples: list[dict[str, torch.Tensor]]) -> dict:
-    """Return a batch; ``faults``: what this loader process has skipped since its last batch."""
+    """Return a batch; its ``faults``: what this loader process has skipped since its last batch."""
     return {**dataset.collate(samples), "faults": dataset.faults.news()}
 
 
 @contextmanager
 def faults_counted(dataset: TrainingData | None, fabric: Fabric) -> Iterator[None]:
-    """Print at the end how many images this process's loaders had to skip, if any."""
+    """Print at the end how many images the loaders of this process had to skip, if any."""
     if dataset is None:
         yield
         return
@@ -90,7 +86,8 @@ def _one_thread(_worker: int) -> None:
 
 @contextmanager
 def logs_written(learners: list[Learner]) -> Iterator[None]:
-    """Write the last values to the logs: the thread that writes them may die before it does."""
+    """Write the last values to the logs at the end; their thread alone may be killed before it has done
+    so."""
     try:
         yield
     finally:
@@ -99,20 +96,23 @@ def logs_written(learners: list[Learner]) -> Iterator[None]:
 
 
 def agreed(fabric: Fabric, pressed: bool, asking: bool) -> bool:
-    """Return whether any process was told to stop: all must end after the same step, or one would wait
-    for the others.
+    """Return whether any process was told to stop: all must end after the same step, or one would wait for
+    the others.
 
     They ask each other only when they log, since asking waits for the device.
     """
     if fabric.world_size == 1:
         return pressed
-    return asking and bool(
-        fabric.all_reduce(torch.tensor(float(pressed), device=fabric.device), reduce_op="max") > 0
-    )
+    if not asking:
+        return False
+    pressed_by_any = fabric.all_reduce(torch.tensor(float(pressed), device=fabric.device), reduce_op="max")
+    assert isinstance(pressed_by_any, torch.Tensor)  # as it was given
+    return bool(pressed_by_any > 0)
 
 
 def augment(config: RunConfig, fabric: Fabric, augmentation, step: int, images: torch.Tensor) -> torch.Tensor:
-    """Augment this process's images of a step; the draw depends on the step and the image's place alone."""
+    """Augment this process's images of a step; the draw depends only on the step and the image's place in
+    it."""
     first = fabric.global_rank * len(images)
     return augmented(images, augmentation, config.seed * 1_000_003 + step, first, config.batch_size)
 
@@ -147,8 +147,8 @@ def train(config: RunConfig) -> Path:
 
 
 def train_together(configs: list[RunConfig]) -> list[Path]:
-    """Train several runs side by side on the same batches, each as it would be trained alone; returns their
-    final checkpoints' paths.
+    """Train several runs side by side on the same batches, each as it would be trained alone; return the
+    paths of their final checkpoints.
 
     A teacher runs once for all its students. Raises as ``train``, and ValueError, naming the field, for runs
     that cannot share their batches.
@@ -157,10 +157,14 @@ def train_together(configs: list[RunConfig]) -> list[Path]:
     config = configs[0]  # for the settings that all share
     fabric = launch(config)
     teachers = load_teachers(configs, fabric)
-    learners = [make_learner(each, fabric, teachers.get(teacher_folder(each))) for each in configs]
+    folders = [teacher_folder(each) for each in configs]
+    taught_by = [None if folder is None else teachers[folder] for folder in folders]
+    learners = [make_learner(each, fabric, teacher) for each, teacher in zip(configs, taught_by)]
     last = max(each.steps for each in configs)
     first = min((each.start for each in learners if each.start < each.config.steps), default=last)
     dataset, validation = make_dataset(config, config.split), make_dataset(config, config.val_split, True)
+    if dataset is None:
+        raise ValueError(f"{config.name}: split: wanted the name of a split to train on, found none")
     for learner in learners:
         learner.write_settings()
     augmentation = make_augmentation(config.augment, fabric.device)
@@ -198,7 +202,7 @@ def train_together(configs: list[RunConfig]) -> list[Path]:
 
 
 def make_dataset(config: RunConfig, split: str, val: bool = False) -> TrainingData | None:
-    """Return the samples of a split, None for an empty name; val: to watch, not to train on."""
+    """Return the samples of a split, None for an empty name; val: for validation, not to train on."""
     return family_of(config).make_dataset(config, split, val)
 
 
@@ -208,12 +212,12 @@ def validate(
 ) -> None:
     """Log each learner's mean loss terms over the first batches of the validation split, not augmented."""
     loader = on_device(fabric, make_loader(dataset, learners[0].config, 0, batches, fabric))
-    found = [[] for _ in learners]
+    found: list[list[dict[str, torch.Tensor]]] = [[] for _ in learners]
     for batch in loader:
-        dataset.faults.hear(batch["faults"])  # the next loader's processes know it then
+        dataset.faults.hear(batch["faults"])  # so that the next loader's processes know them
         images = prepare(batch)
         for learner, terms in zip(learners, found):
             terms.append(learner.validation_terms(images, batch))
     for learner, terms in zip(learners, found):
-        means = fabric.all_reduce({f"val/{n}": torch.stack([t[n] for t in terms]).mean() for n in terms[0]})
-        learner.log({name: mean.item() for name, mean in means.items()}, step)
+        means = {f"val/{n}": torch.stack([t[n] for t in terms]).mean() for n in terms[0]}
+        learner.log({name: mean.item() for name, mean in mean_terms(fabric, means).items()}, step)

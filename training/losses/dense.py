@@ -11,11 +11,12 @@ from training.data.dense_targets import UNUSED
 
 from .means import at_least_one, shared_mean
 
-MEMORY = 0.05  # share of a step in the running errors of the bits (ZebraPose)
+MEMORY = 0.05  # weight of one step in the running errors of the bits (ZebraPose)
 
 
 def mask_loss(mask: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean L1 distance of the mask's probabilities from the visible masks; pixels of unused instances aside.
+    """Mean L1 distance of the mask's probabilities from the visible masks; without the pixels of unused
+    instances.
 
     mask: logits (B, C, h, w).
     """
@@ -35,8 +36,8 @@ def bits_of(codes: torch.Tensor) -> torch.Tensor:
 
 
 def bit_weights(bit_error: torch.Tensor) -> torch.Tensor:
-    """Weights (BITS,), sum 1, of exp(3 min(h, 1/2 - h)): bits that are being learnt count most, those known
-    and those still at chance least. h: running errors."""
+    """Return weights (BITS,), proportional to exp(3 min(h, 1/2 - h)), sum 1. Bits that are being learnt have
+    the largest, known bits and those still at chance the smallest. h: running errors."""
     weight = torch.exp(3 * torch.minimum(bit_error, 0.5 - bit_error).clamp(min=0))
     return weight / weight.sum()
 
@@ -48,10 +49,10 @@ def code_loss(
     choice: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the weighted cross-entropy, mean over the pixels of all masks; each bit's share of errors
-    (BITS,), NaN without a pixel; and which maps (M,) bool were aimed at.
+    (BITS,), NaN without a pixel; and which maps (M,) bool were the targets.
 
-    codes: logits (B, BITS, h, w). Of tied representatives the whole instance takes one: that of ``choice``
-    (M,), what a teacher means, else the nearest.
+    codes: logits (B, BITS, h, w). Where symmetry ties several maps, the whole instance has one as target:
+    that of ``choice`` (M,) bool, which comes from a teacher, else the nearest.
     """
     image, instance = batch["map_image"], batch["map_instance"]
     inside = batch["instance_map"][image] == instance.view(-1, 1, 1)
@@ -71,7 +72,7 @@ def code_loss(
 
 @torch.no_grad()
 def nearest_maps(loss: torch.Tensor, place: torch.Tensor, instance: torch.Tensor, count: int) -> torch.Tensor:
-    """Return whether each map (M,) is its instance's nearest; loss (P,) of pixels of the maps ``place``
+    """Return whether each map (M,) is its instance's nearest; loss (P,): of pixels in the maps ``place``
     (P,)."""
     total = loss.new_zeros(len(instance)).index_add_(0, place, loss)
     best = loss.new_full((count,), torch.inf).scatter_reduce_(0, instance, total, "amin")
@@ -80,7 +81,7 @@ def nearest_maps(loss: torch.Tensor, place: torch.Tensor, instance: torch.Tensor
     first = torch.full((count,), len(instance), device=loss.device).scatter_reduce_(
         0, instance[ours], order[ours], "amin"
     )
-    return ours & (order == first[instance])  # of equals the first alone
+    return ours & (order == first[instance])  # of equally near maps only the first
 
 
 def dense_losses(mask, codes, batch, bit_error, choice=None) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -92,11 +93,13 @@ def dense_losses(mask, codes, batch, bit_error, choice=None) -> tuple[dict[str, 
 
 @torch.no_grad()
 def meant_maps(codes: torch.Tensor, batch: dict[str, torch.Tensor], bit_error: torch.Tensor) -> torch.Tensor:
-    """Return which map (M,) bool of each instance a teacher's codes, logits (B, BITS, h, w), mean."""
+    """Return which map (M,) bool of each instance a teacher's codes, logits (B, BITS, h, w), are nearest
+    to."""
     return code_loss(codes, batch, bit_error)[2]
 
 
 @torch.no_grad()
 def remember(bit_error: torch.Tensor, wrong: torch.Tensor) -> None:
-    """Move the running errors (BITS,), in place, towards a step's; bits without a pixel stay."""
+    """Update the running errors (BITS,) in place by those of a step; NaN, for bits without a pixel, is
+    skipped."""
     bit_error += MEMORY * torch.where(wrong.isnan(), 0.0, wrong - bit_error)

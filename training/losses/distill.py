@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a student learns from a teacher's local predictions: ADLP, and prediction by prediction beside it.
+"""Distillation of a teacher's local predictions: ADLP, and cell by cell (naive).
 
 Source: Guo et al., Knowledge Distillation for 6D Pose Estimation by Aligning Distributions of Local
-Predictions, CVPR 2023. The teacher's cells do not correspond to the student's, so what is compared is where
-their votes lie, as two distributions, by optimal transport (``transport``).
+Predictions, CVPR 2023. The teacher's cells do not correspond to the student's. ADLP therefore compares their
+votes as two distributions, by optimal transport (``transport``).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .means import at_least_one, shared_mean
 from .task import best_representative, representative_losses, taught_cells, votes_at
 from .transport import sinkhorn_divergence
 
+Method = Literal["none", "naive", "fkd", "adlp", "adlp+fkd", "kl"]
 CLAMP = 1e-3  # released form: masses are scores clamped to [CLAMP, 1 - CLAMP]
 
 
@@ -26,9 +27,9 @@ CLAMP = 1e-3  # released form: masses are scores clamped to [CLAMP, 1 - CLAMP]
 class DistillConfig:
     """The teacher of a student, and the method."""
 
-    method: Literal["none", "naive", "fkd", "adlp", "adlp+fkd", "kl"] = "none"
-    """none: renders alone. naive: the teacher's output, cell by cell. fkd: its features. adlp: the
-    distribution of its votes, codes or maps. kl, of heatmaps alone: pixel-wise between their softmaxes."""
+    method: Method = "none"
+    """none: no teacher. naive: the teacher's output, cell by cell. fkd: its features. adlp: the distribution
+    of its votes, codes or maps. kl, heatmaps only: pixel-wise between their softmaxes."""
     teacher: Path | None = None
     """Folder of the teacher's run; it must have been exported, which measures it."""
     floor: float = 0.2
@@ -49,11 +50,11 @@ class DistillConfig:
     uncertainty: bool = False
     """adlp: keypoints that the teacher's own votes disagree on count less (UAKD)."""
     ratio: float | None = None
-    """Norm of the teacher's gradient over the task's, at the features of the encoder, that the weights of the
-    teacher's terms are scaled to: measured in ten steps after a tenth of the run, before which nothing is
-    taught. None: the weights as they are."""
+    """Scale the weights of the teacher's terms so that the norm of their gradient over that of the task's, at
+    the features of the encoder, is this. It is measured in ten steps after a tenth of the run; before, the
+    student does not learn from the teacher. None: keep the weights."""
     lead: float = 0.0
-    """Share of the student's steps in which it does not learn from the teacher yet."""
+    """Share of the student's steps, from the start, in which it does not learn from the teacher."""
     ramp: float = 0.0
     """Share of the student's steps, after the lead, in which the weights of the teacher's terms rise from
     0."""
@@ -88,7 +89,7 @@ class DistillConfig:
 @dataclass(frozen=True)
 class Votes:
     """Local predictions of I instances, at most S of each: points (I, S, K, 2) pixels, scores (I, S), real
-    (I, S) bool; where it is False there is padding."""
+    (I, S) bool, False for padding."""
 
     points: torch.Tensor
     scores: torch.Tensor
@@ -96,7 +97,8 @@ class Votes:
 
 
 def pack(instance: torch.Tensor, count: int, points: torch.Tensor, scores: torch.Tensor) -> Votes:
-    """Votes (P, K, 2) and scores (P,) of the instances (P,), side by side for each of ``count`` instances."""
+    """Return the votes (P, K, 2) and scores (P,) of the instances (P,), gathered for each of ``count``
+    instances."""
     order = torch.argsort(instance, stable=True)
     instance, points, scores = instance[order], points[order], scores[order]
     size = torch.bincount(instance, minlength=count)
@@ -105,16 +107,19 @@ def pack(instance: torch.Tensor, count: int, points: torch.Tensor, scores: torch
     empty = points.new_zeros(count, widest, *points.shape[1:]), scores.new_zeros(count, widest)
     real = torch.zeros(count, widest, dtype=torch.bool, device=instance.device)
     index = (instance, place)
-    filled = (e.index_put(index, values) for e, values in zip(empty, (points, scores)))
-    return Votes(*filled, real.index_put(index, torch.ones_like(instance, dtype=torch.bool)))
+    return Votes(
+        empty[0].index_put(index, points),
+        empty[1].index_put(index, scores),
+        real.index_put(index, torch.ones_like(instance, dtype=torch.bool)),
+    )
 
 
 def student_votes(logits, offsets, centers, batch) -> Votes:
-    """Votes of the drawn cells: the student's, with gradient.
+    """Return the student's votes of the drawn cells, with gradient.
 
-    Also where ``crops.cells`` teaches all: the teacher has as many votes, and the transport of ten to ten
-    costs a hundredth of that of a hundred to themselves. Over the steps the draw stands for all, with the
-    weights that they have in the task's losses.
+    Only the drawn cells vote, even if ``crops.cells`` is "all": the teacher has as many votes, and transport
+    between ten and ten votes costs a hundredth of that between a hundred and a hundred. Over many steps the
+    drawn cells represent all cells, with the weights that these have in the task's losses.
     """
     image, cell, class_index, instance = taught_cells(batch, drawn=True)
     scores = logits[image, cell, class_index].float().sigmoid()
@@ -124,10 +129,10 @@ def student_votes(logits, offsets, centers, batch) -> Votes:
 
 @torch.no_grad()
 def teacher_votes(logits, offsets, centers, levels, batch, least: float) -> tuple[Votes, torch.Tensor]:
-    """Votes of the teacher's best cells in each instance's visible mask, as many of a level as the student
-    draws, with scores above ``least``; no PnP. And the representative (I,) that they mean.
+    """Return the votes of the teacher's best cells in each instance's visible mask, as many of a level as the
+    student draws, with scores above ``least``; and the symmetry representative (I,) that they are nearest to.
 
-    levels (N,): the level of each cell. Cells of levels that the student lacks do not vote.
+    levels (N,): the level of each cell. Cells of levels that the student lacks do not vote. No PnP is needed.
     """
     cell, instance = batch["inside_cell"], batch["inside_instance"]
     image, class_index = batch["instance_image"][instance], batch["class_index"][instance]
@@ -147,13 +152,13 @@ def teacher_votes(logits, offsets, centers, levels, batch, least: float) -> tupl
 
 
 def adlp_loss(
-    student: Votes, teacher: Votes, size: tuple[int, int], config: DistillConfig
+    student: Votes, teacher: Votes, size: tuple[int, ...], config: DistillConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ADLP's loss, sum over keypoints and mean over the instances that both vote for, and the share of
-    transport problems that were not solved.
+    """Return ADLP's loss, summed over keypoints and averaged over the instances that both vote for, and the
+    share of transport problems that were not solved.
 
-    size: (height, width) of the crop. Coordinates are taken over its larger side; in the released form u over
-    the width and v over the height.
+    size: (height, width) of the crop. Coordinates are divided by its larger side; in the released form u by
+    the width and v by the height.
     """
     both = student.real.any(1) & teacher.real.any(1)
     count = at_least_one(shared_mean(both.sum(), student.points))
@@ -182,8 +187,8 @@ def adlp_loss(
 
 
 def masses(votes: Votes, released: bool) -> torch.Tensor:
-    """A vote's mass (I, S): its score, with gradient, in the released form; else its share of the instance's
-    scores, without, so that the transport is about geometry alone."""
+    """Return the mass (I, S) of each vote. Released form: its score, with gradient. Else its share of the
+    instance's scores, without gradient, so that the transport moves votes only."""
     if released:
         return votes.scores.clamp(CLAMP, 1 - CLAMP) * votes.real
     scores = votes.scores.detach().clamp(min=1e-6) * votes.real
@@ -192,9 +197,9 @@ def masses(votes: Votes, released: bool) -> torch.Tensor:
 
 @torch.no_grad()
 def certainty(points: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
-    """Weights (I, K), mean 1 over the keypoints: 1 / (1 + s_k^2 / mean s^2) of the scatter s_k of the
-    teacher's votes (I, S, K, 2) with mass (I, S). UAKD's idea (arXiv 2503.13053), with the votes' scatter
-    for its ensemble's."""
+    """Return weights (I, K), mean 1 over the keypoints: 1 / (1 + s_k^2 / mean s^2) of the scatter s_k of the
+    teacher's votes (I, S, K, 2) with mass (I, S). The idea is UAKD's (arXiv 2503.13053), which uses the
+    scatter of an ensemble instead."""
     share = (mass / mass.sum(1, keepdim=True))[..., None, None]
     scatter = (share * (points - (share * points).sum(1, keepdim=True)) ** 2).sum((1, 3))
     weight = 1 / (1 + scatter / scatter.mean(1, keepdim=True).clamp(min=1e-12))
@@ -204,10 +209,11 @@ def certainty(points: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
 def score_loss(
     student_logits: torch.Tensor, teacher_logits: torch.Tensor, positives: torch.Tensor | int
 ) -> torch.Tensor:
-    """Return the teacher's scores as soft targets for all cells that both have, over (positives + images).
+    """Return the loss of the student's scores with the teacher's as soft targets, summed over all cells that
+    both have, over (positives + images).
 
-    logits (B, N, C). Cross-entropy weighted by the squared difference (quality focal loss, Li et al. 2020),
-    so that the thousands of cells that both know to be empty weigh nothing.
+    logits (B, N, C). The cross-entropy is weighted by the squared difference (quality focal loss, Li et al.
+    2020), so that the thousands of cells that both know to be empty have no weight.
     """
     count = min(student_logits.shape[1], teacher_logits.shape[1])
     logits, target = student_logits[:, :count].float(), teacher_logits[:, :count].detach().float().sigmoid()
@@ -216,8 +222,8 @@ def score_loss(
     return loss.sum() / shared_mean(positives + len(logits), logits)
 
 
-def naive_vote_loss(student, teacher, size: tuple[int, int]) -> torch.Tensor:
-    """Mean L1 distance, in crop sizes, of the student's votes (P, K, 2) from the teacher's of the same
-    cells."""
+def naive_vote_loss(student, teacher, size: tuple[int, ...]) -> torch.Tensor:
+    """Return the mean L1 distance, in crop sizes, of the student's votes (P, K, 2) from the teacher's of the
+    same cells."""
     count = at_least_one(shared_mean(student.numel(), student))
     return (student - teacher.detach()).abs().sum() / (count * max(size))

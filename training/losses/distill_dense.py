@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a dense student learns from a dense teacher: the distribution of its surface codes (ADLP),
-or each pixel's.
+"""Distillation of the dense family: by the distribution of surface codes (ADLP), or pixel by pixel (naive).
 
 Source: Guo et al., CVPR 2023, section on dense predictions. A local prediction is the vector of a pixel's bit
-probabilities, a point of [0, 1]^16; its mass is the mask's probability. They are pooled before the transport.
+probabilities, a point of [0, 1]^16; its mass is the mask's probability. Predictions are pooled before the
+transport.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from .distill import CLAMP, DistillConfig
 from .means import at_least_one, shared_mean
 from .transport import sinkhorn_divergence
 
-POOL = 8  # output pixels a side that are averaged: 16 x 16 predictions of a crop of 256
+POOL = 8  # side, output pixels, of the squares that are averaged: 16 x 16 predictions from a crop of 256
 
 
 @dataclass(frozen=True)
 class CodeClouds:
-    """Pooled predictions of I instances at the same S places: points (I, S, BITS) in [0, 1], mass (I, S) mean
-    mask probability, 0 where there is padding."""
+    """Pooled predictions of I instances at the same S places: points (I, S, BITS) in [0, 1]; mass (I, S), the
+    mean mask probability, 0 for padding."""
 
     points: torch.Tensor
     mass: torch.Tensor
@@ -42,7 +42,7 @@ def code_clouds(mask: torch.Tensor, codes: torch.Tensor, batch: dict[str, torch.
     mean = F.avg_pool2d(codes[image].float().sigmoid() * weight.unsqueeze(1), POOL) / total.clamp(min=1e-9)
     cover = F.avg_pool2d(inside, POOL).flatten(1)
     widest = int((cover > 0).sum(1).max()) if len(cover) else 0
-    place = cover.topk(widest, 1).indices  # the covered places first; what else is taken has no mass
+    place = cover.topk(widest, 1).indices  # the covered places first; further ones have no mass
     points = mean.flatten(2).transpose(1, 2).gather(1, place.unsqueeze(2).expand(-1, -1, codes.shape[1]))
     return CodeClouds(points, total.flatten(1).gather(1, place))
 
@@ -64,7 +64,8 @@ def adlp_code_loss(
 
 
 def masses(mass: torch.Tensor, released: bool) -> torch.Tensor:
-    """As ``distill.masses``: with gradient and unnormalised in the released form, else 1 an instance."""
+    """Return masses as ``distill.masses``: unnormalised, with gradient, in the released form; else with sum
+    1."""
     if released:
         return torch.where(mass > 0, mass.clamp(CLAMP, 1 - CLAMP), 0.0)
     mass = mass.detach()

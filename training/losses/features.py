@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FKD: the student's features, level by level, after the teacher's.
+"""FKD: make the student's features like the teacher's, level by level.
 
 Source: Zhang and Ma, Improve Object Detection with Feature-based Knowledge Distillation: Towards Accurate and
 Efficient Detectors, ICLR 2021, with the weights of its public code.
@@ -10,12 +10,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .means import total
+
 TEMPERATURE = 0.5
 MASKED, CHANNEL, SPATIAL, RELATION = 7e-5, 4e-3, 4e-3, 7e-5  # the four terms' weights
 
 
 class NonLocal(nn.Module):
-    """Every place's feature plus what it reads at all others (Wang et al. 2018, embedded dot product)."""
+    """Add a weighted sum over all places to each feature (Wang et al. 2018, embedded dot product)."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -45,11 +47,12 @@ class FeatureDistillation(nn.Module):
         self.relation = each(lambda: nn.Conv2d(student_width, teacher_width, 1))
 
     def forward(self, student: list[torch.Tensor], teacher: list[torch.Tensor]) -> torch.Tensor:
-        """student, teacher: levels (B, width, H, W), finest first; the teacher's are taken as they are. In 32
-        bits, and a mean over images, where the public code takes the norm of the whole batch."""
+        """student, teacher: levels (B, width, H, W), finest first; no gradient goes to the teacher's.
+        Computed in 32 bits, as a mean over the images, where the public code takes the norm of the whole
+        batch."""
         with torch.autocast(student[0].device.type, enabled=False):
             pairs = zip(range(len(self.adapt)), student, teacher)
-            return sum(self._level(level, s.float(), t.detach().float()) for level, s, t in pairs)
+            return total(self._level(level, s.float(), t.detach().float()) for level, s, t in pairs)
 
     def _level(self, level: int, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         places = (attention(student, 1) + attention(teacher, 1)) / 2  # (B, 1, H, W), detached
@@ -60,7 +63,7 @@ class FeatureDistillation(nn.Module):
         related = self.relation[level](self.student_relation[level](student))
         relation = related - self.teacher_relation[level](teacher)
         parts = (MASKED, masked), (CHANNEL, by_channel), (SPATIAL, by_place), (RELATION, relation)
-        return sum(weight * part.flatten(1).norm(dim=1).mean() for weight, part in parts)
+        return total(weight * part.flatten(1).norm(dim=1).mean() for weight, part in parts)
 
 
 @torch.no_grad()

@@ -7,12 +7,12 @@ import torch
 
 from .means import at_least_one, shared_mean
 
-SIGMA = 2.0  # of the targets, map pixels: what both papers' lineages use at 64 x 64
+SIGMA = 2.0  # of the targets, map pixels, as the papers use it at 64 x 64
 
 
-def gaussian_maps(points: torch.Tensor, shape: tuple[int, int], stride: int) -> torch.Tensor:
-    """Targets (B, K, h, w): peaks of 1 at points (B, K, 2), crop pixels, where they are, between map pixels
-    too (integer centres cost half of the poses, see docs/online_distillation.md).
+def gaussian_maps(points: torch.Tensor, shape: tuple[int, ...], stride: int) -> torch.Tensor:
+    """Return targets (B, K, *shape): Gaussians with a peak of 1 at points (B, K, 2), crop pixels. The centres
+    are not rounded to map pixels: that would cost half of the poses, see docs/online_distillation.md.
 
     Convention: with stride 4 the crop's pixel 5.5 is the map's pixel 1.
     """
@@ -32,17 +32,18 @@ def of_class(maps: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
 
 
 def over_visible(values: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Mean of values (..., B, K) over the visible keypoints (B, K), summed over what leads; 0 without any."""
+    """Return the mean of values (..., B, K) over the visible keypoints (B, K), 0 without any, summed over the
+    leading dimensions."""
     return (values * visible).sum() / at_least_one(shared_mean(visible.sum(), values))
 
 
 def map_loss(maps: torch.Tensor, target: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Mean squared error per pixel of maps (..., B, K, h, w), mean over visible keypoints, summed
-    over what leads."""
+    """Return the mean squared error per pixel of maps (..., B, K, h, w), averaged over the visible keypoints,
+    summed over the leading dimensions."""
     return over_visible((maps - target).square().mean((-1, -2)), visible)
 
 
 def empty_loss(maps: torch.Tensor, absent: torch.Tensor) -> torch.Tensor:
-    """Mean square per pixel of the maps (..., B, C, K, h, w) of classes that are not in the crop, absent (B,
-    C), summed over what leads: what tells classes apart."""
+    """Return the mean square per pixel of the maps (..., B, C, K, h, w) of classes that are not in the crop,
+    absent (B, C), summed over the leading dimensions. It teaches the maps to tell classes apart."""
     return over_visible(maps.float().square().mean((-1, -2, -3)), absent)

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several processes that share a batch need for the figures of one process with all of it.
+"""Sums and means of losses, also over a batch that several processes share.
 
-Each sums over its own crops and divides by ``shared_mean`` of the counts; the mean over the processes, which
-is what is taken of gradients, is then that of the whole batch.
+Each process sums over its own crops and divides by ``shared_mean`` of the counts. Gradients are averaged over
+the processes, so that the result is that of one process with the whole batch.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import overload
 
 import torch
 from torch import distributed
@@ -15,9 +18,13 @@ def processes() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def shared_mean(count: torch.Tensor | int, like: torch.Tensor) -> torch.Tensor | int:
-    """Return the mean over the processes of a count; as it is with one process. Every process must call it as
-    often as the others. like: a tensor on the device that sends."""
+@overload
+def shared_mean(count: torch.Tensor, like: torch.Tensor) -> torch.Tensor: ...
+@overload
+def shared_mean(count: int, like: torch.Tensor) -> torch.Tensor | int: ...
+def shared_mean(count, like):
+    """Return the mean of a count over the processes; with one process the count itself. Every process must
+    call it as often as the others. like: a tensor on the device that sends."""
     if processes() == 1:
         return count
     total = torch.as_tensor(count, dtype=torch.float32).to(like.device).clone().detach()
@@ -25,7 +32,17 @@ def shared_mean(count: torch.Tensor | int, like: torch.Tensor) -> torch.Tensor |
     return total / processes()
 
 
-def at_least_one(count: torch.Tensor | int) -> torch.Tensor | float:
-    """A denominator for a mean over nothing: 0 of 0 is 0."""
+@overload
+def at_least_one(count: torch.Tensor) -> torch.Tensor: ...
+@overload
+def at_least_one(count: int) -> float: ...
+def at_least_one(count):
+    """Return a count as a denominator that makes the mean of nothing 0."""
     least = 1.0 / processes()
     return count.clamp(min=least) if isinstance(count, torch.Tensor) else max(count, least)
+
+
+def total(terms: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Return the sum of one or more terms."""
+    first, *others = terms
+    return sum(others, first)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Online distillation: the branches of one network learn from their ensemble, or from each other.
 
-Source: Li et al., Online Knowledge Distillation for Efficient Pose Estimation, ICCV 2021 (OKDHP). Who teaches
-is one choice, how the maps are compared another: a spatially softmaxed heatmap is a distribution over places,
-so that optimal transport (``transport``) compares it, too.
+Source: Li et al., Online Knowledge Distillation for Efficient Pose Estimation, ICCV 2021 (OKDHP). What
+teaches the branches and how maps are compared are two independent choices. A heatmap after a spatial softmax
+is a distribution over pixels, so that optimal transport (``transport``) can compare it, too.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ import torch
 
 from .distill import DistillConfig
 from .heatmap import over_visible
+from .means import total
 from .transport import sinkhorn_divergence
 
-STRONGEST = 32  # places of each map that are transported: at temperature 0.1 they hold nearly all of its mass
+STRONGEST = 32  # pixels of each map that are transported: at temperature 0.1 they hold nearly all mass
+Alignment = Literal["kl", "l2", "transport"]
+ALIGNMENTS: dict[str, Alignment] = {"naive": "l2", "kl": "kl", "adlp": "transport"}  # by distill.method
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,9 @@ class OnlineConfig:
     """What teaches the branches of a network, and how."""
 
     teacher: Literal["none", "ensemble", "peers"] = "none"
-    """ensemble: the network's aggregation of all branches. peers: each branch learns from each other one
-    (deep mutual learning)."""
-    align: Literal["kl", "l2", "transport"] = "kl"
+    """ensemble: the weighted sum of all branches. peers: each branch learns from every other branch (deep
+    mutual learning)."""
+    align: Alignment = "kl"
     """kl: pixel-wise, between the maps' spatial softmaxes. l2: squared difference. transport: optimal
     transport of the softmaxes, or of votes, which have no other alignment."""
     temperature: float = 0.1
@@ -43,10 +46,10 @@ class OnlineConfig:
     max_sweeps: int = 40
     """transport: largest number of sweeps of the solver."""
     ratio: float | None = None
-    """As ``--distill.ratio``, of what branches learn from their teacher."""
+    """As ``--distill.ratio``, for the terms by which branches learn from their teacher."""
     released: bool = False
-    """kl as in the released code: temperature 1, the ensemble not detached, and a mean over pixels where ours
-    is a sum: of 16 keypoints at 64x64 worth 1/128 of ours beside the squared error."""
+    """Use kl as in the released code: temperature 1, the ensemble not detached, and a mean over pixels where
+    ours is a sum. For 16 keypoints at 64x64 it has 1/128 of our weight, relative to the squared error."""
 
     def __post_init__(self):
         if self.ratio is not None and not self.ratio > 0:
@@ -64,21 +67,21 @@ class OnlineConfig:
             raise ValueError(f"online.released: wanted temperature 1, found {self.temperature}")
 
     def share(self, step: int, steps: int) -> float:
-        """Return the factor of the weight at a step. Convention: of 150 epochs and a ramp of 0.6, epoch 45
-        has exp(-1.25) = 0.29, and from epoch 90 on it is 1."""
+        """Return the factor of the weight at a step. Convention: with 150 epochs and a ramp of 0.6, it is
+        exp(-1.25) = 0.29 at epoch 45, and 1 from epoch 90 on."""
         end = self.ramp * steps
         step -= step % self.ramp_every
         return 1.0 if step >= end else math.exp(-5 * (1 - step / end) ** 2)
 
 
 def spatial_log_softmax(maps: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Logarithms (..., h * w) of maps (..., h, w) as distributions over places."""
+    """Return the logarithms (..., h * w) of maps (..., h, w) as distributions over pixels."""
     return torch.log_softmax(maps.float().flatten(-2) / temperature, -1)
 
 
 def pixel_kl(teacher: torch.Tensor, student: torch.Tensor, temperature: float) -> torch.Tensor:
-    """KL(teacher || student) (..., B, K) of maps (..., B, K, h, w), in 32 bits, times temperature^2, so that
-    gradients keep their size (Hinton et al. 2015)."""
+    """Return KL(teacher || student) (..., B, K) of maps (..., B, K, h, w), in 32 bits, times temperature^2,
+    so that gradients keep their size (Hinton et al. 2015)."""
     p, q = (spatial_log_softmax(maps, temperature) for maps in (teacher, student))
     return temperature**2 * (p.exp() * (p - q)).sum(-1)
 
@@ -89,8 +92,8 @@ def map_transport(
     """Return the transport divergence (..., B, K) of maps (..., B, K, h, w) and the share of unsolved
     problems.
 
-    Both maps' strongest places, in map sizes, with their share of the softmax as mass; the gradient comes
-    through the student's masses.
+    Clouds are the strongest pixels of both maps, in map sizes, with their share of the softmax as mass. The
+    gradient goes through the student's masses.
     """
     lead, (height, width) = student.shape[:-2], student.shape[-2:]
     clouds = [cloud(maps.expand_as(student), config.temperature) for maps in (student, teacher)]
@@ -103,7 +106,7 @@ def map_transport(
 
 
 def cloud(maps: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Places (P, S) and masses (P, S), sum 1, of the strongest pixels of maps (..., h, w)."""
+    """Return the indices (P, S) and masses (P, S), sum 1, of the strongest pixels of maps (..., h, w)."""
     flat = maps.float().flatten(-2).flatten(0, -2)
     values, place = flat.topk(min(STRONGEST, flat.shape[-1]), -1)
     return place, torch.softmax(values / temperature, -1)
@@ -112,10 +115,10 @@ def cloud(maps: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.T
 def distance(
     teacher: torch.Tensor, student: torch.Tensor, visible: torch.Tensor, config: OnlineConfig
 ) -> dict[str, torch.Tensor]:
-    """Return the term ``online``, summed over what leads, of a teacher's maps (..., B, K, h, w), detached
-    here unless the released form is wanted; visible (B, K)."""
+    """Return the term ``online`` of a teacher's maps (..., B, K, h, w), summed over the leading dimensions;
+    visible (B, K). The teacher's maps are detached, except in the released form."""
     if config.released:
-        # there: KL summed over keypoints, mean over pixels, beside half of the squared error, mean over both
+        # Its KL is summed over keypoints and averaged over pixels, next to half of the squared error's mean.
         keypoints, pixels = student.shape[-3], student.shape[-1] * student.shape[-2]
         values = pixel_kl(teacher, student, 1.0)
         return {"online": over_visible(values, visible) * 2 * keypoints / pixels}
@@ -131,11 +134,10 @@ def distance(
 def map_terms(
     teacher: torch.Tensor, student: torch.Tensor, visible: torch.Tensor, config: DistillConfig
 ) -> dict[str, torch.Tensor]:
-    """Return the named terms of a frozen teacher's maps (B, K, h, w) for a student's (..., B, K, h,
-    w): their squared difference (naive, which with weights of 1/2 is FPD), the pixel-wise KL (kl), or
-    their transport (adlp)."""
-    align = {"naive": "l2", "kl": "kl", "adlp": "transport"}[config.method]
-    how = OnlineConfig(align=align, eps=config.eps, max_sweeps=config.max_sweeps)
+    """Return the named terms of a frozen teacher's maps (B, K, h, w) for a student's (..., B, K, h, w): their
+    squared difference (naive, which is FPD if both weights are 1/2), the pixel-wise KL (kl), or their
+    transport (adlp)."""
+    how = OnlineConfig(align=ALIGNMENTS[config.method], eps=config.eps, max_sweeps=config.max_sweeps)
     terms = distance(teacher, student, visible, how)
     return {name.replace("online", "kd" if "_" in name else "kd_map"): term for name, term in terms.items()}
 
@@ -147,19 +149,20 @@ def online_terms(
     visible: torch.Tensor,
     config: OnlineConfig,
 ) -> dict[str, torch.Tensor]:
-    """Return the named terms of what teaches each other.
+    """Return the named terms by which the branches learn from their ensemble or from each other.
 
-    final (T, B, K, h, w): the branches' last maps. supervised (M, B, K, h, w): all maps that are taught, the
-    intermediate ones too. ensemble (B, K, h, w).
+    final (T, B, K, h, w): the branches' last maps. supervised (M, B, K, h, w): all maps that learn, the
+    intermediate ones too. ensemble (B, K, h, w), needed where it is the teacher.
     """
     if config.teacher == "none":
         return {}
     if config.teacher == "ensemble":
+        assert ensemble is not None  # ``Family.check`` asks for an aggregation
         return distance(ensemble, supervised, visible, config)
     if len(final) == 1:
         return {"online": final.sum() * 0.0}
     each = [distance(final.roll(-turn, 0), final, visible, config) for turn in range(1, len(final))]
-    return {name: sum(terms[name] for terms in each) / len(each) for name in each[0]}
+    return {name: total(terms[name] for terms in each) / len(each) for name in each[0]}
 
 
 def gradient_ratio(
@@ -170,8 +173,9 @@ def gradient_ratio(
     config: OnlineConfig,
     weights: tuple[float, float],
 ) -> torch.Tensor:
-    """Norm of the weighted alignment's gradient at one map over that of its error against the truth: how much
-    the teacher has to say. student, teacher, target (B, K, h, w); weights: of the two terms."""
+    """Return the norm of the gradient of the weighted alignment at one map, over that of its weighted error
+    against the truth. student, teacher, target (B, K, h, w); weights: of the task's term and of
+    ``online``."""
     with torch.enable_grad():
         leaf = student.detach().requires_grad_()
         taught = weights[1] * distance(teacher.detach(), leaf, visible, config)["online"]

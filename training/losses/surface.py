@@ -14,8 +14,8 @@ from .means import at_least_one, shared_mean
 
 
 def mask_loss(mask: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Cross-entropy of the masks' logits (B, C, h, w), summed over the classes, mean over the pixels; those
-    of unused instances aside."""
+    """Return the cross-entropy of the masks' logits (B, C, h, w), summed over the classes, mean over the
+    pixels without those of unused instances."""
     instance = batch["instance_map"]
     classes = F.pad(batch["class_index"], (1, 1), value=-1)  # of background and unused pixels: none
     seen = classes[instance.clamp(min=-1) + 1].unsqueeze(1)
@@ -26,10 +26,10 @@ def mask_loss(mask: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tenso
 
 
 def point_losses(surface: Surface, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean over the pixels of all used instances: the points' distance (sum over the coordinates) in radii,
-    and their negative log-likelihood under the pixels' own Laplace scales.
+    """Return two means over the pixels of all used instances: the points' distance (sum over the coordinates)
+    in radii, and their negative log-likelihood under the Laplace scale of each pixel.
 
-    Of tied representatives a whole instance aims at the nearest.
+    Where symmetry ties several representatives, a whole instance has the nearest as target.
     """
     image, v, u = (batch["instance_map"] >= 0).nonzero(as_tuple=True)
     instance = batch["instance_map"][image, v, u]
@@ -45,8 +45,8 @@ def point_losses(surface: Surface, batch: dict[str, torch.Tensor]) -> tuple[torc
 def nearest_distance(
     found: torch.Tensor, points: torch.Tensor, instance: torch.Tensor, batch
 ) -> torch.Tensor:
-    """Distances (P,) of points (P, 3) found to the true ones (P, 3), by the representative that is nearest to
-    all of an instance's points together."""
+    """Return the distances (P,) of points ``found`` (P, 3) from the true ones (P, 3), by the representative
+    that is nearest to all of an instance's points together."""
     maps, tied = batch["ties"], batch["tied"]  # (I, R, 3, 4), (I, R)
     most = int(tied.sum(1).max()) if len(tied) else 1
     wanted = torch.einsum("prij,pj->pri", maps[instance, :most, :, :3], points) + maps[instance, :most, :, 3]

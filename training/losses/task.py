@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Task losses of the keypoint family. Every term is a mean over positives (+ images), weighted by what each
-positive counts, so no weight knows the batch size."""
+"""Task losses of the keypoint family. Every term is a weighted mean over the positives (+ images), so that no
+loss weight depends on the batch size."""
 
 from __future__ import annotations
 
@@ -74,13 +74,14 @@ def smooth(residual: torch.Tensor) -> torch.Tensor:
 def representative_losses(
     votes: torch.Tensor, instance: torch.Tensor, batch: dict[str, torch.Tensor]
 ) -> torch.Tensor:
-    """What votes (P, K, 2), pixels, for the instances (P,) cost against each representative (P, R)."""
+    """Return the loss (P, R) of votes (P, K, 2), pixels, for the instances (P,), against each
+    representative."""
     return smooth(relative_residual(votes, instance, batch))
 
 
 @torch.no_grad()
 def best_representative(loss: torch.Tensor, instance: torch.Tensor, tied: torch.Tensor) -> torch.Tensor:
-    """Return the tied representative (I,) of each instance that all its votes together are nearest to.
+    """Return, for each instance, the tied representative (I,) that all its votes together are nearest to.
 
     loss (P, R) as ``representative_losses``; tied (I, R) bool.
     """
@@ -94,11 +95,11 @@ def vote_terms(
     choice: torch.Tensor | None = None,
     log_scale: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Return the terms ``vote`` and, of votes that say how sure they are, ``likelihood``: weighted means over
-    the taught cells' votes (P, K, 2), pixels, against one representative of each instance.
+    """Return the terms ``vote`` and, for votes with a scale, ``likelihood``: weighted means over the votes
+    (P, K, 2), pixels, of the taught cells, against one representative of each instance.
 
-    choice: that representative (I,), or where it is -1 or not given the tied one that they are nearest to.
-    log_scale (P,): of diameters.
+    choice: that representative (I,); where it is -1 or not given, the tied one that the votes are nearest to.
+    log_scale (P,): logarithm of the scale in diameters.
     """
     weight = batch["vote_weight"]
     count = at_least_one(shared_mean(weight.sum(), votes))
@@ -116,8 +117,9 @@ def vote_terms(
 
 
 def surprise(residual: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood (P,), less a constant, of votes whose keypoints lie ``residual`` (P, K, 3) off
-    their rays: mean over the keypoints of r / b + 2 log b, Laplace in the plane across the ray.
+    """Return the negative log-likelihood (P,), without its constant, of votes whose keypoints lie
+    ``residual`` (P, K, 3) off their rays: the mean over the keypoints of r / b + 2 log b, for a Laplace
+    distribution in the plane across the ray.
 
     log_scale (P,): log b, in the residual's unit. Source: Kendall & Gal, NeurIPS 2017.
     """
@@ -129,21 +131,22 @@ def surprise(residual: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
 def meant(
     loss: torch.Tensor, batch: dict[str, torch.Tensor], choice: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Return the representative (P,) that each vote is for, from what all cost the votes (P, R): that of its
-    instance in ``choice`` (I,), or where this is -1 or not given the nearest."""
+    """Return the representative (P,) that each vote is compared with: that of its instance in ``choice``
+    (I,), or, where this is -1 or not given, the one with the least loss (P, R) over the instance's votes."""
     instance = batch["vote_instance"]
     nearest = best_representative(loss, instance, batch["tied"])
     return (nearest if choice is None else torch.where(choice < 0, nearest, choice))[instance]
 
 
 def votes_at(offsets: torch.Tensor, centers: torch.Tensor, image, cell, class_index) -> torch.Tensor:
-    """Votes (P, K, 2), pixels of the crop, of some cells; offsets (B, N, C, K, 2), centers (N, 2)."""
+    """Return the votes (P, K, 2), pixels of the crop, of some cells; offsets (B, N, C, K, 2), centers (N,
+    2)."""
     return offsets[image, cell, class_index].float() + centers[cell].unsqueeze(1)
 
 
 def taught_cells(batch: dict[str, torch.Tensor], drawn: bool = False) -> tuple[torch.Tensor, ...]:
-    """Image, cell, class and instance (P,) of the cells that vote; drawn: of those of the random draw
-    alone."""
+    """Return image, cell, class and instance (P,) of the cells that vote; drawn: only of the randomly drawn
+    ones."""
     named = tuple(batch[f"vote_{name}"] for name in ("image", "cell", "instance"))
     image, cell, instance = (n[batch["vote_drawn"]] for n in named) if drawn else named
     return image, cell, batch["class_index"][instance], instance
@@ -152,7 +155,7 @@ def taught_cells(batch: dict[str, torch.Tensor], drawn: bool = False) -> tuple[t
 def taught_votes(
     offsets: torch.Tensor, centers: torch.Tensor, batch: dict[str, torch.Tensor], drawn: bool = False
 ) -> torch.Tensor:
-    """Votes (P, K, 2), pixels, of the cells that ``taught_cells`` names."""
+    """Return the votes (P, K, 2), pixels, of the cells that ``taught_cells`` names."""
     return votes_at(offsets, centers, *taught_cells(batch, drawn)[:3])
 
 

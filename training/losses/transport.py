@@ -22,20 +22,20 @@ from torch.nn.functional import threshold
 MARGINAL_ERROR = 1e-3  # balanced: solved when the plan's L1 error is below this share of the mass
 POTENTIAL_CHANGE = 1e-3  # unbalanced: solved when a sweep changes no potential by more than this share of eps
 MAX_SWEEPS = 500
-STAGE = 2.0  # eps falls by this factor from stage to stage, each of STAGE_SWEEPS sweeps
+STAGE = 2.0  # factor by which eps falls from one stage to the next; each stage has STAGE_SWEEPS sweeps
 STAGE_SWEEPS = 4
 BLOCK = 8  # sweeps over the plan itself between two sweeps over its logarithm
 GOOD_GUESS = 0.5  # error, as above, below which guessed potentials are a better start than none
-LEAST = 1e-20  # mass that a row of a plan is taken to hold at least, so that its scaling is finite
-FAR = 1e30  # largest scaling, which 32 bits hold
-FAINT = -60.0  # logarithm of a negligible entry of a plan, set to 0: denormal numbers are slow
+LEAST = 1e-20  # least mass that a row of a plan is assumed to hold, so that its scaling is finite
+FAR = 1e30  # largest scaling; 32 bits can hold it
+FAINT = -60.0  # logarithm of the largest entry of a plan that is set to 0, since denormal numbers are slow
 NO_MASS = -80.0  # logarithm of padding's mass
 
 
 @dataclass(frozen=True)
 class Solution:
-    """plan (B, S, T); potentials f (B, S) and g (B, T); value (B,): OT; solved (B,) bool; sweeps: how many
-    were done."""
+    """plan (B, S, T); potentials f (B, S) and g (B, T); value (B,): OT; solved (B,) bool; sweeps: number of
+    sweeps that were done."""
 
     plan: torch.Tensor
     f: torch.Tensor
@@ -65,11 +65,12 @@ def log_sum(logarithms: torch.Tensor, dim: int) -> torch.Tensor:
 
 @dataclass
 class Sinkhorn:
-    """Plans that approach the solution: their logarithm, and the potentials that belong to it.
+    """The state of the iteration: the logarithm of the plans, and the potentials that belong to it.
 
     log_plan = log a + log b + (f + g - cost) / eps holds at all times, but log_plan is updated, not computed
-    from the right hand side: f / eps may be 1e5, and 32 bits would keep two digits after its point. Problems
-    come last, log_plan (S, T, B), f and log_a (S, B), so that sums over few points run along memory.
+    from the right-hand side: f / eps may be 1e5, of which 32 bits keep two digits after the point. Problems
+    are the last dimension, log_plan (S, T, B), f and log_a (S, B), so that sums over few points access memory
+    in order.
     """
 
     log_plan: torch.Tensor
@@ -90,7 +91,7 @@ class Sinkhorn:
         return cls(log_plan.add_(log_a[:, None] + log_b), f, g, log_a, log_b, eps, rho)
 
     def set_eps(self, eps: float) -> None:
-        """Keep the potentials and take another eps."""
+        """Change eps and keep the potentials."""
         prior = self.log_a[:, None] + self.log_b
         self.log_plan = prior.lerp_(self.log_plan, self.eps / eps)
         self.eps = eps
@@ -109,7 +110,7 @@ class Sinkhorn:
         self.log_plan += across
         if self.rho is None:
             return self._row_error(rows.exp())
-        shift = self._translate() / self.eps
+        shift = self._translate(self.rho) / self.eps
         change_f = ((up + shift).abs() * (self.log_a > NO_MASS)).amax(0)
         return torch.maximum(change_f, ((across - shift).abs() * (self.log_b > NO_MASS)).amax(0))
 
@@ -164,23 +165,27 @@ class Sinkhorn:
         potential.add_(gap, alpha=self.eps)
         return gap
 
-    def _translate(self) -> torch.Tensor:
-        """Add to f and subtract from g the constant that is best for the masses; the plan does not change.
+    def _translate(self, rho: float) -> torch.Tensor:
+        """Add the best constant for the masses to f and subtract it from g; the plan does not change.
 
-        Alternating sweeps alone would take rho / eps sweeps to get there. It is computed in 64 bits, since
-        the sums differ by about eps.
+        Alternating sweeps alone would need rho / eps sweeps for it. It is computed in 64 bits, since the sums
+        differ by about eps.
         """
-        left = torch.logsumexp(self.log_a.double() - self.f.double() / self.rho, 0)
-        right = torch.logsumexp(self.log_b.double() - self.g.double() / self.rho, 0)
-        shift = ((left - right) * (self.rho / 2)).float()
+        left = torch.logsumexp(self.log_a.double() - self.f.double() / rho, 0)
+        right = torch.logsumexp(self.log_b.double() - self.g.double() / rho, 0)
+        shift = ((left - right) * (rho / 2)).float()
         self.f += shift
         self.g -= shift
         return shift
 
     def select(self, index: torch.Tensor) -> Sinkhorn:
         """Return some of the problems; ``put`` writes them back."""
-        parts = (t.index_select(-1, index) for t in (self.log_plan, self.f, self.g, self.log_a, self.log_b))
-        return Sinkhorn(*parts, self.eps, self.rho)
+
+        def part(values: torch.Tensor) -> torch.Tensor:
+            return values.index_select(-1, index)
+
+        log_a, log_b = part(self.log_a), part(self.log_b)
+        return Sinkhorn(part(self.log_plan), part(self.f), part(self.g), log_a, log_b, self.eps, self.rho)
 
     def put(self, index: torch.Tensor, part: Sinkhorn) -> None:
         for name in ("log_plan", "f", "g"):
@@ -192,9 +197,9 @@ def transport(
 ) -> Solution:
     """Solve B problems: cost (B, S, T); masses a (B, S) and b (B, T), where 0 is padding.
 
-    A problem without mass on one side has plan and value 0. guess: potentials (B, S) and (B, T), from which
-    problems start where they are good. The others lower eps in stages: started at the last eps, Sinkhorn's
-    sweeps would need thousands.
+    A problem without mass on one side has plan and value 0. guess: potentials (B, S) and (B, T), where those
+    problems start for which they are good. The others lower eps in stages: started at the last eps, they
+    would need thousands of sweeps.
     """
     with torch.no_grad(), torch.autocast(cost.device.type, enabled=False):
         cost, a, b = _prepared(cost, a, b)
@@ -244,8 +249,8 @@ def _limit(rho: float | None) -> float:
 
 
 def finish(state: Sinkhorn, a, b, sweeps: int, max_sweeps: int) -> tuple[torch.Tensor, int]:
-    """Sweep until all problems are solved, without those that are solved already. Return which are solved
-    (B,), and the number of all sweeps."""
+    """Sweep until all problems are solved, leaving out those that are solved already. Return which are solved
+    (B,), and the total number of sweeps."""
     limit, has_mass = _limit(state.rho), (a > 0).any(1) & (b > 0).any(1)
     solved, active = ~has_mass, has_mass.nonzero().squeeze(1)
     part = state.select(active)
@@ -275,8 +280,8 @@ def _solution(state: Sinkhorn, plan: torch.Tensor, a, b, solved, sweeps: int) ->
 
 
 def paid(potential: torch.Tensor, rho: float | None) -> torch.Tensor:
-    """Return what a unit of mass with this potential adds to the value: the potential, less what rho lets be
-    destroyed."""
+    """Return how much a unit of mass with this potential adds to the value: the potential, reduced where rho
+    lets mass be destroyed."""
     return potential if rho is None else -rho * torch.expm1(-potential / rho)
 
 
@@ -298,9 +303,9 @@ def sinkhorn_divergence(
     with masses b (B, T), and which are solved (B,) bool; the others are the state after ``max_sweeps``.
 
     Mass 0 is padding; a cloud without any mass has divergence 0. Gradients go to x and a only. By the
-    envelope theorem they need no derivative of the sweeps: with the plan P, x_s is pulled by sum_t P_st (x_s
-    - y_t), less the same sum against its own cloud. Raises ValueError for masses that differ in a balanced
-    problem, and for a y or b that requires a gradient.
+    envelope theorem they need no derivative of the sweeps: with the plan P, the gradient at x_s is sum_t P_st
+    (x_s - y_t), minus the same sum against its own cloud. Raises ValueError for masses that differ in a
+    balanced problem, and for a y or b that requires a gradient.
     """
     if y.requires_grad or b.requires_grad:
         raise ValueError("sinkhorn_divergence: wanted y and b without gradient, found one; detach them")
@@ -322,7 +327,7 @@ class _Divergence(torch.autograd.Function):
         kind = x.dtype, a.dtype
         x, a, y, b = x.float(), a.float(), y.float(), b.float()
         own, other = _both_to_themselves(x, a, y, b, eps, rho, max_sweeps)
-        # Potentials of each cloud alone are right for equal clouds, and a good start for nearly equal ones.
+        # The potentials of each cloud alone solve equal clouds, and are a good start for nearly equal ones.
         cross = transport(squared_cost(x, y), a, b, eps, rho, max_sweeps, guess=(own.f, other.f))
         has_mass = (a > 0).any(1) & (b > 0).any(1)
         value = cross.value - own.value / 2 - other.value / 2
@@ -349,11 +354,10 @@ class _Divergence(torch.autograd.Function):
 def _both_to_themselves(x, a, y, b, eps, rho, max_sweeps) -> tuple[Solution, Solution]:
     """Return the solutions of both clouds against themselves, in one call if they have the same shape."""
     if x.shape != y.shape:
-        return tuple(
-            transport_to_itself(squared_cost(points, points), masses, eps, rho, max_sweeps)
-            for points, masses in ((x, a), (y, b))
-        )
+        own = transport_to_itself(squared_cost(x, x), a, eps, rho, max_sweeps)
+        return own, transport_to_itself(squared_cost(y, y), b, eps, rho, max_sweeps)
     points, masses = torch.cat([x, y]), torch.cat([a, b])
     both = transport_to_itself(squared_cost(points, points), masses, eps, rho, max_sweeps)
-    halves = ((both.plan, both.f, both.g, both.value, both.solved)[i].chunk(2) for i in range(5))
-    return tuple(Solution(*parts, both.sweeps) for parts in zip(*halves))
+    plan, f, g, value, solved = (t.chunk(2) for t in (both.plan, both.f, both.g, both.value, both.solved))
+    first, second = (Solution(plan[i], f[i], g[i], value[i], solved[i], both.sweeps) for i in range(2))
+    return first, second

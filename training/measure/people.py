@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bundle's figures on people: the robot's own estimator in annotated or detected boxes, PCKh or AP."""
+"""Measure a bundle for people: PCKh or AP of the robot's estimator in annotated or detected boxes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .people_metrics import average_precision, pckh, person_score, suppressed
 @dataclass(frozen=True, eq=False)
 class Found:
     """Predictions for a person: points (K, 2) pixels of the full image, NaN where there is none; scores (K,);
-    area of the region that it saw, pixels squared."""
+    area of the region that the network saw, pixels squared."""
 
     person: Person
     points: np.ndarray
@@ -45,18 +45,18 @@ def people_estimator(bundle: Bundle, flip_test: bool) -> PeopleEstimator:
 def evaluate_people(
     estimator: PeopleEstimator, people: People, suppress: float | None = None, faults: Faults | None = None
 ) -> dict[str, float | str | None]:
-    """PCKh of MPII's people, AP of COCO's (see ``people_metrics``), and ``people``: how many were looked at.
+    """Return PCKh for MPII or AP for COCO (see ``people_metrics``), and ``people``, the number of people.
 
-    suppress: of detected people who are more alike than this (0.9 in published figures), only the best stays.
-    faults: pictures that cannot be read raise DatasetError or are not measured.
+    suppress: of detected people who are more similar than this (0.9 in published figures), keep only the
+    best. faults: pictures that cannot be read raise DatasetError or are not measured.
     """
     found = list(predictions(estimator, people, faults or Faults()))
-    looked_at = {"people": len(found)}
+    looked_at: dict[str, float | str | None] = {"people": len(found)}
     if people.head_size is not None:
-        return looked_at | _pckh(found, people)
+        return {**looked_at, **_pckh(found, people)}
     unread = {p.image_id for p in people.persons} - {each.person.image_id for each in found}
     images = [each for each in people.images if each not in unread]
-    return looked_at | average_precision(people.annotations, _results(found, suppress), images)
+    return {**looked_at, **average_precision(people.annotations, _results(found, suppress), images)}
 
 
 def predictions(estimator: PeopleEstimator, people: People, faults: Faults) -> Iterator[Found]:
@@ -76,12 +76,12 @@ def predictions(estimator: PeopleEstimator, people: People, faults: Faults) -> I
 
 
 def region_of(person: Person) -> Region:
-    """Return the box that the estimator enlarges by its margin to what the person was trained in."""
+    """Return the box that the estimator enlarges, by its margin, to the region of a training sample."""
     half = person.extent / (2 * MARGIN)
     return Region(np.concatenate([person.center - half, person.center + half]))
 
 
-def _pckh(found: list[Found], people: People) -> dict[str, float | str]:
+def _pckh(found: list[Found], people: People) -> dict[str, float | str | None]:
     measured = [each for each in found if each.person.head_size is not None]
     if not measured:
         raise ValueError(f"{people.annotations}: wanted a head size ({people.head_size}), found none")
@@ -92,7 +92,7 @@ def _pckh(found: list[Found], people: People) -> dict[str, float | str]:
         np.array([each.person.head_size for each in measured]),
         people.skeleton.keypoints,
     )
-    return figures | {"measured": len(measured), "head_size": people.head_size}
+    return {**figures, "measured": len(measured), "head_size": people.head_size}
 
 
 def _results(found: list[Found], suppress: float | None) -> list[dict]:
@@ -129,7 +129,7 @@ def evaluate_people_command(
     out: Path | None,
     on_fault: OnFault,
 ) -> None:
-    """Measure, print, and write the figures. Raises ValueError for a bundle of other joints."""
+    """Measure a bundle; print the figures, and write them to ``out``. Raises ValueError for other joints."""
     bundle, faults = open_bundle(folder), Faults(on_fault)
     people = read_people(kind, annotations, images, heads, faults, detections)
     wanted, spec = list(people.skeleton.keypoints), bundle.manifest.people

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How right the joints of people are: PCKh (MPII) and AP by object keypoint similarity (COCO).
+"""Metrics of people's joints: PCKh (MPII) and AP by object keypoint similarity (COCO).
 
 Sources: the evaluations of http://human-pose.mpi-inf.mpg.de and https://cocodataset.org/#keypoints-eval, with
 the rescoring and the suppression that published COCO figures use.
@@ -20,19 +20,20 @@ from pose_kd_ros.datasets.values import read_json
 
 LEFT_OUT = ("pelvis", "thorax")  # of PCKh
 THRESHOLD = 0.5
-FINE = 0.11  # what public code bases print as Mean@0.1: the twelfth of 0, 0.01, ...
+FINE = 0.11  # threshold of what public code prints as Mean@0.1: the twelfth of 0, 0.01, ...
 SIGMAS = Params("keypoints").kpt_oks_sigmas
-SURE = 0.2  # joints that score less do not count in a person's score
+SURE = 0.2  # joints with a lower score do not count in a person's score
 
 
 def pckh(
     found: np.ndarray, truth: np.ndarray, visible: np.ndarray, head_size: np.ndarray, names: Sequence[str]
 ) -> dict[str, float]:
-    """Percentage of visible joints within half a head of the truth, ends included.
+    """Return the percentage of visible joints within half a head size of the truth, the limit included.
 
     found, truth (N, K, 2) pixels, NaN where nothing was found; visible (N, K); head_size (N,) pixels. Returns
-    one figure a joint that was visible at all, ``mean`` over the visible joints of all people, so that each
-    weighs by how often it is visible, and ``mean@0.1``, whose threshold is 0.11 as in published tables.
+    a figure for each joint that was visible at all; ``mean`` over all visible joints of all people, so that
+    each joint is weighted by how often it is visible; and ``mean@0.1``, with a threshold of 0.11 as in
+    published tables.
     """
     kept = [k for k, name in enumerate(names) if name not in LEFT_OUT]
     distance = np.linalg.norm(found - truth, axis=2)[:, kept] / head_size[:, None]
@@ -65,8 +66,8 @@ def similarity(points: np.ndarray, others: np.ndarray, area: float, areas: np.nd
 def suppressed(
     points: np.ndarray, scores: np.ndarray, areas: np.ndarray, threshold: float = 0.9
 ) -> np.ndarray:
-    """Return which people of an image stay, best first: nobody who is more like a better one than
-    ``threshold``.
+    """Return which people of an image are kept, best first: those whose similarity to every better one is at
+    most ``threshold``.
 
     points (N, 17, 2) pixels, scores (N,), areas (N,) pixels squared -> indices.
     """
@@ -81,7 +82,7 @@ def suppressed(
 def average_precision(
     annotations: Path, people: list[dict], images: Sequence[int] | None = None
 ) -> dict[str, float | None]:
-    """COCO's figures, 0 to 1, by pycocotools; None where nobody of that size is annotated.
+    """Return COCO's figures, 0 to 1, by pycocotools; None where no person of that size is annotated.
 
     people: COCO's results (image_id, category_id, keypoints (51,) x, y, score of each, score), not changed.
     images: ids of those to measure, all if None.

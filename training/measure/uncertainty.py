@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fit on held-out images what ``core.uncertainty`` makes of a bundle's covariances, and measure it."""
+"""Fit a bundle's covariances (see ``core.uncertainty``) on held-out images, and measure their coverage."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pose_kd_ros.core.object_model import ObjectModel
 from pose_kd_ros.core.uncertainty import stated_covariance
 from pose_kd_ros.evaluation.matching import FOUND, ObjectMatches, matched
 
-LEAST_FOUND = 20  # errors for a fit that means something
-COVERED = 0.95  # of the errors shall lie in the ellipsoid of this share
-FREEDOM = 4.0  # of the t distribution that is fitted: errors have long tails
-START = (1.0, 0.02, 0.02, 0.05)  # scale and shared
+LEAST_FOUND = 20  # errors; a fit to fewer means nothing
+COVERED = 0.95  # share of the errors that shall lie in the ellipsoid of that share
+FREEDOM = 4.0  # degrees of freedom of the fitted t distribution: errors have long tails
+START = (1.0, 0.02, 0.02, 0.05)  # initial scale and shared
 LEAST, MOST = 1e-4, 1e4
 
 
 def restated(
     groups: list[ObjectMatches], objects: Mapping[int, ObjectModel], scale: float, shared: list[float]
 ) -> list[ObjectMatches]:
-    """Return the matches with the covariances that these two make of refinement's."""
+    """Return the matches with covariances that are scaled and widened by ``scale`` and ``shared``."""
     return [
         replace(
             group,
@@ -41,17 +41,18 @@ def restated(
 
 
 def unknown_turns(pose: np.ndarray, model: ObjectModel) -> np.ndarray:
-    """Return the part (6, 6) of a stated covariance that the model's axes of symmetry alone make."""
+    """Return the part (6, 6) of a stated covariance that comes from the model's axes of symmetry alone."""
     return stated_covariance(np.zeros((6, 6)), pose, model)
 
 
 def fit_uncertainty(
     groups: list[ObjectMatches], objects: Mapping[int, ObjectModel]
 ) -> tuple[float, list[float]]:
-    """Return ``covariance_scale`` and ``covariance_shared`` of matches whose covariances are refinement's.
+    """Return ``covariance_scale`` and ``covariance_shared`` for matches with the covariances of refinement.
 
-    The likeliest for a t distribution of the found instances' errors, all four then multiplied by what puts
-    COVERED of these into that ellipsoid. 1 and zeros where fewer than LEAST_FOUND were found.
+    The maximum likelihood fit of a t distribution to the errors of the found instances; then all four are
+    scaled so that the share COVERED of the errors lies in that ellipsoid. 1 and zeros if fewer than
+    LEAST_FOUND were found.
     """
     errors = found_errors(groups)[0]
     if len(errors) < LEAST_FOUND:
@@ -75,7 +76,7 @@ def rounded(value: float) -> float:
 
 
 def coverage(groups: list[ObjectMatches], share: float = COVERED) -> float:
-    """Return the share of the found instances' errors inside the ellipsoid of this share; NaN of nothing."""
+    """Return the share of the found instances' errors inside the ellipsoid of this share; NaN without any."""
     errors, covariances = found_errors(groups)
     if not len(errors):
         return float("nan")

@@ -23,6 +23,8 @@ from .light import Decoder
 from .resnet import conv_bn_relu
 from .surface import TopDown
 
+Unbalanced = Literal["depth", "width"]
+
 
 @dataclass(frozen=True)
 class HeatmapConfig:
@@ -101,7 +103,7 @@ def okdhp_hourglass(stacks: int, unbalanced: bool = False, **options) -> Heatmap
 def light(
     backbone: str,
     branches: int = 1,
-    unbalanced: Literal["depth", "width"] | None = None,
+    unbalanced: Unbalanced | None = None,
     width: int = 256,
     **options,
 ) -> HeatmapConfig:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shipped object: a cube of 84 mm with unknown pictures on its faces (24 rotational symmetries)."""
+"""The object of the shipped bundle: a cube of 84 mm with unknown pictures on its faces (24 rotational
+symmetries)."""
 
 from __future__ import annotations
 
@@ -11,8 +12,7 @@ from ..models.keypoint import darknet53, darknet_tiny_h_slim
 
 
 def student_cube_small() -> RunConfig:
-    """First half of the shipped student: the same network on crops of 128 pixels, where a step sees
-    64 of them."""
+    """First half of the training of the shipped student, on batches of 64 crops of 128 pixels."""
     return RunConfig(
         "student_cube_small",
         network=darknet_tiny_h_slim(),
@@ -25,8 +25,8 @@ def student_cube_small() -> RunConfig:
 
 
 def student_cube_none() -> RunConfig:
-    """DarkNet-tiny-H with a slim head (1.06 GFLOP at 256x256, 0.26 at the 128x128 it is run at), on renders
-    alone, without a teacher; goes on from ``student_cube_small`` with a second cycle of the learning rate."""
+    """DarkNet-tiny-H with a slim head (0.26 GFLOP at its 128x128, 1.06 at 256x256), on renders alone, without
+    a teacher; continues ``student_cube_small`` with a second cycle of the learning rate."""
     return RunConfig(
         "student_cube_none",
         network=darknet_tiny_h_slim(),
@@ -40,8 +40,7 @@ def student_cube_none() -> RunConfig:
 
 
 def teacher_cube() -> RunConfig:
-    """DarkNet-53 (33.4 GFLOP at 256x256, 8.4 at the 128x128 it sees here, as its students do) on the same
-    renders."""
+    """DarkNet-53 on the same renders and crops (8.4 GFLOP at 128x128, 33.4 at 256x256)."""
     return RunConfig(
         "teacher_cube",
         network=darknet53(),

@@ -16,7 +16,7 @@ OBJECTS, KEYPOINTS = 8, 9
 
 
 def student_lmo_heatmap() -> RunConfig:
-    """MobileNetV2 with a decoder, a heatmap for every box corner and the centre of each object."""
+    """MobileNetV2 with a decoder: a heatmap for each box corner, and one for the centre, of each object."""
     return _run("student_lmo_heatmap", light("mobilenetv2", classes=OBJECTS, keypoints=KEYPOINTS))
 
 

@@ -30,14 +30,14 @@ def student_lmo_none() -> RunConfig:
 
 
 def student_lmo_adlp() -> RunConfig:
-    """The same, taught by teacher_lmo's votes (ADLP)."""
+    """The same network, which learns from teacher_lmo's votes (ADLP)."""
     distill = DistillConfig("adlp", teacher=Path("runs/teacher_lmo"))
     return replace(student_lmo_none(), name="student_lmo_adlp", distill=distill)
 
 
 def teacher_lmo_dense() -> RunConfig:
-    """ResNet-34 with surface codes (29 M parameters, 109 GFLOP) for all eight objects; its
-    renders want --depth."""
+    """ResNet-34 with surface codes (29 M parameters, 109 GFLOP) for all eight objects; render its data with
+    --depth."""
     return _dense("teacher_lmo_dense", dense_resnet34(classes=OBJECTS), 20_000)
 
 
@@ -47,17 +47,17 @@ def student_lmo_dense_none() -> RunConfig:
 
 
 def student_lmo_dense_adlp() -> RunConfig:
-    """The same, taught by teacher_lmo_dense's codes (ADLP)."""
+    """The same network, which learns from teacher_lmo_dense's codes (ADLP)."""
     distill = DistillConfig("adlp", teacher=Path("runs/teacher_lmo_dense"))
     return replace(student_lmo_dense_none(), name="student_lmo_dense_adlp", distill=distill)
 
 
 def _dense(name: str, network: DenseConfig, steps: int) -> RunConfig:
-    """Return a run whose crops always show an object: a dense network does not search."""
+    """Return a run whose crops always show an object, since a dense network does not search."""
     run = _run(name, network, steps)
     return replace(run, crops=replace(run.crops, search_share=0.0))
 
 
 def _run(name: str, network: NetworkConfig | DenseConfig, steps: int) -> RunConfig:
-    data, crops = Path("data/lmo"), CropConfig(size=256, cells="draw")  # as the papers' rows
+    data, crops = Path("data/lmo"), CropConfig(size=256, cells="draw")  # as in the papers
     return RunConfig(name, data=data, network=network, crops=crops, tile_px=256, batch_size=32, steps=steps)

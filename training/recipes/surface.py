@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Surface networks on object views alone: what ``make`` trains.
+"""Surface networks on object views alone, as ``make`` trains them.
 
 The data: ``python -m training render --view object --out data/lmo --split views --count 24000
 --mesh LMO/models --appearance own --stand upright``, and once more with ``--split views_val
@@ -15,8 +15,8 @@ from ..data.augment import AugmentConfig
 from ..data.crops import CropConfig
 from ..models.surface import SurfaceConfig
 
-BATCH = 16  # crops a step: of 8,000 crops, 500 steps of 16 taught as much as 500 of 32 would
-UNCHANGED = AugmentConfig(0.0, 0.0, 0.0, 0.0, 0.0)  # composed crops have seen a random camera already
+BATCH = 16  # crops per step: 500 steps of 16 crops, of 8,000, were as good as 500 steps of 32
+UNCHANGED = AugmentConfig(0.0, 0.0, 0.0, 0.0, 0.0)  # composed crops have random camera effects already
 
 
 def surface_lmo() -> RunConfig:
@@ -35,7 +35,7 @@ def surface_ycb() -> RunConfig:
 
 
 def surface_run(name: str, data: Path, classes: int, steps: int) -> RunConfig:
-    """A run on the object views of ``data``, on 128-pixel crops of lite0."""
+    """Return a run of lite0 on 128-pixel crops of the object views of ``data``."""
     return RunConfig(
         name,
         data=data,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TypedDict
 
 import cv2
 import numpy as np
@@ -32,7 +33,14 @@ def footprint(pose: np.ndarray, mesh: Mesh) -> tuple[float, float, float, float,
     return x, y, float(np.radians(angle)), w / 2, h / 2
 
 
-def material(rng: Rng) -> dict[str, float]:
+class Material(TypedDict):
+    """How a body's surface shines."""
+
+    specular: float
+    shininess: float
+
+
+def material(rng: Rng) -> Material:
     shiny = rng.random() < 0.4
     return {"specular": float(rng.uniform(0.05, 0.6)) if shiny else 0.0, "shininess": loguniform(rng, 5, 80)}
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -134,6 +135,8 @@ class RenderConfig:
 
     def _check_view(self) -> None:
         """Raise ValueError for an option of the other kind of picture: it would be of no effect."""
+        found: ViewConfig | RenderConfig
+        unused: Iterable[dataclasses.Field]
         if self.view == "frame":
             where, found, unused = "ViewConfig", self.views, dataclasses.fields(self.views)
         else:

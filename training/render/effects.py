@@ -45,8 +45,8 @@ def _motion(length: float, angle: float) -> np.ndarray:
     size = int(length) // 2 * 2 + 3
     kernel = np.zeros((size, size), np.float32)
     middle, half = size // 2, length / 2 * np.array([np.cos(angle), np.sin(angle)])
-    ends = [tuple(round(16 * float(v)) for v in middle + sign * half) for sign in (-1, 1)]
-    cv2.line(kernel, *ends, 1.0, 1, cv2.LINE_AA, 4)
+    (x0, y0), (x1, y1) = ([round(16 * float(v)) for v in middle + sign * half] for sign in (-1, 1))
+    cv2.line(kernel, (x0, y0), (x1, y1), 1.0, 1, cv2.LINE_AA, 4)
     return kernel / kernel.sum()
 
 
@@ -89,6 +89,7 @@ def _noise(image: np.ndarray, rng: Rng, coloured: bool) -> np.ndarray:
     array."""
     height, width = image.shape[:2]
     bank = _noise_bank()
+    unit: np.ndarray
     if height > bank.shape[0] or width > bank.shape[1]:
         unit = rng.standard_normal((height, width, 3), dtype=np.float32)
     else:
@@ -105,4 +106,7 @@ def _noise(image: np.ndarray, rng: Rng, coloured: bool) -> np.ndarray:
 
 def _compressed(image: np.ndarray, rng: Rng) -> np.ndarray:
     quality = int(rng.uniform(25, 90))
-    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None  # OpenCV wrote it
+    return decoded

@@ -35,7 +35,7 @@ def egl_context() -> moderngl.Context:
     """A graphics context without a window. Raises RuntimeError, saying which packages are needed, where
     EGL gives none."""
     try:
-        return moderngl.create_standalone_context(backend="egl", require=330)
+        return moderngl.create_standalone_context(require=330, backend="egl")  # type: ignore[arg-type]  # typed as dicts
     except Exception as error:
         raise RuntimeError(
             f"wanted OpenGL 3.3 through EGL, found {error}; Debian: apt install libegl1 libgl1-mesa-dri"
@@ -89,6 +89,13 @@ def look_at_scene(direction: np.ndarray, centre: np.ndarray, radius: float) -> n
     return clip
 
 
+def uniform(program: moderngl.Program, name: str) -> moderngl.Uniform:
+    """Return a uniform variable of a shader program."""
+    member = program[name]
+    assert isinstance(member, moderngl.Uniform)
+    return member
+
+
 class OwnsContext:
     """Holds the graphics context ``ctx``, and with it every buffer, texture and shader in it.
 
@@ -139,7 +146,7 @@ class Renderer(OwnsContext):
         self.label = ctx.program(shaders.LABEL_VERTEX, shaders.LABEL_FRAGMENT)
         self.occlude = ctx.program(shaders.LABEL_VERTEX, shaders.DEPTH_ONLY_FRAGMENT)
         self.backdrop = ctx.program(shaders.BACKGROUND_VERTEX, shaders.BACKGROUND_FRAGMENT)
-        self.mesh["shadow_map"].value, self.mesh["skin"].value = 1, 0
+        uniform(self.mesh, "shadow_map").value, uniform(self.mesh, "skin").value = 1, 0
 
     def _buffers(self, samples: int) -> None:
         ctx, size = self.ctx, (self.width, self.height)
@@ -230,7 +237,7 @@ class Renderer(OwnsContext):
         self._set(self.label, "clip_world", clip)
         for body in bodies:
             self._set(self.label, "world_body", body.T_world_body)
-            self.label["label"].value = float(body.label)
+            uniform(self.label, "label").value = float(body.label)
             self.vaos[body.mesh]["label"].render()
         read = target.read(viewport=window, components=2, dtype="f4")
         return np.frombuffer(read, np.float32).reshape(window[3], window[2], 2)
@@ -280,15 +287,15 @@ class Renderer(OwnsContext):
         height, width, _ = scene.background.shape
         texture = self.ctx.texture((width, height), 3, np.ascontiguousarray(scene.background), alignment=1)
         texture.use(0)
-        self.backdrop["brightness"].value = 1.0
+        uniform(self.backdrop, "brightness").value = 1.0
         self.backdrop_vao.render()
         texture.release()
 
     def _set_light(self, scene: Scene) -> None:
         program = self.mesh
         lights = scene.lights + (scene.lights[0],) * (3 - len(scene.lights))
-        program["light_position"].value = [tuple(light.position) for light in lights]
-        program["light_colour"].value = [tuple(light.colour) for light in lights]
+        uniform(program, "light_position").value = [tuple(light.position) for light in lights]
+        uniform(program, "light_colour").value = [tuple(light.colour) for light in lights]
         eye = -scene.T_camera_world[:3, :3].T @ scene.T_camera_world[:3, 3]
         for name, value in (
             ("eye", eye),
@@ -296,11 +303,11 @@ class Renderer(OwnsContext):
             ("ambient_up", scene.ambient_up),
             ("ambient_down", scene.ambient_down),
         ):
-            program[name].value = tuple(value)
+            uniform(program, name).value = tuple(value)
         feet = [b.footprint for b in scene.bodies if b.footprint][:10]
         padded = feet + [(0.0,) * 5] * (10 - len(feet))
-        program["feet"].value = [(x, y, w, h) for x, y, _, w, h in padded]
-        program["feet_turn"].value = [(np.cos(yaw), np.sin(yaw)) for _, _, yaw, _, _ in padded]
+        uniform(program, "feet").value = [(x, y, w, h) for x, y, _, w, h in padded]
+        uniform(program, "feet_turn").value = [(np.cos(yaw), np.sin(yaw)) for _, _, yaw, _, _ in padded]
         reach = 0.2 * scene.shadow_radius / 3
         for name, value in (
             ("lights", len(scene.lights)),
@@ -311,7 +318,7 @@ class Renderer(OwnsContext):
             ("contact_reach", reach),
             ("feet_count", len(feet)),
         ):
-            program[name].value = value
+            uniform(program, name).value = value
         self._set(program, "light_clip", self.light_clip)
         self.shadow_map.use(1)
 
@@ -320,7 +327,7 @@ class Renderer(OwnsContext):
         skin.use(0)
         self._set(program, "world_body", body.T_world_body)
         normal = np.linalg.inv(body.T_world_body[:3, :3])  # inverse transposed, written column by column
-        program["normal_matrix"].write(np.ascontiguousarray(normal, np.float32).tobytes())
+        uniform(program, "normal_matrix").write(np.ascontiguousarray(normal, np.float32).tobytes())
         for name, value in (
             ("layers", float(skin.layers)),
             ("repeat", body.repeat),
@@ -329,9 +336,9 @@ class Renderer(OwnsContext):
             ("shininess", body.shininess),
             ("is_table", int(is_table)),
         ):
-            program[name].value = value
+            uniform(program, name).value = value
         self.vaos[body.mesh]["mesh"].render()
 
     @staticmethod
     def _set(program: moderngl.Program, name: str, matrix: np.ndarray) -> None:
-        program[name].write(np.ascontiguousarray(matrix.T, np.float32).tobytes())
+        uniform(program, name).write(np.ascontiguousarray(matrix.T, np.float32).tobytes())

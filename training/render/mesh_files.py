@@ -8,6 +8,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from pose_kd_ros.provenance import write_whole
 from training.render.config import RenderConfig
 from training.render.files import read_object
 from training.render.shapes import Mesh, box_mapping, cube, face_normals
+
+if TYPE_CHECKING:
+    import trimesh
 
 METRES = {"m": 1.0, "mm": 1e-3}
 MESH_SUFFIXES = (".ply", ".obj", ".stl")
@@ -118,7 +122,7 @@ def load_mesh(path: Path, unit: str, own: bool = False) -> Mesh:
         loaded = trimesh.load(str(path), process=False, force="mesh")
     except Exception as error:
         raise ValueError(f"{path}: wanted a mesh, found {error}") from error
-    if len(loaded.faces) == 0:
+    if not isinstance(loaded, trimesh.Trimesh) or len(loaded.faces) == 0:
         raise ValueError(f"{path}: wanted a mesh with triangles, found none")
     checked_vertices(np.asarray(loaded.vertices, np.float64), path)
     if own:
@@ -134,19 +138,19 @@ def load_mesh(path: Path, unit: str, own: bool = False) -> Mesh:
     return mesh
 
 
-def _from_trimesh(loaded: object, metres: float) -> Mesh:
+def _from_trimesh(loaded: trimesh.Trimesh, metres: float) -> Mesh:
     index = loaded.faces.reshape(-1)
     positions = np.asarray(loaded.vertices, np.float64)[index] * metres
     normals = np.asarray(loaded.vertex_normals, np.float64)[index]
     normals = np.where(np.abs(normals).sum(1, keepdims=True) > 0, normals, face_normals(positions))
     uv, layers = box_mapping(positions, face_normals(positions))
     own_uv, texture = _own_texture(loaded)
-    if texture is not None:
+    if own_uv is not None and texture is not None:
         uv, layers = own_uv[index], np.zeros(len(index))
     return Mesh(positions, normals, uv, layers, _own_colours(loaded)[index], texture)
 
 
-def _own_texture(loaded: object) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _own_texture(loaded: trimesh.Trimesh) -> tuple[np.ndarray | None, np.ndarray | None]:
     uv = getattr(loaded.visual, "uv", None)
     material = getattr(loaded.visual, "material", None)
     image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
@@ -155,10 +159,11 @@ def _own_texture(loaded: object) -> tuple[np.ndarray | None, np.ndarray | None]:
     return np.asarray(uv), np.asarray(image.convert("RGB"))[::-1]  # v up in files, rows down in pictures
 
 
-def _own_colours(loaded: object) -> np.ndarray:
-    if loaded.visual.kind in ("vertex", "face"):
-        return np.asarray(loaded.visual.vertex_colors)[:, :3] / 255.0
-    colour = getattr(getattr(loaded.visual, "material", None), "main_color", None)
+def _own_colours(loaded: trimesh.Trimesh) -> np.ndarray:
+    visual: Any = loaded.visual  # of one of several classes, with attributes that they compute when asked
+    if visual.kind in ("vertex", "face"):
+        return np.asarray(visual.vertex_colors)[:, :3] / 255.0
+    colour = getattr(getattr(visual, "material", None), "main_color", None)
     if colour is not None:
         return np.tile(np.asarray(colour)[:3] / 255.0, (len(loaded.vertices), 1))
     return np.ones((len(loaded.vertices), 3))

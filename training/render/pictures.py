@@ -83,7 +83,8 @@ def _smooth_noise(rng: Rng, size: int, cells: int, channels: int = 1) -> np.ndar
 def noise(rng: Rng, size: int) -> np.ndarray:
     """Coloured noise over several octaves."""
     cells = [int(c) for c in rng.choice([3, 6, 12, 25, 50, 100], 3, replace=False)]
-    weight = sum(_smooth_noise(rng, size, c) * (1.0 / (1 + k)) for k, c in enumerate(sorted(cells)))
+    first, *finer = [_smooth_noise(rng, size, c) * (1.0 / (1 + k)) for k, c in enumerate(sorted(cells))]
+    weight = sum(finer, first)
     weight = (weight - weight.min()) / max(float(np.ptp(weight)), 1e-6)
     a, b = palette(rng, 2)
     return a + (b - a) * weight

@@ -121,7 +121,7 @@ def _others(stock: Stock, rng: Rng, object_id: int, most: int) -> list[int]:
 def _apart(stock: Stock, a: int, pose: np.ndarray, b: int, there: np.ndarray, on_table: bool) -> bool:
     """Return whether two objects are too far apart to intersect, taken as spheres of 0.8 diameters."""
     gap = (pose[:3, 3] - there[:3, 3])[: 2 if on_table else 3]
-    return np.linalg.norm(gap) > 0.4 * (stock.diameter(a) + stock.diameter(b))
+    return bool(np.linalg.norm(gap) > 0.4 * (stock.diameter(a) + stock.diameter(b)))
 
 
 def _second_pose(stock: Stock, rng: Rng, object_id: int, first: np.ndarray, on_table: bool) -> np.ndarray:

@@ -6,6 +6,7 @@ World frame: z up, table top in z = 0, metres. Camera frame: OpenCV (z forward, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -88,7 +89,9 @@ class Stock:
         return self.meshes[target_name(object_id)].diameter
 
 
-def transform(rotation: np.ndarray, translation: np.ndarray, scale: np.ndarray | float = 1.0) -> np.ndarray:
+def transform(
+    rotation: np.ndarray, translation: np.ndarray | Sequence[float], scale: np.ndarray | float = 1.0
+) -> np.ndarray:
     """(4, 4) matrix that scales, then rotates, then translates."""
     matrix = np.eye(4)
     matrix[:3, :3] = rotation * scale

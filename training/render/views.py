@@ -22,7 +22,7 @@ from scipy.spatial.transform import Rotation
 from training.render import pictures, shaders
 from training.render.clutter import loguniform, material
 from training.render.config import RenderConfig
-from training.render.gl import OwnsContext, clip_from_camera, egl_context
+from training.render.gl import OwnsContext, clip_from_camera, egl_context, uniform
 from training.render.labels import InstanceLabel, bounding_box
 from training.render.mesh_files import Target, load_targets
 from training.render.sampling import looking, scene_lights
@@ -214,7 +214,8 @@ class ViewRenderer(OwnsContext):
             return
         skin = self.skins[scene.object_id] if scene.pictures is None else self._skin(scene.pictures)
         self._set_uniforms(self.pictured, scene)
-        self.pictured["layers"].value, self.pictured["repeat"].value = float(skin.layers), 1.0
+        uniform(self.pictured, "layers").value = float(skin.layers)
+        uniform(self.pictured, "repeat").value = 1.0
         skin.use(0)
         pictured.render()
         if scene.pictures is not None:
@@ -230,7 +231,7 @@ class ViewRenderer(OwnsContext):
             ("world_body", scene.T_world_object),
             ("normal_matrix", scene.T_world_object[:3, :3]),
         ):
-            program[name].write(np.ascontiguousarray(matrix.T, np.float32).tobytes())
+            uniform(program, name).write(np.ascontiguousarray(matrix.T, np.float32).tobytes())
         for name, value in (
             ("light_position", [tuple(light.position) for light in lights]),
             ("light_colour", [tuple(light.colour) for light in lights]),
@@ -244,7 +245,7 @@ class ViewRenderer(OwnsContext):
             ("tint", scene.tint),
             ("albedo_gamma", scene.gamma),
         ):
-            program[name].value = value
+            uniform(program, name).value = value
 
 
 def _resolved(samples: np.ndarray) -> np.ndarray:

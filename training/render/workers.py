@@ -8,9 +8,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import cv2
@@ -22,7 +23,7 @@ from training.render.writer import Record, write_image, write_view
 
 CLEAN = (None, 0, -signal.SIGTERM)  # with SIGTERM the pool ends those that are left
 _maker: ImageMaker | ViewMaker | None = None
-_taken: Sequence[int] = ()  # by image of the scene: the process that works on it, or 0
+_taken: MutableSequence[int] = []  # by image of the scene: the process that works on it, or 0
 
 
 def make_maker(config: RenderConfig, seed: int) -> ImageMaker | ViewMaker:
@@ -31,11 +32,12 @@ def make_maker(config: RenderConfig, seed: int) -> ImageMaker | ViewMaker:
 
 
 def _make(maker: ImageMaker | ViewMaker, folder: Path, number: int, index: int) -> Record:
-    write = write_view if isinstance(maker, ViewMaker) else write_image
-    return write(maker(index), folder, number, maker.config)
+    if isinstance(maker, ViewMaker):
+        return write_view(maker(index), folder, number, maker.config)
+    return write_image(maker(index), folder, number, maker.config)
 
 
-def _start(config: RenderConfig, seed: int, alone: bool, taken: Sequence[int]) -> None:
+def _start(config: RenderConfig, seed: int, alone: bool, taken: MutableSequence[int]) -> None:
     global _maker, _taken
     faulthandler.enable()  # a graphics driver may abort
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started us
@@ -47,11 +49,14 @@ def _start(config: RenderConfig, seed: int, alone: bool, taken: Sequence[int]) -
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this runs in a worker
+    parent.join()
     os._exit(1)  # a parent killed with SIGKILL tells nobody
 
 
 def _work(job: tuple[Path, int, int]) -> Record:
+    assert _maker is not None  # ``_start`` made it
     folder, number, index = job
     _taken[number] = os.getpid()
     record = _make(_maker, folder, number, index)
@@ -64,13 +69,15 @@ class Workers:
     if its graphics driver aborts. A context manager."""
 
     def __init__(self, config: RenderConfig, seed: int, count: int) -> None:
-        self.config, self.pool, self.maker = config, None, None
+        self.config = config
+        self.pool: ProcessPoolExecutor | None = None
+        self.maker: ImageMaker | ViewMaker | None = None
         if count:
             context = multiprocessing.get_context("spawn")
             self.taken = context.Array("q", config.images_per_scene, lock=False)
             arguments = (config, seed, count == 1, self.taken)
             self.pool = ProcessPoolExecutor(count, context, _start, arguments)
-            self.processes: set[multiprocessing.Process] = set()
+            self.processes: set[BaseProcess] = set()
         else:
             self.maker = make_maker(config, seed)
 
@@ -80,7 +87,7 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         if self.pool is not None:
             self.pool.shutdown(wait=True, cancel_futures=True)
-        else:
+        elif self.maker is not None:
             self.maker.__exit__()
 
     def write(self, folder: Path, indices: range) -> Iterator[Record]:
@@ -89,9 +96,11 @@ class Workers:
         Raises ChildProcessError, which names the image, if a process was killed or aborted.
         """
         jobs = [(folder, number, index) for number, index in enumerate(indices)]
-        if self.pool is None:
-            yield from (_make(self.maker, *job) for job in jobs)
+        if self.maker is not None:
+            for job in jobs:
+                yield _make(self.maker, *job)
             return
+        assert self.pool is not None  # without a maker here, there are processes
         try:
             results = self.pool.map(_work, jobs, chunksize=4)
             self.processes.update(multiprocessing.active_children())

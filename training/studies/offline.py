@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of distillation: a teacher, and students that differ in the method alone."""
+"""The rows of the distillation study: a teacher, and students that differ only in the method."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..losses.distill import DistillConfig
 from ..models.keypoint import NetworkConfig
 from .variant import Row, Variant, in_stages
 
-RATIO = 1.0  # of the teacher's pull to the labels', for every method
+RATIO = 1.0  # distill.ratio of every method: the teacher's gradient is as large as the task's
 
 
 def taught(distill: DistillConfig, steps: int = 1) -> Callable[[RunConfig], RunConfig]:
-    """Return the change of a student's run to a method. steps: times the student's steps."""
+    """Return a function that changes a student's run to a method. steps: factor on the student's steps."""
 
     def change(student: RunConfig) -> RunConfig:
         return replace(student, distill=distill, steps=steps * student.steps)
@@ -27,7 +27,7 @@ def taught(distill: DistillConfig, steps: int = 1) -> Callable[[RunConfig], RunC
 
 
 def methods(adlp: DistillConfig) -> list[Variant]:
-    """Return all methods, the most important first. adlp: our settings, which the others change."""
+    """Return all methods, the most important first. adlp: our settings, from which the others differ."""
 
     def variant(name: str, **options) -> Variant:
         return Variant(name, taught(replace(adlp, **options)))
@@ -45,7 +45,7 @@ def methods(adlp: DistillConfig) -> list[Variant]:
 
 
 def ablations(adlp: DistillConfig) -> list[Variant]:
-    """Return our settings with one change each: what the defaults rest on."""
+    """Return our settings with one change each; they justify the defaults."""
 
     def changed(name: str, **options) -> Variant:
         return Variant(f"adlp, {name}", taught(replace(adlp, **options)))
@@ -72,10 +72,10 @@ def offline_rows(
     dense: tuple[Row, ...] = (),
 ) -> list[Row]:
     """Return the table's rows, the most important first: the teacher; none and adlp with all seeds; the other
-    methods; the dense family; other networks; ablations; the other methods' other seeds.
+    methods; the dense family; other networks; ablations; the other seeds of the other methods.
 
-    others: names and networks of further students, which take all methods with one seed. dense: rows of the
-    dense family, its teacher first.
+    others: names and networks of further students, which are trained by all methods with one seed. dense:
+    rows of the dense family, its teacher first.
     """
     adlp = DistillConfig("adlp", teacher=teacher.folder, floor=floor, ratio=RATIO)
     main, rest = methods(adlp)[:2], methods(adlp)[2:]
@@ -98,7 +98,7 @@ def dense_rows(
 ) -> tuple[Row, ...]:
     """Return the dense family's rows: teacher, none, adlp, naive.
 
-    locator: run whose bundle finds the objects; without one the true boxes are given.
+    locator: run whose bundle finds the objects; without one, the networks are given the true boxes.
     """
     adlp = DistillConfig("adlp", teacher=teacher.folder, floor=floor, ratio=RATIO)
     rows = Row("teacher", teacher), *(each.row(student) for each in methods(adlp)[:3])
@@ -106,7 +106,7 @@ def dense_rows(
 
 
 def check_depth(run: RunConfig) -> None:
-    """Raise ValueError if a data set's renders have no depth: before the first row, not after days."""
+    """Raise ValueError if a data set's renders have no depth; called before the first row is trained."""
     for split in (run.data / run.split, run.data / run.val_split):
         if BopDataset(split).images[0].depth is None:
             raise ValueError(

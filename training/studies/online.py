@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of online distillation: plain students, branches that teach each other, and their controls."""
+"""The rows of the online distillation study: plain students, branches that teach each other, and controls."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ from ..export.network import cost
 from ..families import family_of, make_network
 from ..losses.distill import DistillConfig
 from ..losses.online import OnlineConfig
-from ..models.heatmap import HeatmapConfig, hourglass, light, okdhp_hourglass
+from ..models.aggregation import Aggregation
+from ..models.heatmap import HeatmapConfig, Unbalanced, hourglass, light, okdhp_hourglass
+from ..models.keypoint import NetworkConfig
 from .variant import Row, Variant, in_stages
 
-LIGHT = ("mobilenetv2", "shufflenetv2")  # first: the paper gains most on the lightest
+LIGHT = ("mobilenetv2", "shufflenetv2")  # the lightest first, on which the paper gains most
 ALONE, ENSEMBLE = OnlineConfig(), OnlineConfig("ensemble")
-TRANSPORT = 2.0  # weight with which transport between maps pulls about as hard as the truth
+TRANSPORT = 2.0  # weight with which the gradient of transport between maps is about as large as the task's
 
 
 def branched(
-    aggregation: str = "fau-slim",
+    aggregation: Aggregation = "fau-slim",
     online: OnlineConfig = ENSEMBLE,
     weight: float = 0.05,
     branches: int = 3,
-    unbalanced: str | None = None,
+    unbalanced: Unbalanced | None = None,
 ) -> Callable[[RunConfig], RunConfig]:
-    """Return the change of a plain student's run to branches that learn from each other.
+    """Return a function that changes a plain student's run to branches that learn from each other.
 
-    weight: of what is taught, such that it pulls about as hard as the KL at temperature 0.1 with 0.05.
+    weight: of the term ``online``, chosen so that its gradient is about as large as that of the KL at
+    temperature 0.1 with a weight of 0.05.
     """
 
     def change(student: RunConfig) -> RunConfig:
-        like = student.network
+        like = heatmap_network(student)
         shape = light(like.backbone, branches, unbalanced, like.widths[0])
         network = replace(like, depths=shape.depths, widths=shape.widths, aggregation=aggregation)
         weights = replace(student.weights, online=weight)
@@ -76,11 +79,11 @@ def online_rows(
     hourglasses: bool = True,
 ) -> list[Row]:
     """Return the table's rows, the most important first: the main variants on all backbones; their other
-    seeds; controls; new variants; hourglasses, and last FPD with its 8-stack teacher.
+    seeds; controls; new variants; hourglasses; last FPD with its 8-stack teacher.
 
-    student: a plain student's run; its network says for how many objects and how wide. votes: a plain run of
-    the keypoint family, whose branches get the same treatment. locator: run whose bundle finds the objects;
-    without one the true boxes are given.
+    student: a plain student's run; the other networks have its classes, keypoints and width. votes: a plain
+    run of the keypoint family, which gets branches in the same way. locator: run whose bundle finds the
+    objects; without one, the networks are given the true boxes.
     """
     students = [on_backbone(student, backbone) for backbone in backbones]
     stages = [[each.row(s, seed) for each in FIRST] for seed in range(max(seeds, 1)) for s in students]
@@ -96,15 +99,21 @@ def online_rows(
     return [row if family_of(row.run).searches else replace(row, locator=locator) for row in rows]
 
 
+def heatmap_network(student: RunConfig) -> HeatmapConfig:
+    """Return the network of a run of the heatmap family."""
+    assert isinstance(student.network, HeatmapConfig)
+    return student.network
+
+
 def on_backbone(student: RunConfig, backbone: str) -> RunConfig:
     """Return the plain student's run on another light backbone."""
-    like = student.network
+    like = heatmap_network(student)
     network = light(backbone, width=like.widths[0], classes=like.classes, keypoints=like.keypoints)
     return replace(student, name=f"{student.name}-{backbone}", network=network)
 
 
 def equal_compute(student: RunConfig) -> Row:
-    """Return plain training for as many steps as cost what OKDHP's do, by the networks' FLOPs."""
+    """Return plain training for so many steps that it costs as many FLOPs as OKDHP."""
     plain, branches = (make_network(each.run(student).network) for each in (PLAIN, OKDHP))
     times = cost(branches, student.input_size, True)[1] / cost(plain, student.input_size)[1]
     longer = Variant(
@@ -114,7 +123,7 @@ def equal_compute(student: RunConfig) -> Row:
 
 
 def then_adlp(student: RunConfig, floor: float) -> Row:
-    """Return a plain student that learns, by ADLP's transport, from the ensemble that OKDHP's run leaves."""
+    """Return a plain student that learns, by ADLP's transport, from the ensemble of the trained OKDHP run."""
     distill = DistillConfig("adlp", teacher=OKDHP.run(student).folder, floor=floor)
 
     def change(run: RunConfig) -> RunConfig:
@@ -128,6 +137,7 @@ def then_adlp(student: RunConfig, floor: float) -> Row:
 def vote_rows(votes: RunConfig, seed: int) -> list[Row]:
     """Return the keypoint family's rows: plain, and branches whose votes are aggregated and transported."""
     online = OnlineConfig("ensemble", "transport")
+    assert isinstance(votes.network, NetworkConfig)
     network = replace(votes.network, branches=3, aggregation="fau-slim")
     plain = replace(votes, name=f"{votes.name}-plain-{seed}", seed=seed)
     branches = replace(plain, name=f"{votes.name}-online-{seed}", network=network, online=online)
@@ -135,7 +145,7 @@ def vote_rows(votes: RunConfig, seed: int) -> list[Row]:
 
 
 def hourglass_rows(student: RunConfig) -> list[Row]:
-    """Return 2 and 4 stacks, plain and with branches, balanced and not."""
+    """Return rows of 2 and 4 stacks, plain and with balanced or unbalanced branches."""
     return [
         stacked(student, "2 stacks, plain", hourglass, 2),
         stacked(student, "2 stacks, okdhp", okdhp_hourglass, 2, ENSEMBLE),
@@ -154,15 +164,15 @@ def stacked(
     **options,
 ) -> Row:
     """Return a row with an hourglass for the student's objects."""
-    like = student.network
+    like = heatmap_network(student)
     network = make(stacks, classes=like.classes, keypoints=like.keypoints, **options)
     variant = Variant(name, lambda run: replace(run, network=network, online=online))
     return variant.row(replace(student, name=f"{student.name}-hourglass"))
 
 
 def fpd_stages(student: RunConfig, students: list[RunConfig], floor: float) -> list[list[Row]]:
-    """Return Fast Pose Distillation (Zhang et al. 2019): a frozen teacher of 8 stacks, and students with half
-    of the error against its maps."""
+    """Return Fast Pose Distillation (Zhang et al. 2019): a frozen teacher of 8 stacks, and students whose
+    loss is half the error against the truth and half the error against the teacher's maps."""
     teacher = stacked(student, "8 stacks", hourglass, 8)
     distill = DistillConfig("naive", teacher=teacher.run.folder, floor=floor)
 

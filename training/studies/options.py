@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of the verbs ``table`` and ``online``."""
+"""The verbs ``table`` and ``online`` and their options."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Study:
-    """Options of both tables."""
+    """Options of both studies."""
 
     test: tuple[Path, ...]
     """BOP splits to measure every row on."""
     out: Path
-    """JSON file of the rows that are measured; written after each."""
+    """JSON file for the measured rows; it is written after each group of rows."""
     real: str = "real"
-    """Name of the split in rows of real images, such as lmo-dev100 for a part of a test set."""
+    """What rows of real images state as their split, such as lmo-dev100 for a part of a test set."""
     data: Path | None = None
     """BOP data set with the splits train and val, instead of the recipes'."""
     objects: tuple[int, ...] = ()
-    """Ids of the data set's objects that all networks are for; none given: the recipes' networks."""
+    """Ids of the data set's objects to train all networks on; none given: as in the recipes."""
     faults: Literal["refuse", "skip"] = "refuse"
     """What to do with damaged or missing files of the data set, as in train."""
     cache: Path | None = None
-    """Folder for tiles that all runs share, instead of tiles in the memory of each."""
+    """Folder for tiles that all runs share; without it each run keeps its tiles in memory."""
     runs: Path = Path("runs")
-    """Folder of all runs; the rows' bundles lie in their runs."""
+    """Folder of all runs; a row's bundle is stored in its run."""
     seeds: int = 3
-    """Seeds of the main rows; the others have one."""
+    """Number of seeds of the main rows; the other rows have one."""
     steps: int | None = None
     """Steps of every student, instead of the recipe's."""
     size: int | None = None
@@ -45,18 +45,18 @@ class Study:
     floor: float = 0.0
     """Refuse a teacher that finds a smaller share of the validation split's objects."""
     val_images: int = 600
-    """Validation images: half fit each bundle's score, half measure it."""
+    """Validation images: one half fits each bundle's score, the other measures it."""
     minutes: float = 0.0
-    """Stop after this time with exit code 130; the same command goes on. 0: no limit."""
+    """Stop after this time with exit code 130; the same command continues. 0: no limit."""
     side_by_side: int = 4
-    """Runs that train at a time, on the same batches and with one forward pass of their teacher for all; each
-    ends as it would alone. They need memory for as many."""
+    """Number of runs that train at the same time, on the same batches and with one forward pass of their
+    teacher. Each ends as it would alone. Memory must suffice for all of them."""
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     workers: int = 1
     """Loader processes."""
 
     def configure(self, recipe: str, **changes) -> RunConfig:
-        """Return a recipe's run with the table's settings; changes that are None keep the recipe's."""
+        """Return a recipe's run with the study's settings; a change to None keeps the recipe's value."""
         names = ("runs", "precision", "workers", "objects", "faults", "cache")
         changes |= {"data": self.data, "batch_size": self.batch_size}
         changes = {name: value for name, value in changes.items() if value is not None}
@@ -76,7 +76,8 @@ class Study:
 
 @dataclass(frozen=True)
 class Table(Study):
-    """Train and measure a teacher and students that differ in the method of distillation alone; a table.
+    """Train and measure a teacher, and students that differ only in the method of distillation; write a
+    table.
 
     Example: python -m training table --test LMO/test data/lmo/val --out docs/results/lmo_distillation.json
     """
@@ -90,10 +91,10 @@ class Table(Study):
     teacher_steps: int | None = None
     """Steps of the teacher, instead of the recipe's."""
     dense: bool = True
-    """With rows of the dense family; the train and val renders must have depth."""
+    """Include rows of the dense family; the train and val renders must have depth."""
 
     def configs(self, *recipes: str) -> tuple[RunConfig, RunConfig]:
-        """Return the teacher's and the student's run, of other recipes if they are named."""
+        """Return the teacher's and the student's run; recipes: names to use instead of the options'."""
         teacher, student = recipes or (self.teacher, self.student)
         return self.configure(teacher, steps=self.teacher_steps), self.configure(student, steps=self.steps)
 
@@ -102,50 +103,55 @@ class Table(Study):
         from .offline import check_depth, dense_rows, offline_rows
 
         teacher, student = self.configs()
-        classes, dense = student.network.classes, ()
+        classes = student.network.classes
+        dense: tuple[Row, ...] = ()
         others = (("tiny", darknet_tiny(classes=classes)), ("ours", darknet_tiny_h_slim(classes=classes)))
         if self.dense:
-            pair = self.configs("teacher_lmo_dense", "student_lmo_dense_none")
-            pair = [
-                replace(run, network=replace(run.network, classes=classes), data=student.data) for run in pair
-            ]
+            dense_teacher, dense_student = (
+                replace(run, network=replace(run.network, classes=classes), data=student.data)
+                for run in self.configs("teacher_lmo_dense", "student_lmo_dense_none")
+            )
             check_depth(student)
-            dense = dense_rows(*pair, self.floor, teacher.folder)
+            dense = dense_rows(dense_teacher, dense_student, self.floor, teacher.folder)
         self.fill(offline_rows(teacher, student, self.seeds, self.floor, others, dense))
 
 
 @dataclass(frozen=True)
 class Online(Study):
-    """Train and measure heatmap students that differ in how their branches teach each other alone; a table.
+    """Train and measure heatmap students that differ only in how their branches teach each other; write a
+    table.
 
     Example: python -m training online --test LMO/test data/lmo/val --out docs/results/lmo_online.json
     """
 
     side_by_side: int = 5
-    """Runs that train at a time, on the same batches; each ends as it would alone. They need memory
-    for as many."""
+    """Number of runs that train at the same time, on the same batches. Each ends as it would alone. Memory
+    must suffice for all of them."""
     locator: Path | None = None
-    """Run of the keypoint family, exported to RUN/bundle, that finds the objects; without one the true boxes
-    are given, and the rows say so."""
+    """Run of the keypoint family, exported to RUN/bundle, that finds the objects. Without one, the networks
+    are given the true boxes, and the rows say so."""
     backbones: tuple[
         Literal["mobilenetv2", "shufflenetv2", "resnet18", "darknet-tiny", "darknet-tiny-h"], ...
     ] = ("mobilenetv2", "shufflenetv2")
-    """Light backbones, the ones that count first."""
+    """Light backbones, the most important first."""
     width: int | None = None
     """Channels of the deployed decoder, instead of the recipe's."""
     tile_px: int | None = None
     """Side of the tiles, instead of the recipe's."""
     votes: bool = True
-    """With the rows of the keypoint family: online ADLP."""
+    """Include the rows of the keypoint family: online ADLP."""
     hourglasses: bool = True
-    """With hourglasses of 2 and 4 stacks, and FPD with its teacher of 8."""
+    """Include hourglasses of 2 and 4 stacks, and FPD with its teacher of 8."""
 
     def students(self) -> tuple[RunConfig, RunConfig]:
         """Return the plain heatmap student's run, and the plain run of the keypoint family."""
+        from .online import heatmap_network
+
         changes = {"steps": self.steps, "tile_px": self.tile_px}
         student = self.configure("student_lmo_heatmap", **changes)
         if self.width:
-            student = replace(student, network=replace(student.network, widths=(self.width,)))
+            network = replace(heatmap_network(student), widths=(self.width,))
+            student = replace(student, network=network)
         return student, self.configure("student_lmo_none", **changes)
 
     def __call__(self) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fill a table without supervision: train its rows, several side by side, export and measure them.
+"""Fill a study's table unattended: train its rows, several side by side, export and measure them.
 
-The table may be stopped at any time, by Ctrl-C or by ``minutes``, and goes on with the same call. The
-file holds the rows that were measured.
+It may be stopped at any time, by Ctrl-C or by ``minutes``, and continues with the same call. The file holds
+the rows that are measured so far.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from pose_kd_ros.bundle.store import open_bundle
 from pose_kd_ros.evaluation.metrics import add_recalls, figures
 from pose_kd_ros.pipeline.estimator import Estimator
 from pose_kd_ros.pipeline.families import make_estimator
+from pose_kd_ros.pipeline.keypoint import KeypointEstimator
 from pose_kd_ros.pipeline.network import load_network
-from pose_kd_ros.pipeline.regional import RegionalEstimator
+from pose_kd_ros.pipeline.people import PeopleEstimator
 from pose_kd_ros.provenance import commit, processor, write_whole
 
 from ..export.run import export_run
@@ -33,7 +34,7 @@ from ..fit.train import Stopped, train_together
 from ..measure.evaluate import measure, rounded
 from .variant import Row, groups
 
-FIGURES = "figures.json"  # in a row's run: what was measured, one entry a test split
+FIGURES = "figures.json"  # in a row's run: the measured figures, one entry for each test split
 
 
 def make_table(
@@ -45,17 +46,17 @@ def make_table(
     side_by_side: int = 1,
     real: str = "real",
 ) -> bool:
-    """Do what is left to do of the rows for so many ``minutes`` and write ``out`` after each group that
-    trains side by side; return whether all are there.
+    """Train and measure the rows that are left, for at most so many ``minutes``, and write ``out`` after each
+    group that trains side by side; return whether all are measured.
 
-    test: BOP splits to measure on; each gets a row. real: see ``write``.
+    test: BOP splits to measure on; each gives a row. real: see ``write``.
     """
     parts = groups(rows, side_by_side)
     with time_limit(minutes):
         try:
             for index, group in enumerate(parts):
                 print(f"[{index + 1}/{len(parts)}] {', '.join(row.run.name for row in group)}", flush=True)
-                do(group, test, val_images)
+                train_and_measure(group, test, val_images)
                 write(rows, out, test, real)
         except (Stopped, KeyboardInterrupt) as reason:
             why = str(reason) or "Ctrl-C, or the minutes are up"  # outside training, in an export for example
@@ -65,8 +66,8 @@ def make_table(
     return True
 
 
-def do(group: list[Row], test: list[Path], val_images: int) -> None:
-    """Train and measure what is left of a group."""
+def train_and_measure(group: list[Row], test: list[Path], val_images: int) -> None:
+    """Train and measure the rows of a group that are left."""
     left = [row for row in group if not (row.run.folder / FIGURES).exists()]
     if left:
         train_together([row.run for row in left])
@@ -89,11 +90,12 @@ def time_limit(minutes: float):
 
 
 def measured(row: Row, test: list[Path], val_images: int) -> list[dict]:
-    """Export the run, which fits its score on half of ``val_images``; return its figures on each split."""
+    """Export the run, which fits its score on half of ``val_images``; return the figures on each test
+    split."""
     bundle = row.run.folder / "bundle"
     export_run(row.run.folder, bundle, {}, 320, val_images)
     given = not family_of(row.run).searches and row.locator is None
-    estimator = loaded(bundle, loaded(row.locator / "bundle") if row.locator else None)
+    estimator = loaded(bundle, row.locator / "bundle" if row.locator else None)
     network = estimator.bundle.manifest.network
     about = {
         "date": datetime.date.today().isoformat(),
@@ -110,20 +112,26 @@ def measured(row: Row, test: list[Path], val_images: int) -> list[dict]:
     return result
 
 
-def loaded(bundle: Path, locator: Estimator | None = None) -> Estimator | RegionalEstimator:
-    opened = open_bundle(bundle)
-    return make_estimator(opened, load_network(opened, threads=2), locator)
+def loaded(folder: Path, locator: Path | None = None) -> Estimator:
+    """Return the estimator of the bundle in ``folder``; locator: folder of the keypoint bundle that
+    searches."""
+    finder = loaded(locator) if locator else None
+    assert finder is None or isinstance(finder, KeypointEstimator)
+    bundle = open_bundle(folder)
+    estimator = make_estimator(bundle, load_network(bundle, threads=2), finder)
+    assert not isinstance(estimator, PeopleEstimator)  # the studies are about objects
+    return estimator
 
 
 def hardware() -> str:
-    """Return the machine that trains, in words."""
+    """Return the name of the GPU or processor that trains."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return processor()
 
 
 def write(rows: list[Row], out: Path, test: list[Path], real: str = "real") -> None:
-    """Write the rows that are measured. real: the name of the split in rows of real images."""
+    """Write the rows that are measured. real: what rows of real images state as their split."""
     content = []
     for row in rows:
         path = row.run.folder / FIGURES
@@ -133,7 +141,7 @@ def write(rows: list[Row], out: Path, test: list[Path], real: str = "real") -> N
 
 
 def with_means(rows: list[dict]) -> list[dict]:
-    """Return the rows and, after them, a row for each kind of which several seeds are measured: the mean of
+    """Return the rows and, after them, a row for each kind that was measured with several seeds: the mean of
     each figure that all have, its standard deviation as ``..._std``, and ``seeds``, their number."""
     kinds: dict[tuple, list[dict]] = {}
     for row in rows:
@@ -176,6 +184,6 @@ def as_row(row: Row, split: Path, values: dict, real: str) -> dict:
 
 
 def write_json(path: Path, content) -> None:
-    """Write JSON to a file, and make its folder."""
+    """Write JSON to a file; make its folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(content, indent=1) + "\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of a table: runs that differ in one thing, in the order in which they count."""
+"""The rows of a study's table: runs that differ in one setting, in the order of their importance."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Row:
-    """A run of the table. Rows of one stage count alike."""
+    """A run of the table. Rows of the same stage are equally important."""
 
     method: str
     run: RunConfig
@@ -41,7 +41,7 @@ class Row:
 
 
 def in_stages(stages: Iterable[Iterable[Row]]) -> list[Row]:
-    """Return the rows with the numbers of their stages."""
+    """Return the rows of all stages, with their stage's number."""
     return [replace(row, stage=i) for i, stage in enumerate(stages) for row in stage]
 
 

@@ -318,7 +318,7 @@ def test_networks_of_single_objects_look_and_the_joint_one_searches(data, tmp_pa
 def test_a_run_that_is_not_of_one_of_the_objects_is_refused(data, tmp_path):
     joint = settings(data, tmp_path, objects=(5,), network=SurfaceConfig("darknet-tiny-h", width=16))
     train(joint)
-    wanted = r"wanted a surface run of one of the objects \[5\] that no other looks at, .*surface, objects"
+    wanted = r"wanted a surface run of one of the objects \[5\] that no other run has, .*surface, objects"
     other = small_run(data, tmp_path, "other", objects=(1,))
     with pytest.raises(ValueError, match=wanted + r" \[1\]"):
         export_run(joint.folder, tmp_path / "bundle", {}, 128, 0, object_runs=(other.folder,))
