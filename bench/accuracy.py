@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a cube bundle on renders, on two real recordings, and on images without a cube; writes
+"""Measure a cube bundle on renders, on two real recordings, and on images without a cube; write
 docs/results/cube.json.
 
     python -m bench.accuracy bundles/cube --renders data/cube/val --shared ../shared/data --frames FOLDER
     --out docs/results/cube.json
 
-FOLDER holds the 218 frames image0000.pgm ... of the package visp-images-data. What is not given keeps the row
-that OUT has of it, with that row's date and commit, if there is one.
+FOLDER holds the 218 frames image0000.pgm ... of the package visp-images-data. A set whose folder is not given
+keeps its row in OUT, with its date and commit, if there is one.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from pose_kd_ros.core.camera import Camera
 from pose_kd_ros.core.metrics import mssd, pose_error
 from pose_kd_ros.core.track import MEASURED, Tracker
 from pose_kd_ros.datasets.bop import BopDataset
+from pose_kd_ros.pipeline.estimator import CropEstimator
 from pose_kd_ros.pipeline.families import open_estimator
 from pose_kd_ros.pipeline.follow import ObjectFollower
 
 RECORDING_K = np.array([[547.7367575, 0, 338.7036994], [0, 542.0744058, 234.5083345], [0, 0, 1]])
-RIGHT = 0.1  # of the diameter
+RIGHT = 0.1  # largest MSSD of a right pose, diameters
 SAME = ("name", "network", "method", "seed", "steps", "dataset", "split")  # of rows that are kept
 
 
@@ -62,13 +63,21 @@ def summary(rows: list[tuple[float, float, float]], frames: int) -> dict[str, fl
     )
 
 
+def read_picture(path: Path, how: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """Read a picture, (H, W, 3) BGR or as ``how`` says; raise ValueError if it cannot be read."""
+    picture = cv2.imread(str(path), how)
+    if picture is None:
+        raise ValueError(f"{path}: wanted a picture, found none that can be read")
+    return picture
+
+
 def recording_frames(folder: Path) -> list[np.ndarray]:
-    return [cv2.imread(str(p), cv2.IMREAD_GRAYSCALE) for p in sorted(folder.glob("image*.pgm"))]
+    return [read_picture(path, cv2.IMREAD_GRAYSCALE) for path in sorted(folder.glob("image*.pgm"))]
 
 
 def on_recording(estimator, frames, tracked: bool) -> dict:
-    """The 218 frames, each by itself or followed as the node does; truth is ``cube_tracking``'s, not the
-    recording's."""
+    """Measure on the 218 frames, each alone or tracked as in the node. The truth is that of
+    ``cube_tracking``: the recording states only the first pose."""
     truth, model = follow(frames, RECORDING_K), estimator.order[0]
     follower = ObjectFollower(estimator, Tracker(estimator.objects))
     rows, edges, first = [], [], None
@@ -92,8 +101,8 @@ def on_recording(estimator, frames, tracked: bool) -> dict:
 
 
 def painted_out(frames) -> list[np.ndarray]:
-    """The recording without its cube: the silhouette, grown by 12 px, filled from its surroundings, with
-    noise."""
+    """Return the recording without its cube: the silhouette, grown by 12 px, is filled from its surroundings,
+    with noise added."""
     random = np.random.RandomState(0)
     result = []
     for grey, pose in zip(frames, follow(frames, RECORDING_K)):
@@ -105,7 +114,7 @@ def painted_out(frames) -> list[np.ndarray]:
 
 
 def false_positives(estimator, images) -> dict:
-    """Poses per image where there is no cube."""
+    """Count the poses per image on images without a cube."""
     found = [len(estimator.estimate(image, camera_of(K, image)).poses) for image, K in images]
     return {
         "frames": len(found),
@@ -115,13 +124,13 @@ def false_positives(estimator, images) -> dict:
 
 
 def on_visp_rbt(estimator, folder: Path) -> dict:
-    """The real 85 mm cube with pseudo ground truth; the object scaled by 85/84."""
+    """Measure on the real 85 mm cube with pseudo ground truth; the bundle's object is scaled by 85/84."""
     estimator = estimator.scaled({estimator.order[0].id: 85 / 84})
     content = json.loads((folder / "poses_checked.json").read_text())
     model, rows, frames = estimator.order[0], [], content["tracked_cube_frames"]
     records = {f["index"]: f for f in content["frames"]}
     for index in frames:
-        image = cv2.imread(str(folder / records[index]["rgb"]))[..., ::-1].copy()
+        image = read_picture(folder / records[index]["rgb"])[..., ::-1].copy()
         true = np.array(records[index]["objects"]["cube"]["T_cam_objfile_tracked"])
         poses = estimator.estimate(image, camera_of(np.array(content["K"]), image)).poses
         if poses:
@@ -130,7 +139,7 @@ def on_visp_rbt(estimator, folder: Path) -> dict:
 
 
 def row(bundle, name: str, dataset: str, split: str, figures: dict) -> dict:
-    """One row with the keys that all of docs/results share."""
+    """Return a row with the keys that all rows of docs/results share."""
     training = bundle.manifest.training
     shared = common(
         name,
@@ -168,6 +177,7 @@ def main() -> None:
         bundle = replace(bundle, manifest=replace(bundle.manifest, input=spec))
     thresholds = {"pose_score": options.pose_score, "cell_score": options.cell_score}
     estimator = open_estimator(bundle, threads=1, **thresholds)
+    assert isinstance(estimator, CropEstimator)  # of objects
     rows = []
 
     kept = {}

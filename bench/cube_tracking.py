@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A second opinion on the recorded cube: its pose carried through the frames by optical flow and edges, no
-network.
+"""Pseudo ground truth for the demo's recording, by optical flow and edges, without a network.
 
-Pseudo ground truth for the demo's recording, which states only the first frame's pose. Points on the visible
-faces are followed (pyramidal Lucas-Kanade, forward and back), PnP gives the next pose, and the cube's edges,
-found as the
-strongest gradients beside the projected ones, take out the drift. ``edge_error`` judges any pose by the image
-alone.
+The recording states only the pose of its first frame. Points on the visible faces are tracked (pyramidal
+Lucas-Kanade, forward and back), and PnP gives the next pose. The cube's edges, found as the strongest
+gradients near the projected edges, correct the drift. ``edge_error`` measures the error of any pose from the
+image alone.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from pose_kd_ros.core.pose import from_rotation_vector, inverse, make_pose, tran
 EDGE_M = 0.084
 CORNERS = box_corners((0, 0, 0), (EDGE_M,) * 3)
 EDGES = [(i, i | bit) for i in range(8) for bit in (1, 2, 4) if not i & bit]
-REACH = 8  # pixels beside a projected edge in which its gradient is looked for
+REACH = 8  # pixels to each side of a projected edge in which its gradient is searched
 CORNER_POSE = make_pose(
     from_rotation_vector((2.100485509, 1.146812236, -0.4560126437)),
     (0.02231950571, 0.1071368004, 0.5071128378),
@@ -35,7 +33,7 @@ def project(pose, points, K) -> np.ndarray:
 
 
 def visible_faces(pose) -> list[tuple[int, int]]:
-    """(axis, sign) of the faces that look at the camera."""
+    """(axis, sign) of the faces that face the camera."""
     camera = inverse(pose)[:3, 3]
     return [(axis, sign) for axis in range(3) for sign in (-1, 1) if sign * camera[axis] > EDGE_M / 2]
 
@@ -72,7 +70,7 @@ def on_surface(pose, pixels, K) -> tuple[np.ndarray, np.ndarray]:
 
 def edge_measurements(grey, pose, K) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sample the visible edges: object points (N, 3), image normals (N, 2), signed pixels (N,) to the
-    strongest gradient along the normal, NaN where there is none worth the name."""
+    strongest gradient along the normal, NaN where no gradient is strong enough."""
     points = np.concatenate(
         [
             CORNERS[a] + np.linspace(0.08, 0.92, 25)[:, None] * (CORNERS[b] - CORNERS[a])
@@ -103,8 +101,8 @@ def edge_error(grey, pose, K) -> tuple[float, float]:
 
 
 def fit(pose, K, points, pixels, grey=None, rounds: int = 6) -> np.ndarray:
-    """Gauss-Newton on followed points (weight 1) and, where ``grey`` is given, edges along their normals
-    (Tukey)."""
+    """Fit a pose by Gauss-Newton to tracked points (weight 1) and, if ``grey`` is given, to edges along their
+    normals (Tukey)."""
     from pose_kd_ros.core.refine import moved, projection
 
     for _ in range(rounds):
@@ -137,41 +135,38 @@ def follow(frames, K) -> list[np.ndarray]:
 
 
 def _next(before, grey, pose, K) -> np.ndarray:
-    start = cv2.goodFeaturesToTrack(before, 200, 0.005, 4, mask=mask_of(pose, K, before.shape, 3)).astype(
-        np.float32
-    )
-    options = dict(winSize=(15, 15), maxLevel=3)
-    there, ok, _ = cv2.calcOpticalFlowPyrLK(before, grey, start, None, **options)
-    back, ok_back, _ = cv2.calcOpticalFlowPyrLK(grey, before, there, None, **options)
-    points, hit = on_surface(pose, start[:, 0].astype(float), K)
-    good = (ok[:, 0] > 0) & (ok_back[:, 0] > 0) & hit & (np.linalg.norm(back - start, axis=2)[:, 0] < 0.5)
-    pixels, points = there[good, 0].astype(float), points[good]
+    start = cv2.goodFeaturesToTrack(before, 200, 0.005, 4, mask=mask_of(pose, K, before.shape, 3))[:, 0]
+    there, tracked = flow(before, grey, start)
+    points, hit = on_surface(pose, start.astype(float), K)
+    good = tracked & hit
+    moved, _ = solved(points[good], there[good], pose, K)
+    return fit(moved, K, points[good], there[good], grey)
+
+
+def solved(points, pixels, pose, K) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pose of object points (N, 3) seen at pixels (N, 2), by PnP from ``pose`` on, and the indices
+    of its inliers."""
     rotation, _ = cv2.Rodrigues(pose[:3, :3])
-    _, rotation, translation, _ = cv2.solvePnPRansac(
+    _, rotation, translation, inliers = cv2.solvePnPRansac(
         points, pixels, K, None, rotation, pose[:3, 3:].copy(), True, 200, 2.0
     )
-    moved = make_pose(cv2.Rodrigues(rotation)[0], translation[:, 0])
-    return fit(moved, K, points, pixels, grey)
+    return make_pose(cv2.Rodrigues(rotation)[0], translation[:, 0]), inliers[:, 0]
 
 
 def follow_flow(frames, K, most: int = 300) -> list[np.ndarray]:
     """Return T_camera_object of every grey frame by optical flow alone, no edges and no network, from FIRST.
 
-    Points keep the place on the cube that they had when they were first seen, for as long as they can be
-    followed, so that the pose drifts only as faces turn away.
+    A point keeps the place on the cube where it was first seen, for as long as it can be tracked, so that the
+    pose drifts only when faces turn away.
     """
     poses, before = [FIRST], frames[0]
     pixels, points = _new_points(before, FIRST, K, np.zeros((0, 2)), most)
     for grey in frames[1:]:
         there, good = flow(before, grey, pixels)
         pixels, points = there[good], points[good]
-        rotation, _ = cv2.Rodrigues(poses[-1][:3, :3])
-        _, rotation, translation, inliers = cv2.solvePnPRansac(
-            points, pixels, K, None, rotation, poses[-1][:3, 3:].copy(), True, 200, 2.0
-        )
-        kept = inliers[:, 0]
+        moved, kept = solved(points, pixels, poses[-1], K)
         pixels, points = pixels[kept], points[kept]
-        pose = fit(make_pose(cv2.Rodrigues(rotation)[0], translation[:, 0]), K, points, pixels)
+        pose = fit(moved, K, points, pixels)
         poses.append(pose)
         new, places = _new_points(grey, pose, K, pixels, most - len(pixels))
         pixels, points, before = np.concatenate([pixels, new]), np.concatenate([points, places]), grey
@@ -179,18 +174,21 @@ def follow_flow(frames, K, most: int = 300) -> list[np.ndarray]:
 
 
 def flow(before, after, pixels) -> tuple[np.ndarray, np.ndarray]:
-    """Where pixels (N, 2) of a grey frame are in the next (N, 2), and whether they are found again on the way
-    back (N,) (pyramidal Lucas-Kanade)."""
-    options = dict(winSize=(15, 15), maxLevel=3)
+    """Return where pixels (N, 2) of a grey frame are in the next frame (N, 2), and whether tracking them back
+    ends where it began (N,) (pyramidal Lucas-Kanade)."""
     start = np.asarray(pixels, np.float32).reshape(-1, 1, 2)
-    there, ok, _ = cv2.calcOpticalFlowPyrLK(before, after, start, None, **options)
-    back, ok_back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, **options)
+    unset = np.zeros_like(start)
+    there, ok, _ = cv2.calcOpticalFlowPyrLK(before, after, start, unset, winSize=(15, 15), maxLevel=3)
+    back, ok_back, _ = cv2.calcOpticalFlowPyrLK(
+        after, before, there, unset.copy(), winSize=(15, 15), maxLevel=3
+    )
     close = np.linalg.norm(back - start, axis=2)[:, 0] < 0.5
     return there[:, 0].astype(float), (ok[:, 0] > 0) & (ok_back[:, 0] > 0) & close
 
 
 def _new_points(grey, pose, K, known, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (N, 2) worth following on the cube, away from those that are known, and their places (N, 3)."""
+    """Return new pixels (N, 2) to track on the cube, away from the known ones, and their object points (N,
+    3)."""
     mask = mask_of(pose, K, grey.shape, 4)
     for u, v in np.round(known).astype(int).tolist():
         cv2.circle(mask, (u, v), 4, 0, -1)
@@ -201,8 +199,8 @@ def _new_points(grey, pose, K, known, most: int) -> tuple[np.ndarray, np.ndarray
 
 
 def flow_error(before, after, pose, next_pose, K) -> float:
-    """Median distance in pixels between where optical flow carries the cube's texture to the next frame and
-    where two poses do; no edges, and no drift."""
+    """Return the median distance, pixels, between where optical flow and where two poses move the cube's
+    texture to the next frame. It uses no edges and does not drift."""
     pixels, points = _new_points(before, pose, K, np.zeros((0, 2)), 200)
     there, good = flow(before, after, pixels)
     if good.sum() < 20:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long an evaluation takes beside what it took to record, and where the time goes.
+"""Measure how long an evaluation takes, compared with the recorded time, and where the time goes.
 
     python -m bench.evaluation .state/recordings/cube --bundle cube --out docs/results/evaluation.json
 
-Runs the command as its users do, in a process of its own, from its start to the page. The floor is the
-network's share: every look is one inference, and tracks want their frames in order.
+Runs the command as users do, in a separate process, from its start to the finished page. The network's share
+is the lower limit: every crop is one inference, and tracking needs the frames in order.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from pose_kd_ros.bundle.find import find_bundle
 
 
 def run(recording: Path, bundle: str, out: Path) -> float:
-    """Evaluate into ``out``; returns the seconds it took."""
-    command = [sys.executable, "-m", "pose_kd_ros.evaluation", recording, "--bundle", bundle, "--out", out]
+    """Evaluate into the folder ``out``; return the seconds that it took."""
+    command = [sys.executable, "-m", "pose_kd_ros.evaluation"]
+    command += [str(recording), "--bundle", bundle, "--out", str(out)]
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, timeout=600)
     return time.perf_counter() - start
 
 
 def measured(recording: Path, bundle: str, runs: int) -> dict[str, float]:
-    """Medians over the runs, seconds; the least and the most; ``ratio``: the whole over the recorded time."""
+    """Return medians over the runs, seconds, the shortest and the longest, and ``ratio``, the median over the
+    recorded time."""
     whole, stages = [], []
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:

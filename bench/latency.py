@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long from an image's stamp to its transform on /tf, and where the time goes.
+"""Measure the time from an image's stamp to its transform on /tf, and where the time goes.
 
     python bench/latency.py bundles/cube [--recording BAG] [--frames 500] [--rate 25]
 
-The node runs in a process of its own; images travel over DDS. Without a recording a painted disc is shown,
-which only a bundle made for it answers. "node overhead" is everything from the message's arrival in the node
-to the end of publication that is not the network. Prints milliseconds.
+The node runs in a separate process; images are sent over DDS. Without a recording the images show a painted
+disc, which only a bundle trained on it detects. "node overhead" is all time from the message's arrival in the
+node to the end of publication, without the network. Prints milliseconds.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pose node in a process of its own, and a camera that feeds it over DDS."""
+"""The pose node in a separate process, and a camera that sends images to it over DDS."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LISTEN = QoSProfile(depth=100)
 
 
 def painted(count: int, width: int, height: int) -> list[tuple[Image, CameraInfo]]:
-    """Frames of a red disc that wanders about and is away in every eighth frame."""
+    """Return frames with a red disc that moves, and is absent in every eighth frame."""
     info = CameraInfo(width=width, height=height, distortion_model="plumb_bob")
     info.k = [FOCAL, 0.0, width / 2, 0.0, FOCAL, height / 2, 0.0, 0.0, 1.0]
     info.header.frame_id = "camera"
@@ -48,8 +48,9 @@ def painted(count: int, width: int, height: int) -> list[tuple[Image, CameraInfo
 
 
 def recorded(path: Path, count: int) -> list[tuple[Image, CameraInfo]]:
-    """The first frames of a recording with one image and one camera_info topic."""
-    images, info = [], None
+    """Return the first frames of a recording with one image and one camera_info topic."""
+    images: list[Image] = []
+    info = None
     with open_bag(path) as bag:
         kinds = {topic.name: topic.type for topic in bag.pick()}
         for message in bag.messages():
@@ -61,7 +62,7 @@ def recorded(path: Path, count: int) -> list[tuple[Image, CameraInfo]]:
 
 
 class Bench(Node):
-    """Publishes frames stamped with the current time; keeps how late transforms came, and the statuses."""
+    """Publishes frames stamped with the current time; records the delay of transforms, and the statuses."""
 
     def __init__(self):
         super().__init__("bench")
@@ -92,7 +93,8 @@ class Bench(Node):
         self._images.publish(image)
 
     def play(self, frames: list, count: int, rate: float) -> Iterator[int]:
-        """Send ``count`` frames, over and over the list, at ``rate`` Hz; yields after each, and listens."""
+        """Send ``count`` frames at ``rate`` Hz, repeating the list; yield after each, and listen in
+        between."""
         due = time.monotonic()
         for index in range(count):
             self.send(*frames[index % len(frames)])
@@ -108,7 +110,7 @@ class Bench(Node):
 
 @contextmanager
 def node_process(bundle: str, *parameters: str) -> Iterator[subprocess.Popen]:
-    """Start the node on a bundle in a process of its own, and rclpy in this one; end both."""
+    """Start the node on a bundle in a separate process, and rclpy in this one; end both."""
     values = [text for value in (f"bundle:={bundle}", *parameters) for text in ("-p", value)]
     command = [sys.executable, "-m", "pose_kd_ros.nodes.pose_node", "--ros-args", *values]
     process = subprocess.Popen(command)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bundles on BOP splits, from the whole frame and in the true boxes: rows of docs/results/networks.json.
+"""Measure a bundle on a BOP split, in the whole frame and in the true boxes: docs/results/networks.json.
 
     python -m bench.networks bundles/lmo --data ../shared/data/lmo/test --split "lmo-dev100, real" --limit 0
 
-A row that was measured before with the same bundle's name, steps, split and boxes is replaced. One thread of
-ONNX Runtime. Real images are looked at, not tuned on: thresholds and checkpoints come from renders.
+Replaces a row of the same bundle's name, steps, split and boxes. Uses one thread of ONNX Runtime. Nothing is
+tuned on real images: thresholds and checkpoints come from renders.
 """
 
 from __future__ import annotations
@@ -18,24 +18,23 @@ from pose_kd_ros.bundle.manifest import Manifest
 from pose_kd_ros.bundle.store import open_bundle
 from pose_kd_ros.evaluation.matching import ObjectMatches, cut
 from pose_kd_ros.evaluation.metrics import figures
-from pose_kd_ros.pipeline.families import open_estimator
 from pose_kd_ros.provenance import write_whole
-from training.measure.evaluate import add_recalls, every_pose, measure
+from training.measure.evaluate import add_recalls, every_pose, measure, open_object_estimator
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "results" / "networks.json"
 SAME = ("name", "dataset", "split", "steps", "boxes")
 
 
 def mean_recall(groups: list[ObjectMatches]) -> float:
-    """Mean of MSSD's and MSPD's average recalls."""
+    """Return the mean of the average recalls of MSSD and MSPD."""
     values = figures(groups, 1, [])
     return (values["mssd"] + values["mspd"]) / 2
 
 
 def row(folder: Path, data: Path, split: str, limit: int, given_boxes: bool) -> dict:
-    """The figures of one bundle on one split."""
+    """Return the row of one bundle on one split."""
     bundle = open_bundle(folder)
-    estimator = open_estimator(bundle, threads=1, pose_score=0.0)
+    estimator = open_object_estimator(bundle, threads=1, pose_score=0.0)
     groups, images, seconds = measure(estimator, data, limit, given_boxes=given_boxes)
     estimator.pose_score = None  # the bundle's
     kept = [cut(group, estimator.pose_score) for group in groups]
@@ -59,10 +58,17 @@ def described(manifest: Manifest, dataset: str, split: str, given_boxes: bool) -
     network = f"{manifest.network.parameters / 1e6:.2f} M parameters, {manifest.network.gflop:g} GFLOP a crop"
     training = manifest.training
     name = f"{manifest.name} ({manifest.family}), {'true boxes' if given_boxes else 'whole frame'}"
-    facts = {"network": network, "seed": training.seed, "steps": training.steps}
-    return common(name, training.method, manifest.family, dataset, split, **facts) | {
-        "boxes": float(given_boxes)
-    }
+    row = common(
+        name,
+        training.method,
+        manifest.family,
+        dataset,
+        split,
+        network=network,
+        seed=training.seed,
+        steps=training.steps,
+    )
+    return row | {"boxes": float(given_boxes)}
 
 
 def main() -> None:
@@ -71,7 +77,7 @@ def main() -> None:
     )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="a BOP split")
-    parser.add_argument("--split", required=True, help='what the rows call it, as "val, synthetic"')
+    parser.add_argument("--split", required=True, help='its name in the rows, as "val, synthetic"')
     parser.add_argument("--limit", type=int, default=0, help="the first N images; 0: all")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README's moving picture: a recording, followed as by the node, with its poses drawn on it.
+"""Make the README's animation: a recording, tracked as in the node, with the poses drawn on it.
 
     python -m bench.picture .state/recordings/cube --bundle cube --out docs/images/demo.webp
 
-No frame is left out, whatever the machine's speed: unlike ./demo it does not run in real time.
+No frame is dropped, however slow the machine is: unlike ./demo it does not run in real time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pose_kd_ros.pipeline.draw import draw_pose
 from pose_kd_ros.recordings.bags import open_bag
 from pose_kd_ros.recordings.images import BagImages
 
-EVERY, MILLISECONDS = 3, 120  # frames of a recording at 25 Hz; time that each is shown
+EVERY, MILLISECONDS = 3, 120  # of a recording at 25 Hz, every third frame; time for which each is shown
 WIDTH = 480  # pixels
 
 

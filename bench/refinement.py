@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Poses before and after refinement, on three sets of real images; writes docs/results/refinement.json.
+"""Measure poses before and after refinement on three sets of real images; write docs/results/refinement.json.
 
     python -m bench.refinement --frames FOLDER --shared ../shared/data --out docs/results/refinement.json
 
-Recording (FOLDER: its 218 frames, see ``bench.accuracy``): bundles/cube followed as the node does. The truth
-comes from optical flow alone (``cube_tracking.follow_flow``): no edges, but its first pose was clicked by
-hand, millimetres beside the edges, and stays in it. ``flow_px`` has neither: how far poses of two consecutive
-frames disagree with the flow between them.
+Recording (FOLDER: its 218 frames, see ``bench.accuracy``): bundles/cube, tracked as in the node. The truth
+comes from optical flow alone (``cube_tracking.follow_flow``). It uses no edges, but it starts from a pose
+that was clicked by hand, millimetres off the edges, and keeps this error. ``flow_px`` depends on neither: it
+is the distance between the motion of two consecutive poses and the optical flow between the frames.
 
-visp_rbt: the cube of 85 mm with depth, 47 frames, two starts in each, drawn about the pseudo-truth with
-known deviations, since bundles/cube does not find this cube. ``along_m`` is the median of the error along the
-line of sight. The sensor's depth lies 4.4 mm behind the pseudo-truth (so does what the edges say); "shifted"
-takes these off the depth first.
+visp_rbt: the cube of 85 mm with depth, 47 frames. In each, two initial poses are drawn around the
+pseudo-truth with known deviations, since bundles/cube does not detect this cube. ``along_m`` is the median of
+the error along the line of sight. The sensor's depth lies 4.4 mm behind the pseudo-truth (and so do the poses
+from edges); "shifted" subtracts this from the depth first.
 
-LM-O, the 100 dev images: bundles/lmo; meshes are read from the data set, decimated, and not kept.
+LM-O, the 100 dev images: bundles/lmo. Meshes are read from the data set and decimated; they are not stored.
 
-Sets whose folder is not given keep the rows that OUT has of them.
+Sets whose folder is not given keep their rows in OUT.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bench.accuracy import CORNERS, RECORDING_K, camera_of, recording_frames
+from bench.accuracy import CORNERS, RECORDING_K, camera_of, read_picture, recording_frames
 from bench.cube_tracking import flow_error, follow_flow
 from bench.rows import common
 from pose_kd_ros.bundle.store import open_bundle
@@ -44,7 +44,9 @@ from pose_kd_ros.datasets.bop.folder import mesh_path
 from pose_kd_ros.datasets.meshes import load_ply_vertices, load_small_mesh
 from pose_kd_ros.pipeline.families import open_estimator
 from pose_kd_ros.pipeline.follow import ObjectFollower
+from pose_kd_ros.pipeline.keypoint import KeypointEstimator
 from pose_kd_ros.pipeline.refine import LEAST_UNSURE, EdgeRefiner
+from pose_kd_ros.pipeline.regional import RegionalEstimator
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 STARTS = 2  # in each frame of visp_rbt
@@ -54,7 +56,7 @@ RECALL = np.arange(0.05, 0.51, 0.05)  # diameters, as BOP19's MSSD recall
 
 
 class Errors:
-    """Collects what one method makes of the poses."""
+    """Collects the errors of one method's poses."""
 
     def __init__(self):
         self.rows, self.covered, self.ms, self.refused, self.flow, self.worse = [], [], [], 0, [], []
@@ -90,7 +92,7 @@ class Errors:
 
 
 class Timed(EdgeRefiner):
-    """Adds up the milliseconds that its thread ran."""
+    """Records the milliseconds of its thread for each frame."""
 
     ms: list[float]
 
@@ -102,15 +104,16 @@ class Timed(EdgeRefiner):
 
 
 def on_recording(frames) -> dict[str, Errors]:
-    """PnP's poses as measured, not those of the motion filter, without and with refinement."""
+    """Measure the poses of PnP, without and with refinement, before the motion filter."""
     truth, found = follow_flow(frames, RECORDING_K), {}
     for name, kind in (("PnP", "none"), ("edges", "edges")):
         found[name], last = Errors(), None
         estimator = open_estimator(open_bundle(BUNDLES / "cube"), threads=1)
+        assert isinstance(estimator, KeypointEstimator)  # the cube bundle's
         model = estimator.order[0]
         if kind == "edges":
-            estimator.refiner = Timed({model.id: Mesh.of_box(model)}, estimator.objects)
-            estimator.refiner.ms = found[name].ms
+            estimator.refiner = timed = Timed({model.id: Mesh.of_box(model)}, estimator.objects)
+            timed.ms = found[name].ms
         follower = ObjectFollower(estimator, Tracker(estimator.objects))
         for i, (grey, true) in enumerate(zip(frames, truth)):
             image, camera = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), camera_of(RECORDING_K, grey)
@@ -121,6 +124,7 @@ def on_recording(frames) -> dict[str, Errors]:
                 last = None
                 continue
             one = max(tracks, key=lambda track: track.score).measured
+            assert one is not None  # its state says so
             found[name].add(one.pose, one.covariance, true, model, CORNERS)
             if last is not None:
                 near = min(one.pose @ model.symmetries, key=lambda pose: np.abs(pose - last).sum())
@@ -132,8 +136,9 @@ def on_recording(frames) -> dict[str, Errors]:
     return found
 
 
-def refined(errors: Errors, refine, pose, covariance, true, model, points) -> tuple:
-    """One refinement, timed on this thread's own clock, and its error; refused ones keep their start."""
+def refined(errors: Errors, refine, pose, covariance, true, model, points) -> tuple[np.ndarray, np.ndarray]:
+    """Refine a pose, record the time of this thread and the error, and return the result; the initial pose if
+    the refinement refuses."""
     start, started = pose, time.thread_time()
     try:
         pose, covariance = refine(pose, covariance)
@@ -154,8 +159,8 @@ def on_visp_rbt(folder: Path) -> dict[str, Errors]:
     names = ("start", "edges", "depth", "depth, shifted", "edges, then depth, shifted")
     found = {name: Errors() for name in names}
     for index in content["tracked_cube_frames"]:
-        image = cv2.imread(str(folder / records[index]["rgb"]))[..., ::-1].copy()
-        depth = cv2.imread(str(folder / records[index]["depth"]), -1) * content["depth_scale_m"]
+        image = read_picture(folder / records[index]["rgb"])[..., ::-1].copy()
+        depth = read_picture(folder / records[index]["depth"], -1) * content["depth_scale_m"]
         true, camera = (
             np.array(records[index]["objects"]["cube"]["T_cam_objfile_tracked"]),
             camera_of(K, image),
@@ -190,6 +195,7 @@ def on_visp_rbt(folder: Path) -> dict[str, Errors]:
 def on_lmo(folder: Path) -> dict[str, Errors]:
     split = folder / "test"
     estimator = open_estimator(open_bundle(BUNDLES / "lmo"), threads=1)
+    assert isinstance(estimator, RegionalEstimator)  # of the surface family
     meshes = {i: load_small_mesh(mesh_path(split, i)) for i in estimator.objects}
     points = {i: load_ply_vertices(mesh_path(split, i))[::7] for i in estimator.objects}
     found = {"PnP": Errors(), "edges": Errors()}

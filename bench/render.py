@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images a second of the renderer, one process: where the time of a finished image goes, and what
-antialiasing costs.
+"""Measure the renderer's images per second in one process: the time of each step, and the cost of
+antialiasing.
 
     python -m bench.render [--pictures DIR] [--models DIR] [--out FILE]
 
-LP_NUM_THREADS=1 in the environment: one thread of Mesa's llvmpipe.
-
-Every line is measured on the same scenes; the ratios are to the first line.
+Set LP_NUM_THREADS=1 for one thread of Mesa's llvmpipe. All lines are measured on the same scenes; ratios are
+to the first line.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -36,16 +35,21 @@ from training.render.shapes import torus
 from training.render.views import ViewMaker
 from training.render.writer import write_image, write_view
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 
 class Rate(NamedTuple):
-    """Images a second by the clock, and processor milliseconds an image (less moved by a busy machine)."""
+    """Images per second of wall time, and milliseconds of CPU time per image, which a busy machine changes
+    less."""
 
     images_per_second: float
     cpu_ms: float
 
 
-def timed(work: Callable[[object], object], items: Iterable[object]) -> tuple[Rate, list[object]]:
-    """How fast, and the results; the first item is done once more before, to warm up."""
+def timed(work: Callable[[Item], Result], items: Iterable[Item]) -> tuple[Rate, list[Result]]:
+    """Return the rate and the results of ``work`` on all items. It first does the first item once to warm
+    up."""
     items = list(items)
     work(items[0])
     start, start_cpu = time.perf_counter(), time.process_time()
@@ -55,7 +59,7 @@ def timed(work: Callable[[object], object], items: Iterable[object]) -> tuple[Ra
 
 
 def main() -> None:
-    """Prints a table."""
+    """Print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -85,7 +89,7 @@ def main() -> None:
 
 
 def measure(maker: ImageMaker, count: int) -> Iterable[tuple[str, Rate]]:
-    """(what, images a second) for each step alone and for the whole."""
+    """Yield the name and rate of each step alone, and of the whole."""
     config, renderer = maker.config, maker.renderer
     rate, scenes = timed(
         lambda i: sample_scene(config, maker.stock, np.random.default_rng([1, i])), range(count)
@@ -113,7 +117,7 @@ def measure(maker: ImageMaker, count: int) -> Iterable[tuple[str, Rate]]:
 
 
 def measure_views(count: int, models: Path | None) -> Iterable[tuple[str, Rate]]:
-    """Object views with their files: of a ring of 20,000 triangles, and of the objects of a models folder."""
+    """Yield rates of object views with their files: of a ring of 20,000 triangles, and of a models folder."""
     with tempfile.TemporaryDirectory() as folder:
         write_models(Path(folder) / "models", [Target(1, torus(0.14, 100, 100), {})])
         for part in ("rgb", "depth", "mask", "mask_visib"):

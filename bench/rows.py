@@ -19,7 +19,7 @@ def common(
     seed: int = 0,
     steps: int = 0,
 ) -> dict:
-    """A row's name, what was run, and when and where."""
+    """Return a row's name, what was measured, when, at which commit, and on which processor."""
     return {
         "name": name,
         "method": method,

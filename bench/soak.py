@@ -3,7 +3,7 @@
 
     python -m bench.soak bundles/cube [--minutes 60] [--recording BAG] [--other bundles/lmo] [--out FILE]
 
-The node runs in a process of its own, under simulated time. Calm seconds and disturbances take turns: cameras
+The node runs in a separate process, under simulated time. Calm seconds and disturbances take turns: cameras
 and subscribers that go and return, recordings that loop, jumps of the clock, hostile images and calibrations,
 other bundles, lifecycle transitions, services. After each the node must work again within RECOVER_S. Exits
 with 1 if it did not, if frames are unaccounted for, or if memory, threads or open files grew.

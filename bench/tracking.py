@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What refinement and the tracker make of a cube bundle's poses on the demo's recording: jitter, errors, and
-whether the covariances hold them; each part of it switched on by itself, in one run. Writes
+"""Measure the effect of refinement and of the tracker on a cube bundle's poses, on the demo's recording:
+jitter, errors, and the coverage of the covariances. Each part is switched on separately. Writes
 docs/results/tracking.json.
 
     python -m bench.tracking bundles/cube --frames FOLDER
@@ -26,11 +26,12 @@ from pose_kd_ros.core.metrics import error_vector, mahalanobis_radius, mssd
 from pose_kd_ros.core.track import MEASURED, Tracker
 from pose_kd_ros.pipeline.families import open_estimator
 from pose_kd_ros.pipeline.follow import ObjectFollower
+from pose_kd_ros.pipeline.keypoint import KeypointEstimator
 from pose_kd_ros.pipeline.refine import make_refiner
 from pose_kd_ros.provenance import write_whole
 
 OUT = Path("docs/results/tracking.json")
-WAYS = {  # smooth, keep_factor, refine
+VARIANTS = {  # smooth, keep_factor, refine
     "as measured": (False, 1.0, "none"),
     "filtered": (True, 1.0, "none"),
     "lower score kept": (False, 0.4, "none"),
@@ -40,8 +41,9 @@ WAYS = {  # smooth, keep_factor, refine
 
 
 def figures(bundle, frames, truth, smooth: bool, keep_factor: float, refine: str) -> dict[str, float]:
-    """Follow the cube through the frames; errors are differences to the truth, up to symmetry."""
+    """Track the cube through the frames; errors are differences from the truth, up to symmetry."""
     estimator = open_estimator(bundle, threads=1)
+    assert isinstance(estimator, KeypointEstimator)  # a cube bundle's
     estimator.refiner = make_refiner(refine, bundle)
     estimator.keep_factor, model = keep_factor, estimator.order[0]
     follower = ObjectFollower(estimator, Tracker(estimator.objects, smooth=smooth))
@@ -82,9 +84,9 @@ def main() -> None:
     options = parser.parse_args()
     bundle, frames = open_bundle(options.bundle), recording_frames(options.frames)
     truth, training, rows = follow_flow(frames, RECORDING_K), bundle.manifest.training, []
-    for name, way in WAYS.items():
+    for name, variant in VARIANTS.items():
         facts = common(name, training.method, bundle.manifest.family, "recording, real", "all frames")
-        found = figures(bundle, frames, truth, *way)
+        found = figures(bundle, frames, truth, *variant)
         rows.append(facts | {key: float(f"{value:.4g}") for key, value in found.items()})
         print(json.dumps(rows[-1], indent=1), flush=True)
     write_whole(options.out, json.dumps(rows, indent=1) + "\n")

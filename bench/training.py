@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training's throughput: a step of each network, and what distillation adds to it.
+"""Measure the throughput of training: a step of each network, and what distillation adds to it.
 
     python -m bench.training [--size 128] [--batch 32] [--threads 1] [--steps 5] [--out FILE]
 
-Random pictures with random targets of the shipped cube: time does not depend on what is seen. ``floor_share``
-is the time that the step's multiplications alone would take at the rate of this machine's matrix product,
-over the step's: 1 would be the floor. Distillation's rows are ratios to the same student's plain step.
+The images are noise and the targets random, since time does not depend on the content. ``floor_share`` is the
+time that the step's multiplications would take at the rate of this machine's matrix product, over that of the
+step: 1 is the best possible. Rows of distillation are ratios to the same student's plain step.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +29,16 @@ from pose_kd_ros.core.surface import BITS
 from training.config import LossWeights, RunConfig
 from training.data.dense_targets import collate_dense, make_dense_targets
 from training.data.targets import Instance, collate, make_targets
-from training.families import FAMILIES, Distillation, Supervision, make_network
+from training.families import FAMILIES, AnyNetwork, Distillation, Supervision, make_network
 from training.fit.step import losses, prepare
 from training.fit.teacher import Teacher, frozen
-from training.losses.distill import DistillConfig, adlp_loss, student_votes, teacher_votes
+from training.losses.distill import DistillConfig, Method, adlp_loss, student_votes, teacher_votes
 from training.losses.distill_dense import code_terms
+from training.models.base import channels_last
 from training.models.dense import STRIDE, dense_resnet34, dense_tiny, dense_tiny_h
 from training.models.keypoint import darknet53, darknet_tiny, darknet_tiny_h, darknet_tiny_h_slim
 
-NETWORKS = {
+NETWORKS: dict[str, Callable[[], AnyNetwork]] = {
     "darknet-tiny-h slim": darknet_tiny_h_slim,
     "dense darknet-tiny-h": dense_tiny_h,
     "darknet-tiny-h": darknet_tiny_h,
@@ -44,7 +46,7 @@ NETWORKS = {
     "darknet-tiny": darknet_tiny,
     "darknet-53": darknet53,
     "dense resnet-34": dense_resnet34,
-}  # by memory: what the process has taken at most is read after each
+}  # in order of memory: the process's peak is read after each
 
 
 def family_of(name: str) -> str:
@@ -52,7 +54,7 @@ def family_of(name: str) -> str:
 
 
 def random_batch(count: int, size: int, strides: tuple[int, ...]) -> dict[str, torch.Tensor]:
-    """Crops of noise, each with a cube in its middle third."""
+    """Return crops of noise, each with targets of a cube in its middle half."""
     random = np.random.default_rng(0)
     model = open_bundle(Path(__file__).resolve().parent.parent / "bundles" / "cube").objects[0]
     K = np.array([[2.0 * size, 0, size / 2], [0, 2.0 * size, size / 2], [0, 0, 1]])
@@ -70,7 +72,7 @@ def random_batch(count: int, size: int, strides: tuple[int, ...]) -> dict[str, t
 
 
 def random_codes(count: int, size: int) -> dict[str, torch.Tensor]:
-    """The same for the dense family: crops of noise with an object in the middle, of random codes."""
+    """Return the same for the dense family: crops of noise with an object of random codes in the middle."""
     random, output = np.random.default_rng(0), size // STRIDE
     labels = np.zeros((output, output), np.uint8)
     labels[output // 4 : -output // 4, output // 4 : -output // 4] = 1
@@ -95,7 +97,7 @@ def best_seconds(run, repeats: int) -> float:
 
 
 def matrix_gflops() -> float:
-    """What the machine's own matrix product reaches."""
+    """Return the rate of this machine's matrix product."""
     a = torch.rand(1024, 1024)
     return 2 * 1024**3 / 1e9 / best_seconds(lambda: a @ a, 10)
 
@@ -120,7 +122,7 @@ def plain_step(network, batch, distillation=None, teacher=None):
 
 def network_row(name: str, options, rate: float) -> tuple[dict, float]:
     torch.manual_seed(0)
-    network = make_network(NETWORKS[name]()).to(memory_format=torch.channels_last)
+    network = channels_last(make_network(NETWORKS[name]()))
     batch = batch_for(network.config, options)
     with FlopCounterMode(display=False) as counter:
         backward(network, batch)
@@ -137,15 +139,13 @@ def network_row(name: str, options, rate: float) -> tuple[dict, float]:
     return figures, seconds
 
 
-def distillation_figures(method: str, taught: str, by: str, options, plain: float) -> dict:
-    """A student under a teacher; both untrained, so every cell of the teacher is asked."""
+def distillation_figures(method: Method, taught: str, by: str, options, plain: float) -> dict:
+    """Measure a student with a teacher, both untrained; all cells of the teacher vote."""
     torch.manual_seed(0)
     config = DistillConfig(method, teacher=Path("none"), teacher_score=0.0)
-    student, teacher = (
-        make_network(NETWORKS[name]()).to(memory_format=torch.channels_last) for name in (taught, by)
-    )
-    layers = FAMILIES[student.config.family].feature_layers(config, teacher.config, student.config)
-    distillation, teacher = Distillation(config, layers), Teacher(frozen(teacher), RunConfig("teacher"))
+    student, network = (channels_last(make_network(NETWORKS[name]())) for name in (taught, by))
+    layers = FAMILIES[student.config.family].feature_layers(config, network.config, student.config)
+    distillation, teacher = Distillation(config, layers), Teacher(frozen(network), RunConfig("teacher"))
     batch = batch_for(student.config, options)
     seconds = best_seconds(plain_step(student, batch, distillation, teacher), options.steps)
     figures = {"step_ms": 1e3 * seconds, "times_the_plain_step": seconds / plain}
@@ -156,7 +156,7 @@ def distillation_figures(method: str, taught: str, by: str, options, plain: floa
 
 
 def transport_seconds(config: DistillConfig, batch, options) -> float:
-    """The loss by itself on votes that scatter as a half-trained network's do (a tenth of the crop)."""
+    """Measure the loss alone, on votes that scatter like a half-trained network's (a tenth of the crop)."""
     cells = batch["cell_class"].shape[1]
     logits = torch.zeros(options.batch, cells, 1)
     offsets = torch.randn(options.batch, cells, 1, 8, 2) * options.size / 10
@@ -174,7 +174,7 @@ def transport_seconds(config: DistillConfig, batch, options) -> float:
 
 
 def code_seconds(config: DistillConfig, batch, options) -> float:
-    """The same for surface codes: smooth maps of bits, the student's less sure."""
+    """Measure the same for surface codes: smooth maps of bits, those of the student less certain."""
     side = options.size // STRIDE
     coarse = torch.randn(options.batch, BITS, 8, 8) * 4
     teacher = interpolate(coarse, size=(side, side), mode="bilinear")
@@ -210,8 +210,10 @@ def main() -> None:
     for name in NETWORKS:
         figures, plain[name] = network_row(name, options, rate)
         add(f"training step, {name}", "none", name, figures)
-    pairs = [("darknet-tiny-h slim", "darknet-tiny-h", m) for m in ("naive", "fkd", "adlp", "adlp+fkd")]
-    pairs += [("dense darknet-tiny-h", "dense darknet-tiny", m) for m in ("naive", "adlp")]
+    votes: tuple[Method, ...] = ("naive", "fkd", "adlp", "adlp+fkd")
+    codes: tuple[Method, ...] = ("naive", "adlp")
+    pairs = [("darknet-tiny-h slim", "darknet-tiny-h", method) for method in votes]
+    pairs += [("dense darknet-tiny-h", "dense darknet-tiny", method) for method in codes]
     for taught, by, method in pairs:
         figures = distillation_figures(method, taught, by, options, plain[taught])
         add(f"training step, {taught} under {by}, {method}", method, taught, figures)

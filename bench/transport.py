@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sinkhorn divergences: ours, geomloss's and POT's, on the problems that distillation has; accuracy and time
-in one run.
+"""Compare our Sinkhorn divergence with geomloss and POT on the problems of distillation: accuracy and time.
 
     pip install geomloss        # only for this
     python -m bench.transport [--out docs/results/transport.json]
 
 Keypoints: 128 problems (16 images x 8 keypoints) of 10 x 10 points, normalised by the crop. Dense: 16
-problems of 112 x 112 points on 16 axes, the most that pooling leaves of a crop of 256 px. ``pull_error``
-compares the pull on the student's points, sum_t P_st (x_s - y_t), with that of a plan found in 64 bits
-(16 problems): by POT's linear program at eps 1e-6 and 1e-5, by POT's Sinkhorn above. Times are of the
-debiased loss with its gradient, one thread, the best of fifteen runs in which the solvers take turns, so that
-whatever else the machine does meets all of them.
+problems of 112 x 112 points in 16 dimensions, the most that pooling leaves of a crop of 256 px.
+``pull_error`` compares the gradient at the student's points, sum_t P_st (x_s - y_t), with that of a plan
+computed in 64 bits (16 problems): by POT's linear program at eps 1e-6 and 1e-5, by POT's Sinkhorn above.
+Times are of the debiased loss with its gradient, on one thread: the best of fifteen runs in which the solvers
+alternate, so that other load on the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -18,7 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import ot
@@ -29,13 +30,16 @@ from bench.rows import common
 from training.losses.transport import sinkhorn_divergence as divergence
 from training.losses.transport import squared_cost, transport
 
-COMPARED = 16  # problems that the exact plans are computed for
+Key = TypeVar("Key")
+COMPARED = 16  # problems for which exact plans are computed
 CASES = (("keypoints", 128, 10, 2, 0.02), ("dense", 16, 112, 16, 0.15))
 EPS = {"keypoints": (1e-6, 1e-5, 1e-4), "dense": (1e-2, 1e-1)}
 
 
-def problem(count: int, points: int, axes: int, spread: float):
-    """x, a, y, b: two clouds about one centre, masses that sum to 1."""
+def problem(
+    count: int, points: int, axes: int, spread: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return x, a, y, b: two clouds around the same centre, with masses of sum 1."""
     generator = torch.Generator().manual_seed(0)
     centre = torch.rand(count, 1, axes, generator=generator) * 0.5 + 0.25
     x, y = (centre + torch.randn(count, points, axes, generator=generator) * spread for _ in range(2))
@@ -63,9 +67,9 @@ def exact_pull(x, a, y, b, eps: float) -> torch.Tensor:
     return pull(torch.from_numpy(np.array(plans)), x, y)
 
 
-def best_ms(runs: dict, repeats: int = 15) -> dict:
-    """Each run's best time, milliseconds; the runs take turns, and a first round does not count."""
-    times = {name: [] for name in runs}
+def best_ms(runs: Mapping[Key, Callable[[], object]], repeats: int = 15) -> dict[Key, float]:
+    """Return each run's best time, milliseconds. The runs alternate, and a first round does not count."""
+    times: dict[Key, list[float]] = {name: [] for name in runs}
     for _ in range(repeats + 1):
         for name, run in runs.items():
             start = time.perf_counter()
@@ -92,7 +96,9 @@ def row(case: str, eps: float, solver: str, setting: str, ms: float, **figures) 
 def rows(case: str, count: int, points: int, axes: int, spread: float, eps: float) -> list[dict]:
     x, a, y, b = problem(count, points, axes, spread)
     x.requires_grad_()
-    exact, found, runs = exact_pull(x.detach(), a, y, b, eps), {}, {}
+    exact = exact_pull(x.detach(), a, y, b, eps)
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    runs: dict[tuple[str, str], Callable[[], torch.Tensor]] = {}
 
     def add(solver, setting, pulled, solved, loss):
         found[solver, setting] = {"pull_error": error(pulled, exact), **solved}
@@ -112,11 +118,15 @@ def rows(case: str, count: int, points: int, axes: int, spread: float, eps: floa
         debiased = SamplesLoss("sinkhorn", **options)
         pulled = with_gradient(lambda p, d=plain: d(a, p, b, y), x)[:COMPARED]
         add("geomloss", f"scaling {scaling}", pulled, {}, lambda p, d=debiased: d(a, p, b, y))
-    return [row(case, eps, *which, ms, **found[which]) for which, ms in best_ms(runs).items()]
+    return [
+        row(case, eps, solver, setting, ms, **found[solver, setting])
+        for (solver, setting), ms in best_ms(runs).items()
+    ]
 
 
 def pot_ms(x, a, y, b, eps: float) -> float:
-    """POT's Sinkhorn, 100 sweeps of each problem, one by one, undebiased and without a gradient."""
+    """Return the time of POT's Sinkhorn: 100 sweeps of each problem, one by one, not debiased, no
+    gradient."""
     problems = list(zip(a.double().numpy(), b.double().numpy(), squared_cost(x, y).double().numpy()))
 
     def run():
@@ -138,7 +148,8 @@ def main() -> None:
     for case in CASES:
         for eps in EPS[case[0]]:
             found = rows(*case, eps)
-            found.append(row(case[0], eps, "POT", "100 sweeps, one by one", pot_ms(*problem(*case[1:]), eps)))
+            x, a, y, b = problem(*case[1:])
+            found.append(row(case[0], eps, "POT", "100 sweeps, one by one", pot_ms(x, a, y, b, eps)))
             reference = next(r["ms"] for r in found if r["name"].endswith("scaling 0.9"))
             for line in found:
                 line["times_faster_than_geomloss_09"] = reference / line["ms"]

@@ -16,15 +16,16 @@ CORNERS = box_corners((0, 0, 0), (0.084, 0.084, 0.084))
 
 
 def some_pose(random) -> np.ndarray:
-    """A random ``T_camera_object`` (4, 4), 0.3 to 1 m ahead."""
+    """Return a random ``T_camera_object`` (4, 4), 0.3 to 1 m in front of the camera."""
     rotation = Rotation.random(random_state=int(random.integers(1 << 31))).as_matrix()
     return make_pose(rotation, [*random.uniform(-0.1, 0.1, 2), random.uniform(0.3, 1)])
 
 
 def votes(random, poses, noise=1.0, outliers=0.0, shared=0.0) -> Correspondences:
-    """One cell of eight votes for each pose; ``outliers`` of them up to 80 px off.
+    """Return one cell of eight votes for each pose; outliers: share of the votes that are up to 80 px off.
 
-    noise: pixels, each vote its own. shared: pixels, an error that all votes of a cell have in common.
+    noise: deviation of each vote, pixels. shared: deviation of an error that all votes of a cell share,
+    pixels.
     """
     pixels = np.concatenate([project_pinhole(K, transform(pose, CORNERS)) for pose in poses])
     pixels += random.normal(size=pixels.shape) * noise
