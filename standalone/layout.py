@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where things lie below .state/<distro>, and the variables that make them usable. Standard library only."""
+"""The folders below .state/<distro>, and the environment variables to use them. Standard library only."""
 
 import os
 import shlex
@@ -51,9 +51,10 @@ class Layout:
         return self.state / "env.sh"
 
     def variables(self) -> dict[str, str]:
-        """The environment of a process that uses ROS. Replaces what a sourced distribution may have set.
+        """The environment of a process that uses ROS. It replaces what a sourced distribution may have set.
 
-        The bootstrap variable tells the wheels that LD_LIBRARY_PATH is set, else Python would start twice.
+        The bootstrap variable tells the wheels that LD_LIBRARY_PATH is set; otherwise Python would start
+        twice.
         """
         prefixes = [self.package / "install", self.overlay / "install", self.venv]
         site = Path("lib", f"python{sys.version_info[0]}.{sys.version_info[1]}", "site-packages")
@@ -73,7 +74,7 @@ class Layout:
         }
 
     def defaults(self) -> dict[str, str]:
-        """What the caller's own settings override: discovery on this machine only, the 64 MB segment."""
+        """Variables that the caller may override: discovery on this machine only, the 64 MB segment."""
         return {
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             PROFILE_VARIABLES[self.distro]: str(PROFILE),
@@ -101,5 +102,5 @@ class Layout:
 
 
 def join(paths) -> str:
-    """Joins paths as PATH wants them."""
+    """Joins paths as in PATH."""
     return os.pathsep.join(map(str, paths))

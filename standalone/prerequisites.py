@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says what a machine lacks before anything is installed: one message, one apt line.
+"""Checks, before anything is installed, what a machine lacks: one message, one apt line.
 
 Standard library only.
 """
@@ -19,7 +19,7 @@ class Missing(RuntimeError):
 
 
 def check_prerequisites() -> None:
-    """Looks at this interpreter and this machine.
+    """Checks this interpreter and this machine.
 
     Raises:
         Missing: no ROS wheels exist for this machine or Python, or packages are missing (one apt line).
@@ -75,9 +75,9 @@ def missing_packages(version: tuple[int, int]) -> dict[str, str]:
         "a C++ compiler": ("c++", "g++", "clang++"),
         "make": ("make",),
     }
-    tools = [name for name, programs in tools.items() if not any(map(shutil.which, programs))]
-    if tools:
-        lacking["build-essential"] = ", ".join(tools)
+    absent = [name for name, programs in tools.items() if not any(map(shutil.which, programs))]
+    if absent:
+        lacking["build-essential"] = ", ".join(absent)
     return lacking
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's recording: a real block cube on a desk (ViSP's images), or a drawn one where it cannot be had.
+"""The demo's recording: a real cube on a desk (ViSP's images), or a drawn one if that cannot be fetched.
 
 The images (GPL-2) come from the Debian and Ubuntu package visp-images-data, fetched without root into a
 private folder.
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from standalone.bag_writer import Pinhole, write_bag
 from standalone.layout import ROOT
@@ -30,12 +31,12 @@ FETCH_SECONDS = 240
 
 
 class Unavailable(RuntimeError):
-    """The real recording cannot be had; the text says why."""
+    """The real recording cannot be fetched; the text says why."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A bag folder to play. kind: real or synthetic. note: why it is not the real one, else empty."""
+    """A bag folder to play. kind: real or synthetic. note: why it is not the real one, or empty."""
 
     path: Path
     kind: str
@@ -43,9 +44,9 @@ class Recording:
 
 
 def get_recording(state: Path, fetch: Callable[[Path], Path] | None = None) -> Recording:
-    """Returns the recording below `state`, making it if it is not there yet.
+    """Returns the recording below `state`; makes it if it is not there yet.
 
-    fetch: what brings the package tree into a folder and returns its root; apt-get unless given.
+    fetch: puts the package's files into a folder and returns their root; apt-get unless given.
     """
     real, drawn = state / "cube", state / "synthetic_cube"
     if real.is_dir():
@@ -66,7 +67,14 @@ def make_real(target: Path, fetch: Callable[[Path], Path]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as folder:
         paths = check_frames(fetch(Path(folder)) / FRAMES)
-        write_bag(target, (cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths), CAMERA)
+        write_bag(target, map(read_grey, paths), CAMERA)
+
+
+def read_grey(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise Unavailable(f"{path}: wanted a picture, found none that can be read")
+    return image
 
 
 def make_synthetic(target: Path) -> Path:
@@ -89,7 +97,7 @@ def check_frames(folder: Path, count: int = FRAME_COUNT, sha256: str = FRAMES_SH
             raise Unavailable(f"{PACKAGE} has no {path.name} in {FRAMES}")
         digest.update(path.read_bytes())
     if digest.hexdigest() != sha256:
-        raise Unavailable(f"frames of {PACKAGE}: wanted SHA-256 {sha256}, got {digest.hexdigest()}")
+        raise Unavailable(f"frames of {PACKAGE}: wanted SHA-256 {sha256}, found {digest.hexdigest()}")
     return paths
 
 
@@ -107,7 +115,7 @@ def fetch_package(folder: Path) -> Path:
         raise Unavailable(f"{PACKAGE} is a Debian and Ubuntu package, and this machine has no apt-get")
     for name in ("lists/partial", "cache/archives/partial", "tree"):
         (folder / name).mkdir(parents=True)
-    # The sandbox user could not write into this folder.
+    # apt's sandbox user could not write into this folder.
     places = {"Dir::State::Lists": "lists", "Dir::Cache": "cache", "Dir::Log": "."}
     options = [
         "-qq",
@@ -154,7 +162,7 @@ def main() -> int:
         recording = get_recording(options.state)
     if recording.note:
         print(
-            f"The real recording cannot be had ({recording.note}); a drawn one takes its place.",
+            f"The real recording cannot be fetched ({recording.note}); a drawn one is used instead.",
             file=sys.stderr,
         )
     print(recording.path)

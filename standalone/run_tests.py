@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the tests in groups, each in a pytest process of its own, by what they load natively.
+"""Runs the tests in groups, each in a separate pytest process, by the native libraries that they load.
 
 python -m standalone.run_tests FOLDER      one log and one junit file a group go to FOLDER
 
-DDS, a graphics driver, torch and open3d in one process can bring each other down; apart, a crash says which
-of them it was. A group that dies fails the run by the name of the test it was at; nothing is run again.
+DDS, a graphics driver, torch and open3d can crash each other in one process; in separate ones, a crash shows
+which of them failed. If a group's process dies, the run fails with the name of the test that it was running;
+nothing is run again.
 """
 
 import os
@@ -44,14 +45,14 @@ STAGES = (((TORCH,), (REST, GRAPHICS, FIT)), ((NODES,),))
 
 
 def run_group(group: Group, folder: Path, domain: int) -> list[str]:
-    """Runs one group, prints its closing line, or all it said if it failed; returns what is wrong."""
+    """Runs one group; prints its last line, or all its output if it failed; returns what is wrong."""
     log, report = folder / f"{group.name}.log", folder / f"{group.name}.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}"]
     command += [*group.paths, *(f"--ignore={path}" for path in group.without)]
-    # The log names each test when it begins, and has what libraries write past Python: an abort's last words.
+    # The log names each test when it begins, and holds what native libraries write, such as abort's message.
     command += ["-o", "verbosity_test_cases=1", "--capture=sys"]
-    # Idle threads that spin take from the tests beside them.
+    # Idle threads that spin would slow down the tests that run beside them.
     own = {"ROS_DOMAIN_ID": str(domain), "OMP_NUM_THREADS": "1"}
     with log.open("w") as stream:
         code = subprocess.run(
@@ -67,7 +68,7 @@ def run_group(group: Group, folder: Path, domain: int) -> list[str]:
 
 
 def how_it_failed(code: int, said: list[str]) -> str:
-    """For a process that died the test it was at, the last that the log names."""
+    """Returns how a group failed; for a process that died, with the last test that the log names."""
     if code > 0:
         return "tests failed" if code == 1 else f"pytest ended with exit code {code}"
     names = [found[0] for line in said if (found := re.match(r"\S+\.py::\S+", line))]

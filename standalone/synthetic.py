@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A drawn recording: a cube with six made-up pictures that moves smoothly before a made-up background.
+"""A drawn recording: a cube with random pictures on its faces moves smoothly in front of a random background.
 
 OpenCV only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -30,9 +30,8 @@ def draw_frames(camera: Pinhole, count: int = FRAME_COUNT, seed: int = 0) -> Ite
     """Yields `count` frames of one smooth motion; the same seed gives the same pictures."""
     random = np.random.default_rng(seed)
     background = noise(random, (camera.height, camera.width), cells=6, low=60, high=190)
-    background = (0.3 * background + 0.7 * background.mean(2, keepdims=True)).astype(
-        np.uint8
-    )  # a room, not a rainbow
+    # Pale colours, like those of a room.
+    background = (0.3 * background + 0.7 * background.mean(2, keepdims=True)).astype(np.uint8)
     textures = [face_picture(random) for _ in range(6)]
     for index in range(count):
         pose = pose_at(index / FRAME_COUNT)
@@ -54,7 +53,7 @@ def pose_at(phase: float) -> np.ndarray:
     return pose
 
 
-def rotation(axis: list[float], angle: float) -> np.ndarray:
+def rotation(axis: Sequence[float], angle: float) -> np.ndarray:
     """Returns the 3x3 matrix of a turn by `angle` radians about a unit axis."""
     return cv2.Rodrigues(np.array(axis, float) * angle)[0]
 
@@ -71,7 +70,7 @@ def faces() -> list[tuple[np.ndarray, np.ndarray]]:
 def draw_cube(
     background: np.ndarray, textures: list[np.ndarray], camera: Pinhole, pose: np.ndarray
 ) -> np.ndarray:
-    """Returns the background (uint8 HxWx3) with the faces that look at the camera warped onto it.
+    """Returns the background (uint8 HxWx3) with the faces that face the camera warped onto it.
 
     A cube is convex, so these faces never cover each other and need no order.
     """
@@ -101,7 +100,7 @@ def paint_face(image: np.ndarray, texture: np.ndarray, corners: np.ndarray) -> N
 
 
 def face_picture(random: np.random.Generator) -> np.ndarray:
-    """Returns a made-up picture, uint8 SxSx3: soft colours, a few shapes, a dark rim."""
+    """Returns a random picture, uint8 SxSx3: soft colours, a few shapes, a dark rim."""
     picture = noise(random, (TEXTURE, TEXTURE), cells=4, low=70, high=255)
     for _ in range(7):
         colour = tuple(int(value) for value in random.integers(0, 256, 3))

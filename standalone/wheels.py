@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One mend of the ROS wheels: their CMake exports name folders of the machine that built them."""
+"""Repairs the ROS wheels: their CMake exports name folders of the machine that built them."""
 
 import re
 from pathlib import Path
 
-# Both prefixes that occur: the Python headers and NumPy's headers of the wheel builder.
+# The two prefixes that occur: Python's and NumPy's headers on the machine that built the wheels.
 NUMPY_INCLUDE = re.compile(r"/opt/python/[^;\"]*/site-packages/numpy/[^;\"]*include")
 PYTHON_INCLUDE = re.compile(r"/opt/python/[^;\"/]*/include/python[0-9.]+")
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plays a recording in real time into the pose node and shows what arrives."""
+"""Plays a recording in real time to the pose node and shows the detections."""

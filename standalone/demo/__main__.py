@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""./demo: plays a recording in real time over DDS into the pose node and shows what arrives.
+"""./demo: plays a recording in real time over DDS to the pose node and shows the detections.
 
-Then demo_out/ holds overlay pictures, a video and summary.json.
+Afterwards demo_out/ holds overlay pictures, a video and summary.json.
 """
 
 import argparse
@@ -14,12 +14,13 @@ import sys
 import time
 from pathlib import Path
 
-# Of its own, so that nothing else on this network is heard; before any rclpy.
+# A separate domain, so that no other node on this network is received; set before rclpy is imported.
 os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 101)))
 
 import rclpy
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
+from rclpy.client import Client
 from rclpy.node import Node
 
 from pose_kd_ros.core.sensor_messages import UnusableMessage
@@ -36,8 +37,8 @@ from standalone.recording import Recording, get_recording, make_synthetic
 RECORDINGS = ROOT / ".state" / "recordings"
 START_SECONDS = 120.0  # for the node to load its bundle and become active
 WAIT_SECONDS = 10.0  # that the player waits for the node to listen
-GRACE_SECONDS = 60.0  # beyond the recording's length, before a player that does not end is given up
-SILENCE_SECONDS = 3.0  # after the player's end nothing more is expected then
+GRACE_SECONDS = 60.0  # beyond the recording's length, after which a player that does not end is an error
+SILENCE_SECONDS = 3.0  # without a message after the player's end; then no more are expected
 
 
 def choose_recording(wanted: str) -> Recording:
@@ -53,14 +54,15 @@ def wait_until_active(node: Node, process: subprocess.Popen, log: Path) -> None:
     Raises:
         Failed: it died, or was not active in START_SECONDS.
     """
-    client = node.create_client(GetState, "/pose_node/get_state")
+    client: Client = node.create_client(GetState, "/pose_node/get_state")
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         if not client.wait_for_service(timeout_sec=0.2):
             continue
         asked = client.call_async(GetState.Request())
         rclpy.spin_until_future_complete(node, asked, timeout_sec=10.0)
-        if asked.done() and asked.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
+        answer = asked.result() if asked.done() else None
+        if answer is not None and answer.current_state.id == State.PRIMARY_STATE_ACTIVE:
             return
         time.sleep(0.1)
     raise Failed(f"The pose node did not become active. The end of {log}:\n{tail(log)}")
@@ -69,7 +71,7 @@ def wait_until_active(node: Node, process: subprocess.Popen, log: Path) -> None:
 def listen(
     listener: Listener, player: subprocess.Popen, node: subprocess.Popen, table: LiveTable, seconds: float
 ) -> None:
-    """Spins until the player has ended and the node has fallen silent.
+    """Spins until the player has ended and the node sends nothing more.
 
     Raises:
         Failed: the node died, or this took longer than so many seconds.
@@ -89,7 +91,7 @@ def listen(
 
 
 def run(bag: Path, bundle: Path, out: Path) -> Listener:
-    """Plays the bag into a pose node with this bundle. Returns the listener with all that arrived."""
+    """Plays the bag to a pose node with this bundle. Returns the listener with all that it received."""
     with open_bag(bag) as recording:
         records = Records(frames=recording.pick([IMAGE_TOPIC])[0].count)
         seconds = (recording.end - recording.start) * 1e-9 + WAIT_SECONDS + GRACE_SECONDS
@@ -116,7 +118,7 @@ def main() -> int:
         return 1
     recording = choose_recording(options.recording)
     if recording.note:
-        print(f"The real recording cannot be had: {recording.note}\nA drawn one takes its place.")
+        print(f"The real recording cannot be fetched: {recording.note}\nA drawn one is used instead.")
     shutil.rmtree(options.out / "overlay", ignore_errors=True)
     options.out.mkdir(parents=True, exist_ok=True)
     rclpy.init()
@@ -134,7 +136,7 @@ def main() -> int:
 
 
 def report(listener: Listener, recording: Recording, options: argparse.Namespace) -> int:
-    """Writes summary, pictures and video. Returns 1 if not one frame was processed."""
+    """Writes summary, pictures and video. Returns 1 if no frame was processed."""
     name = "visp-images-data mbt/cube" if recording.kind == "real" else recording.path.name
     summary = summarise(listener.records, options.bundle.name, name)
     (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's node: listens to detections, transforms and status, and writes them into Records."""
+"""The demo's node: receives detections, transforms and status, and stores them in Records."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from pose_kd_ros.core.sensor_messages import UnusableMessage, decode_pose, info_
 from standalone.bag_writer import INFO_TOPIC
 from standalone.demo.records import Found, Records
 
-KEEP = QoSProfile(depth=1000)  # reliable: the demo counts frames and must not lose any itself
+KEEP = QoSProfile(depth=1000)  # reliable: the demo counts frames and must not lose any
 
 
 class Listener(Node):
@@ -59,7 +59,7 @@ def nanoseconds(stamp) -> int:
 
 
 def to_found(detection: Detection3D) -> Found:
-    """Returns what the demo keeps of a detection; its first result is the one meant."""
+    """Returns what the demo keeps of a detection, whose pose is in its first result."""
     result, size = detection.results[0], detection.bbox.size
     return Found(
         name=result.hypothesis.class_id,

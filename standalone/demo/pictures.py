@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws what was found onto the recording's pictures, and writes pictures and a video."""
+"""Draws detections onto the recording's images, and writes pictures and a video."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +17,12 @@ from standalone.bag_writer import IMAGE_TOPIC
 from standalone.demo.records import Found, Records
 
 PICTURES = 20
-CODEC = cv2.VideoWriter_fourcc(*"mp4v")
+CODEC = cv2.VideoWriter.fourcc(*"mp4v")
 RATE = 25.0  # frames per second of the video
 
 
 def read_images(bag: Path) -> Iterator[np.ndarray]:
-    """Yields the recording's pictures in order, uint8 HxWx3 RGB.
+    """Yields the recording's images in order, uint8 HxWx3 RGB.
 
     Raises:
         UnusableMessage: one has an encoding that the node cannot read either.
@@ -45,7 +45,7 @@ def draw(image: np.ndarray, camera: Camera, found: list[Found] | None) -> np.nda
         draw_pose(image, camera, one.pose, corners)
     names = ", ".join(f"{one.name} {one.score:.2f}" for one in found or ())
     label = "dropped" if found is None else names or "no pose"
-    for corner, color in (((9, 21), (0, 0, 0)), ((8, 20), (255, 255, 255))):  # a shadow, for white ground
+    for corner, color in (((9, 21), (0, 0, 0)), ((8, 20), (255, 255, 255))):  # a shadow, for bright images
         cv2.putText(image, label, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, 1, cv2.LINE_AA)
     return image
 

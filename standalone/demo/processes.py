@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's child processes: started with a log file, ended for certain."""
+"""The demo's child processes: each has a log file, and is ended in all cases."""
 
 import contextlib
 import signal
@@ -11,14 +11,14 @@ END_SECONDS = 8.0
 
 
 class Failed(RuntimeError):
-    """A part of the demo did not come up or died; the text holds the end of its log."""
+    """A part of the demo did not start or died; the text holds the end of its log."""
 
 
 @contextlib.contextmanager
 def running(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
-    """Runs a command for the length of a with block, its output in `log`; then ends it."""
+    """Runs a command during a with block, with its output in `log`; then ends it."""
     with log.open("w") as stream:
-        # a session of its own: Ctrl-C on the terminal goes to the demo, which ends its parts in order
+        # In a new session: Ctrl-C on the terminal reaches only the demo, which ends its processes in order.
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         yield process

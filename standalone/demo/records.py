@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo hears, frame by frame, and the summary made from it. No ROS here."""
+"""What the demo receives, frame by frame, and the summary made from it. No ROS here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,8 @@ class Found:
 
 @dataclass
 class Records:
-    """All that arrived. Frames are keyed by their image stamp in nanoseconds; latencies are in seconds."""
+    """All messages that arrived. Frames are keyed by their image stamp in nanoseconds; latencies are in
+    seconds."""
 
     frames: int  # images in the recording
     stamps: list[int] = field(default_factory=list)  # of the CameraInfo messages, in order
@@ -33,10 +34,10 @@ class Records:
     transforms: int = 0
 
     def frame_index(self, stamp: int) -> int:
-        """Returns which picture of the recording a stamp belongs to.
+        """Returns the number of the recording's image that a stamp belongs to.
 
-        CameraInfo comes reliably and in order, and a listener that was matched late misses only the first
-        ones: so they are counted from the end.
+        CameraInfo messages arrive reliably and in order; a listener that connects late misses only the first
+        ones. Therefore they are counted from the end.
 
         Raises:
             ValueError: no CameraInfo had this stamp.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's live table: redrawn in place on a terminal, a line now and then where there is none."""
+"""The demo's live table: redrawn in place on a terminal; without one, a line every LINE_SECONDS."""
 
 import time
 
@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from standalone.demo.records import Found, Records, has_pose, percentiles
 
-LINE_SECONDS = 2.0  # between two lines where nothing can be redrawn
+LINE_SECONDS = 2.0  # between two lines without a terminal
 
 
 class LiveTable:

@@ -98,7 +98,7 @@ def test_a_recording_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_images_of_another_size_are_refused_with_both_sizes(tmp_path):
-    with pytest.raises(ValueError, match="wanted 48 x 64, got 10 x 20"):
+    with pytest.raises(ValueError, match="wanted 48 x 64, found 10 x 20"):
         write_bag(tmp_path / "bag", [np.zeros((10, 20), np.uint8)], SMALL)
 
 
