@@ -42,11 +42,10 @@ from pose_kd_ros.core.uncertainty import stated_covariance
 from pose_kd_ros.datasets.bop import BopDataset
 from pose_kd_ros.datasets.bop.folder import mesh_path
 from pose_kd_ros.datasets.meshes import load_ply_vertices, load_small_mesh
+from pose_kd_ros.pipeline.estimator import CropEstimator
 from pose_kd_ros.pipeline.families import open_estimator
 from pose_kd_ros.pipeline.follow import ObjectFollower
-from pose_kd_ros.pipeline.keypoint import KeypointEstimator
 from pose_kd_ros.pipeline.refine import LEAST_UNSURE, EdgeRefiner
-from pose_kd_ros.pipeline.regional import RegionalEstimator
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 STARTS = 2  # in each frame of visp_rbt
@@ -109,7 +108,7 @@ def on_recording(frames) -> dict[str, Errors]:
     for name, kind in (("PnP", "none"), ("edges", "edges")):
         found[name], last = Errors(), None
         estimator = open_estimator(open_bundle(BUNDLES / "cube"), threads=1)
-        assert isinstance(estimator, KeypointEstimator)  # the cube bundle's
+        assert isinstance(estimator, CropEstimator)  # of objects
         model = estimator.order[0]
         if kind == "edges":
             estimator.refiner = timed = Timed({model.id: Mesh.of_box(model)}, estimator.objects)
@@ -195,7 +194,7 @@ def on_visp_rbt(folder: Path) -> dict[str, Errors]:
 def on_lmo(folder: Path) -> dict[str, Errors]:
     split = folder / "test"
     estimator = open_estimator(open_bundle(BUNDLES / "lmo"), threads=1)
-    assert isinstance(estimator, RegionalEstimator)  # of the surface family
+    assert isinstance(estimator, CropEstimator)  # of objects
     meshes = {i: load_small_mesh(mesh_path(split, i)) for i in estimator.objects}
     points = {i: load_ply_vertices(mesh_path(split, i))[::7] for i in estimator.objects}
     found = {"PnP": Errors(), "edges": Errors()}

@@ -24,9 +24,9 @@ from bench.rows import common
 from pose_kd_ros.bundle.store import open_bundle
 from pose_kd_ros.core.metrics import error_vector, mahalanobis_radius, mssd
 from pose_kd_ros.core.track import MEASURED, Tracker
+from pose_kd_ros.pipeline.estimator import CropEstimator
 from pose_kd_ros.pipeline.families import open_estimator
 from pose_kd_ros.pipeline.follow import ObjectFollower
-from pose_kd_ros.pipeline.keypoint import KeypointEstimator
 from pose_kd_ros.pipeline.refine import make_refiner
 from pose_kd_ros.provenance import write_whole
 
@@ -43,7 +43,7 @@ VARIANTS = {  # smooth, keep_factor, refine
 def figures(bundle, frames, truth, smooth: bool, keep_factor: float, refine: str) -> dict[str, float]:
     """Track the cube through the frames; errors are differences from the truth, up to symmetry."""
     estimator = open_estimator(bundle, threads=1)
-    assert isinstance(estimator, KeypointEstimator)  # a cube bundle's
+    assert isinstance(estimator, CropEstimator)  # of objects
     estimator.refiner = make_refiner(refine, bundle)
     estimator.keep_factor, model = keep_factor, estimator.order[0]
     follower = ObjectFollower(estimator, Tracker(estimator.objects, smooth=smooth))

@@ -15,8 +15,7 @@ from torch import nn
 
 @dataclass
 class Cost:
-    """``before``: seconds of earlier calls. Runs side by side share the wall time, but each samples the time
-    of its own steps."""
+    """``before``: seconds of earlier calls. Runs side by side share the wall time, not the step time."""
 
     before: float = 0.0
     began: float = field(default_factory=time.perf_counter)

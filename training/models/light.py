@@ -123,8 +123,8 @@ class MobileNetV2(Encoder):
 
 
 class ShuffleUnit(nn.Module):
-    """ShuffleNetV2's block: half of the channels pass unchanged (with a stride: by convolutions of their
-    own), then both halves are interleaved."""
+    """ShuffleNetV2's block: half of the channels pass unchanged (with a stride: through other convolutions),
+    then both halves are interleaved."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Meshes as triangle soups, made by formulas: the cube that is trained on, and primitives to clutter a scene.
 
-A soup keeps three vertices of its own for every triangle, so normals, texture coordinates and picture layers
+A soup keeps three separate vertices for every triangle, so normals, texture coordinates and picture layers
 may jump at every edge.
 """
 
