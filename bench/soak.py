@@ -28,6 +28,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.time import Time
@@ -85,7 +86,7 @@ class Driver(Node):
         self.open_camera()
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.listen_again()
-        self.clients_of_node = {
+        self.clients_of_node: dict[str, Client] = {
             name: self.create_client(kind, f"/pose_node/{name}")
             for name, kind in {
                 "enable": SetBool,
@@ -158,7 +159,8 @@ class Driver(Node):
 
     def pause(self, seconds: float, good: bool = True) -> Ticks:
         for _ in range(round(seconds * self.rate)):
-            yield self.tick(good)
+            self.tick(good)
+            yield
 
     def call(self, name: str, request) -> Ticks:
         """Ask a service while frames go on. Its answer is in ``answer``, None if none came in time."""
@@ -166,7 +168,8 @@ class Driver(Node):
         client, end = self.clients_of_node[name], time.monotonic() + ANSWER_S
         future = client.call_async(request)
         while not future.done() and time.monotonic() < end:
-            yield self.tick()
+            self.tick()
+            yield
         if future.done():
             self.answer = future.result()
         else:
@@ -198,12 +201,14 @@ def subscribers_leave(driver: Driver) -> Ticks:
 def recording_loops(driver: Driver) -> Ticks:
     """Stamps and clock go back to the start."""
     driver.now, driver.index = driver.now - driver.random.uniform(2.0, 60.0), 0
-    yield driver.tick()
+    driver.tick()
+    yield
 
 
 def clock_jumps_ahead(driver: Driver) -> Ticks:
     driver.now += driver.random.uniform(5.0, 5000.0)
-    yield driver.tick()
+    driver.tick()
+    yield
 
 
 def stamps_stand_still(driver: Driver) -> Ticks:
@@ -212,7 +217,8 @@ def stamps_stand_still(driver: Driver) -> Ticks:
         image, _ = driver.frames[driver.index % len(driver.frames)]
         image.header.stamp = to_time(driver.now - driver.random.choice((0.0, 0.0, 0.5)))
         driver.images.publish(image)
-        yield driver.tick()
+        driver.tick()
+        yield
 
 
 def hostile_images(driver: Driver) -> Ticks:
@@ -227,7 +233,8 @@ def hostile_images(driver: Driver) -> Ticks:
         driver.images.publish(bad)
         bad.header.frame_id = good.header.frame_id
         driver.now += 0.02
-        yield driver.tick()
+        driver.tick()
+        yield
 
 
 HOSTILE: list[dict] = [
@@ -263,11 +270,13 @@ def hostile_calibration(driver: Driver) -> Ticks:
         else:
             bad.d = [driver.random.uniform(-1e6, 1e6) for _ in range(5)]
         driver.infos.publish(bad)
-        yield driver.tick(good=False)
+        driver.tick(good=False)
+        yield
         image, _ = driver.frames[0]
         image.header.stamp = to_time(driver.now)
         driver.images.publish(image)
-        yield driver.tick(good=False)
+        driver.tick(good=False)
+        yield
 
 
 def set_bundle(driver: Driver, path: str, accepted: bool) -> Ticks:

@@ -43,10 +43,10 @@ def choose(bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse"
     (``alarm_threshold``) on the first half of the split's first ``limit`` images, or of as many as there are;
     return these and the figures on the second half.
 
-    The votes' scale is fitted first, since all else depends on it; for a family with such a scale the first half
-    is processed twice. A dense or heatmap bundle without a locator, which does not search, is given the true boxes,
-    and its figures say so. A bundle with meshes is measured once more with poses refined on edges, which have a
-    separate score (``EdgeSpec``); its figures are those of refined poses.
+    The votes' scale is fitted first, since all else depends on it; for a family with such a scale the first
+    half is processed twice. A dense or heatmap bundle without a locator, which does not search, is given the
+    true boxes, and its figures say so. A bundle with meshes is measured once more with poses refined on
+    edges, which have a separate score (``EdgeSpec``); its figures are those of refined poses.
     """
     given = bundle.manifest.needs_regions
     bundle = with_decode(bundle, DecodeSpec(bundle.manifest.decode.cell_score, 0.0, []))
@@ -84,8 +84,8 @@ def choose(bundle: Bundle, split: Path, limit: int, on_fault: OnFault = "refuse"
 
 
 def fit_edges(groups: list[ObjectMatches], images: int, weights: list[float]) -> EdgeSpec:
-    """Fit the score of poses refined on edges and its threshold, on the matches in ``images`` images. weights: of
-    the terms without the agreement, for poses whose agreement is unknown."""
+    """Fit the score of poses refined on edges and its threshold, on the matches in ``images`` images.
+    weights: of the terms without the agreement, for poses whose agreement is unknown."""
     terms, right = (np.concatenate([getattr(g, name) for g in groups]) for name in ("evidence", "right"))
     known = np.isfinite(terms[:, AGREEMENT])
     fitted = fit_confidence(terms[known], right[known]).tolist()
