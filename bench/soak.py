@@ -374,7 +374,7 @@ def soak(driver: Driver, pid: int, minutes: float, wants_objects: bool, lasting=
     start = time.monotonic()
     queue: list[Callable[[Driver], Ticks]] = []
     while time.monotonic() < start + 60 * minutes:
-        if not queue:  # each in its turn, in an order of its own
+        if not queue:  # all once in each round, in random order
             queue = driver.random.sample(DISTURBANCES, len(DISTURBANCES))
         disturbance = queue.pop()
         for _ in disturbance(driver):
