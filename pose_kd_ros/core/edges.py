@@ -165,7 +165,7 @@ def nearest_edges(
 
 def slopes(image: np.ndarray, camera: Camera, pixels: np.ndarray) -> np.ndarray:
     """Return the smoothed image's derivatives (N, M, 2), grey levels per pixel, at ideal pixels (N, M, 2).
-    Outside the image its rim goes on, so nothing is found there."""
+    They are 0 outside the image, so nothing is found there."""
     places = pixels
     if len(camera.D):
         rays = (pixels - camera.K[:2, 2]) / camera.K[[0, 1], [0, 1]]
@@ -178,4 +178,4 @@ def slopes(image: np.ndarray, camera: Camera, pixels: np.ndarray) -> np.ndarray:
     part = cv2.GaussianBlur(part, (0, 0), BLUR)
     part = np.stack([cv2.Scharr(part, cv2.CV_32F, *d) / 32 for d in ((1, 0), (0, 1))], -1)
     u, v = np.moveaxis((places - low).astype(np.float32), -1, 0)
-    return cv2.remap(part, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(part, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)

@@ -131,6 +131,15 @@ def test_a_turn_that_no_edge_shows_stays_as_it_was():
     assert axis @ refined.covariance[3:, 3:] @ axis > 0.5 * UNSURE[3, 3]
 
 
+def test_nothing_is_found_outside_the_image():
+    """A line that ends at the rim does not go on beyond it."""
+    image = np.full((480, 640), 60, np.uint8)
+    image[200:] = 200
+    pixels, normal = np.array([[30.0, 201.0], [-30.0, 201.0]]), np.array([[0.0, 1.0], [0.0, 1.0]])
+    found = edges.nearest_edges(image, CAMERA, pixels, normal, np.array([3.0, 3.0]))
+    assert found[0] == pytest.approx(-1.5, abs=0.1) and np.isnan(found[1])
+
+
 def refusal(image, mesh, start, covariance):
     with pytest.raises(Refused) as caught:
         refine_on_edges(image, CAMERA, mesh, start, covariance)
