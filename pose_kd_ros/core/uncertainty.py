@@ -30,15 +30,21 @@ def stated_covariance(
     Convention: (0.01, 0.02, 0.05) adds 1 mm across for an object of 100 mm, 2 cm of depth at 1 m, and 0.05
     rad about each axis.
     """
-    across, along, turn = shared
-    place = np.asarray(pose, float)[:3, 3]
-    distance = np.linalg.norm(place)
-    sight = np.outer(place, place) / distance**2
-    stated = scale * np.asarray(covariance, float)
-    stated[:3, :3] += (across * model.diameter) ** 2 * (np.eye(3) - sight) + (along * distance) ** 2 * sight
-    stated[3:, 3:] += turn**2 * np.eye(3)
+    stated = scale * np.asarray(covariance, float) + shared_covariance(pose, model.diameter, shared)
     for axis, offset in model.symmetry_axes:
         about = pose[:3, :3] @ axis
         change = np.concatenate([np.cross(pose[:3, :3] @ offset, about), about])
         stated += ANY_TURN * np.outer(change, change)
     return stated
+
+
+def shared_covariance(pose: np.ndarray, diameter: float, shared: Sequence[float]) -> np.ndarray:
+    """Return the part (6, 6) of ``stated_covariance`` that ``shared`` adds for an object of a diameter."""
+    across, along, turn = shared
+    place = np.asarray(pose, float)[:3, 3]
+    distance = np.linalg.norm(place)
+    sight = np.outer(place, place) / distance**2
+    added = np.zeros((6, 6))
+    added[:3, :3] = (across * diameter) ** 2 * (np.eye(3) - sight) + (along * distance) ** 2 * sight
+    added[3:, 3:] = turn**2 * np.eye(3)
+    return added

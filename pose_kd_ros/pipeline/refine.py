@@ -19,7 +19,7 @@ from ..core.depth_fit import refine_on_depth
 from ..core.edges import Refused, refine_on_edges
 from ..core.mesh import Mesh
 from ..core.object_model import ObjectModel
-from ..core.uncertainty import stated_covariance
+from ..core.uncertainty import shared_covariance
 from .region import projected_box
 from .score import AGREEMENT
 from .solve import ObjectPose
@@ -57,7 +57,7 @@ class Refiner(ABC):
         mesh, model = self.meshes.get(pose.object_id), self.objects[pose.object_id]
         if mesh is None:
             return pose
-        covariance = stated_covariance(pose.covariance, pose.pose, model, 1.0, LEAST_UNSURE)
+        covariance = pose.covariance + shared_covariance(pose.pose, model.diameter, LEAST_UNSURE)
         try:
             moved, covariance, agreement = self._refine(image, camera, mesh, pose.pose, covariance)
         except Refused as refused:

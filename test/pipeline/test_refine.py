@@ -9,6 +9,7 @@ import pytest
 
 from pose_kd_ros.bundle.manifest import BundleError, EdgeSpec
 from pose_kd_ros.core.mesh import Mesh
+from pose_kd_ros.core.uncertainty import ANY_TURN
 from pose_kd_ros.pipeline.refine import DepthRefiner, EdgeRefiner, make_refiner
 from pose_kd_ros.pipeline.score import AGREEMENT
 from pose_kd_ros.pipeline.solve import ObjectPose
@@ -35,6 +36,23 @@ def test_a_refined_pose_keeps_its_score_and_track_and_has_another_box():
 def test_a_covariance_that_is_far_too_sure_does_not_hinder():
     (one,) = EdgeRefiner({1: BOX}, {1: MODEL})(IMAGE, CAMERA, [found(start_of(0), UNSURE / 100)])
     assert errors(one.pose)[0] < 0.001
+
+
+def test_a_turn_about_an_axis_of_symmetry_stays_as_unknown_as_it_was():
+    """Its variance is in the pose's covariance already, and is not added a second time."""
+    round_box = dataclasses.replace(MODEL, symmetry_axes=[[[0, 0, 1], [0, 0, 0]]])
+    axis = POSE[:3, 2]
+    unknown = UNSURE.copy()
+    unknown[3:, 3:] += ANY_TURN * np.outer(axis, axis)
+    given = []
+
+    class Kept(EdgeRefiner):
+        def _refine(self, image, camera, mesh, pose, covariance):
+            given.append(covariance)
+            return pose, covariance, 1.0
+
+    Kept({1: BOX}, {1: round_box})(IMAGE, CAMERA, [found(POSE, unknown)])
+    assert axis @ given[0][3:, 3:] @ axis < ANY_TURN + 0.1
 
 
 def test_a_refused_pose_stays_and_the_reason_is_counted():
