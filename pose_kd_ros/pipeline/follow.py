@@ -15,7 +15,7 @@ from ..core.camera import Camera
 from ..core.track import MEASURED, Track, Tracker
 from .estimator import Estimator
 from .region import Region, overlap, projected_box
-from .solve import ObjectPose
+from .solve import ObjectPose, suppress
 
 KNOWN = 0.3  # a given region that overlaps a track's by more adds nothing
 JUMP_S = 0.2  # stamps that go back by more are a bag that loops; by less, frames out of order
@@ -201,7 +201,8 @@ class ObjectFollower:
             if all(region is not other for other in fresh)
             and all(overlap(region.box, pose.box) < KNOWN for pose in found)
         ]
-        return self.estimator.estimate(image, camera, missed, search=False).poses if missed else []
+        looked = self.estimator.estimate(image, camera, missed, search=False).poses if missed else []
+        return suppress(looked, found)  # a crop shows more than its region: perhaps what was found already
 
     def _expected(self, stamp: float, camera: Camera) -> list[Region]:
         regions = []

@@ -121,13 +121,14 @@ def solve(
     )
 
 
-def suppress(poses: list[ObjectPose]) -> list[ObjectPose]:
-    """Best first; of poses of one class whose boxes overlap by more than SAME_OBJECT the best alone."""
-    kept: list[ObjectPose] = []
+def suppress(poses: list[ObjectPose], taken: Sequence[ObjectPose] = ()) -> list[ObjectPose]:
+    """Best first; of poses of one class whose boxes overlap by more than SAME_OBJECT the best alone, and none
+    of those that overlap one of ``taken`` so."""
+    kept = list(taken)
     for pose in sorted(poses, key=lambda p: -p.score):
         if all(k.object_id != pose.object_id or overlap(k.box, pose.box) <= SAME_OBJECT for k in kept):
             kept.append(pose)
-    return kept
+    return kept[len(taken) :]
 
 
 def with_track(pose: ObjectPose, track_id: int | None) -> ObjectPose:

@@ -179,3 +179,21 @@ def test_an_object_that_left_the_view_is_not_looked_for():
     turned = SimpleNamespace(**{**vars(CAMERA), "project": lambda points: CAMERA.project(points) + 10_000})
     follow.process(0.2, IMAGE, turned)
     assert eye.regions[-1] == []
+
+
+def test_an_object_that_was_found_is_not_found_again_beside_a_region():
+    """The track's own crop shows that the object moved on; the crop about an old region shows it, too."""
+
+    class WideEye(Eye):
+        def _inside(self, x, region):
+            return True
+
+    eye = WideEye(0.0)
+    follow = follower(eye)
+    run(follow, 3)
+    eye.places = (0.05,)
+    expected, moved = (projected_box(at(x), MODEL, CAMERA) for x in (0.0, 0.05))
+    old = Region(expected - [20, 0, 20, 0], 1)
+    assert overlap(old.box, expected) > 0.3 > overlap(old.box, moved)
+    tracks = follow.process(0.2, IMAGE, CAMERA, [old]).tracks
+    assert len(eye.regions[-1]) == 1 and sum(track.measured is not None for track in tracks) == 1

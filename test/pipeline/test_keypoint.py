@@ -226,3 +226,23 @@ def test_objects_of_two_classes_in_one_place_are_both_looked_at(monkeypatch):
     monkeypatch.setattr(whole, "_look_at", lambda *a: looked.append(a[2].object_id) or [])
     whole.estimate(oracle.image(), PINHOLE)
     assert looked == [1, 2]
+
+
+def test_a_pose_that_is_not_kept_does_not_take_the_place_of_one_that_is(monkeypatch):
+    """A track needs a smaller score: its pose stays, beside a better one that is not good enough for a new
+    object."""
+    oracle = Oracle(PINHOLE, [POSE])
+    found = estimator(oracle)
+    box = projected_box(POSE, MODEL, PINHOLE)
+    (pose,) = found.estimate(oracle.image(), PINHOLE, [Region(box, 1)], search=False).poses
+    scores = {7: 0.4, None: 0.5}
+    found.pose_score, found.keep_factor = 0.6, 0.5
+    monkeypatch.setattr(
+        found,
+        "_look_at",
+        lambda image, camera, region, watch: [
+            dataclasses.replace(pose, score=scores[region.track_id], track_id=region.track_id)
+        ],
+    )
+    regions = [Region(box, 1, 7), Region(box + 1, 1)]
+    assert [p.track_id for p in found.estimate(oracle.image(), PINHOLE, regions, search=False).poses] == [7]
