@@ -33,14 +33,16 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from ..bundle.find import find_bundle
 from ..core.sensor_messages import UnusableMessage, compressed_to_rgb
 from ..pipeline.families import open_estimator
+from ..pipeline.follow import JUMP_S
 from ..recordings.cdr import nanoseconds
 from .cameras import CameraLatch
 from .decode_messages import image_to_rgb
 from .health import describe
 from .inputs import RECTIFIED
-from .transform_buffer import TransformBuffer
+from .transform_buffer import KEPT_NS, TransformBuffer
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
+MOST_S = 3600.0  # that it listens
 DISCOVERY_S = 10.0  # that publishers get at most to be found
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # as the pose node asks
 LISTEN = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -78,7 +80,7 @@ class Arrived:
 class Listener:
     """Hears the camera, /clock and TF through a node that is spun here; no wait is without an end."""
 
-    def __init__(self, node: Node, image: str, camera_info: str):
+    def __init__(self, node: Node, image: str, camera_info: str, seconds: float):
         self.node = node
         self.image_topic, self.info_topic = (
             node.resolve_topic_name(image),
@@ -89,20 +91,23 @@ class Listener:
         self.info: CameraInfo | None = None
         self.cameras = CameraLatch()
         self.clock_ns: int | None = None
-        self.tf_faults: list[str] = []
-        self.frames = TransformBuffer(node, self.tf_faults.append)
+        self.tf_fault = ""  # the last one
+        # Stamps are looked up after the last image has come: TF of the first ones must be there still.
+        kept = KEPT_NS + int(1e9 * seconds)
+        self.frames = TransformBuffer(node, self._on_tf_fault, kept)
+        self.seconds = seconds
         node.create_subscription(Clock, "/clock", self._on_clock, LISTEN)
         node.create_subscription(CameraInfo, self.info_topic, self._on_info, LISTEN)
         self.publishers: list = []
 
-    def listen(self, seconds: float) -> None:
+    def listen(self) -> None:
         """Find the image's publishers, then listen to what they send."""
         self._spin(DISCOVERY_S, until_found=True)
         self.publishers = self.node.get_publishers_info_by_topic(self.image_topic)
         kinds = [TYPES[one.topic_type] for one in self.publishers if one.topic_type in TYPES]
         if kinds:
             self.node.create_subscription(kinds[0], self.image_topic, self._on_image, SENSOR)
-            self._spin(seconds)
+            self._spin(self.seconds)
             self.publishers = self.node.get_publishers_info_by_topic(self.image_topic) or self.publishers
 
     def _spin(self, seconds: float, until_found: bool = False) -> None:
@@ -116,6 +121,9 @@ class Listener:
         now = self.node.get_clock().now().nanoseconds if self.clock_ns is None else self.clock_ns
         self.image = message
         self.arrived.append(Arrived(time.monotonic(), now, message.header.stamp))
+
+    def _on_tf_fault(self, text: str) -> None:
+        self.tf_fault = text
 
     def _on_info(self, info: CameraInfo) -> None:
         self.info = info
@@ -217,11 +225,12 @@ FIX_RATE = "the driver's frame rate; the shared-memory profile (docs/node.md); a
 def check_stamps(heard: Listener) -> Check:
     """Whether images are stamped, in order and by the clock that this system uses."""
     stamps = np.array([nanoseconds(one.stamp) for one in heard.arrived], np.int64)
-    if not stamps.all() or (np.diff(stamps) == 0).any():
+    steps = np.diff(stamps)
+    if not stamps.all() or ((steps <= 0) & (steps >= -JUMP_S * 1e9)).any():  # farther back: a bag that loops
         return Check(
             "stamps",
             FAIL,
-            "wanted stamps that advance, found zero or repeated ones",
+            "wanted stamps that advance, found zero, repeated or earlier ones",
             "the driver must stamp its images",
         )
     ages = np.array([one.clock_ns for one in heard.arrived], np.int64) - stamps
@@ -328,8 +337,8 @@ def check_tf(heard: Listener, output_frame: str) -> Check:
     if missing:
         text = f"wanted TF at all stamps, found it missing at {len(missing)} of {len(stamps)}: {missing[-1]}"
         return Check("tf", WARN, text, "publish TF at the images' rate or faster")
-    if heard.tf_faults:
-        return Check("tf", WARN, heard.tf_faults[-1], "mend the publisher of that transform")
+    if heard.tf_fault:
+        return Check("tf", WARN, heard.tf_fault, "mend the publisher of that transform")
     return Check("tf", OK, f"{frame_id!r} in {output_frame!r} at {len(stamps)} stamps")
 
 
@@ -369,6 +378,14 @@ def check_shared_memory(image_bytes: int) -> Check:
     return Check("shared_memory", OK, text)
 
 
+def positive(text: str) -> float:
+    """Read a number of seconds from the command line."""
+    value = float(text)
+    if not 0 < value <= MOST_S:
+        raise argparse.ArgumentTypeError(f"wanted more than 0, {MOST_S:g} at most, found {text}")
+    return value
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="doctor", description=__doc__.splitlines()[0])
@@ -376,7 +393,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--camera-info", default="camera_info", help="topic of their CameraInfo")
     made.add_argument("--bundle", default="", help="bundle to try, a folder or an installed one's name")
     made.add_argument("--output-frame", default="", help="frame that poses are wanted in")
-    made.add_argument("--seconds", type=float, default=5.0, help="how long to listen")
+    made.add_argument("--seconds", type=positive, default=5.0, help="how long to listen")
     return made
 
 
@@ -388,8 +405,8 @@ def main(args: list[str] | None = None) -> int:
     node = rclpy.create_node("pose_doctor")
     failed = False
     try:
-        heard = Listener(node, given.image, given.camera_info)
-        heard.listen(given.seconds)
+        heard = Listener(node, given.image, given.camera_info, given.seconds)
+        heard.listen()
         for check in examine(heard, given.bundle, given.output_frame):
             print(check, flush=True)
             failed = failed or check.level == FAIL

@@ -26,12 +26,12 @@ STATIC = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 class TransformBuffer:
     """Listens to /tf and /tf_static. The executor fills it while another thread may wait in ``lookup``.
 
-    on_fault: gets the text of a transform that cannot be used.
+    on_fault: gets the text of a transform that cannot be used. kept_ns: how long moving frames are kept.
     """
 
-    def __init__(self, node, on_fault: Callable[[str], object]):
+    def __init__(self, node, on_fault: Callable[[str], object], kept_ns: int = KEPT_NS):
         self._node, self._on_fault = node, on_fault
-        self._transforms, self._changed = Transforms(KEPT_NS), threading.Condition()
+        self._transforms, self._changed = Transforms(kept_ns), threading.Condition()
         self._made = [
             node.create_subscription(TFMessage, "/tf", lambda message: self._put(message, False), MOVING),
             node.create_subscription(

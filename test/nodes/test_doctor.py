@@ -13,11 +13,12 @@ pytest.importorskip("rclpy")
 pytest.importorskip("onnx")
 from disc_bundle import write_disc_bundle
 from geometry_msgs.msg import TransformStamped
-from rig import FRAME, Camera, picture
+from rig import FRAME, Camera, picture, to_time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
+from pose_kd_ros.bundle.manifest import BundleError
 from pose_kd_ros.nodes import doctor
 from pose_kd_ros.nodes.transform_buffer import STATIC
 
@@ -164,3 +165,47 @@ def test_slow_and_irregular_images():
     assert doctor.check_rate(heard).text == "wanted 5 Hz or more, found 2.0 Hz, longest gap 500 ms"
     heard.arrived = heard.arrived[:1]
     assert doctor.check_rate(heard).level == "FAIL"
+
+
+def stamped(*seconds):
+    heard = doctor.Listener.__new__(doctor.Listener)
+    heard.clock_ns = None
+    last = int(1e9 * max(seconds))
+    heard.arrived = [doctor.Arrived(at, last, to_time(at)) for at in seconds]
+    return heard
+
+
+def test_stamps_that_go_back_a_little_are_wrong_and_a_bag_that_loops_is_not():
+    assert doctor.check_stamps(stamped(10.0, 10.1, 10.2)).level == "OK"
+    assert doctor.check_stamps(stamped(10.0, 10.1, 10.05)).level == "FAIL"
+    assert doctor.check_stamps(stamped(10.8, 10.0, 10.1)).level == "OK"
+
+
+def test_tf_of_all_the_time_that_was_listened_to_is_there_at_the_end(ros):
+    node = ros.node("pose_doctor")
+    heard = doctor.Listener(node, "image", "camera_info", 40.0)
+    heard.image = Image()
+    heard.image.header.frame_id = FRAME
+    heard.arrived = [doctor.Arrived(at, 0, to_time(at)) for at in np.arange(100.0, 140.0, 0.1)]
+    for at in np.arange(99.9, 140.2, 0.1):
+        said = TransformStamped(child_frame_id=FRAME)
+        said.header.frame_id, said.header.stamp = "base", to_time(at)
+        heard.frames._put(TFMessage(transforms=[said]), False)
+    assert doctor.check_tf(heard, "base").level == "OK"
+
+
+def test_a_mesh_that_the_node_will_refuse_is_found(monkeypatch, tmp_path):
+    bundle = str(write_disc_bundle(tmp_path / "discs"))
+
+    def damaged(*_):
+        raise BundleError("mesh_000001.npz: damaged")
+
+    monkeypatch.setattr("pose_kd_ros.bundle.store.Bundle.mesh", damaged)
+    assert str(doctor.check_bundle(bundle)).startswith("FAIL  bundle        mesh_000001.npz: damaged")
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_a_time_that_is_none_is_refused(seconds, capsys):
+    with pytest.raises(SystemExit):
+        doctor.parser().parse_args(["--seconds", seconds])
+    assert "wanted more than 0, 3600 at most, found" in capsys.readouterr().err
