@@ -108,7 +108,11 @@ class OverlayNode(Node):
             self._draw(image, found)
 
     def _on_objects(self, table: String) -> None:
-        self._skeleton = json.loads(table.data).get("people", self._skeleton)
+        try:
+            self._skeleton = checked_skeleton(json.loads(table.data).get("people", self._skeleton))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            text = f"objects: wanted the table of a pose node, found {table.data[:80]!r} ({error})"
+            self.get_logger().warning(text, throttle_duration_sec=5.0)
 
     def _draw(self, image: Image, found: Detection3DArray | PointCloud2) -> None:
         if not self._overlay.get_subscription_count():
@@ -160,6 +164,17 @@ def draw_detection(image: np.ndarray, camera: Camera, detection: Detection3D, to
     corners = transform(inverse(pose) @ center, box_corners((0, 0, 0), (size.x, size.y, size.z)))
     label = f"{result.hypothesis.class_id} {detection.id}  {result.hypothesis.score:.2f}"
     draw_pose(image, camera, to_camera @ pose, corners, label)
+
+
+def checked_skeleton(skeleton: dict) -> dict:
+    """Return the keypoints' names and the links of a skeleton, as ``keypoints.to_skeleton`` says them. Raises
+    ValueError, TypeError or KeyError for any other value."""
+    names = [str(name) for name in skeleton["keypoints"]]
+    links = [[int(end) for end in link] for link in skeleton["links"]]
+    for link in links:
+        if len(link) != 2 or not 0 <= min(link) <= max(link) < len(names):
+            raise ValueError(f"links: wanted pairs of indices below {len(names)}, found {link}")
+    return {"keypoints": names, "links": links}
 
 
 def draw_people(image: np.ndarray, seen: np.ndarray, skeleton: dict) -> None:

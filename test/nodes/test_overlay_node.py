@@ -11,7 +11,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from rig import RED, Rig, picture
 from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
 
 from pose_kd_ros.core.camera import Camera
@@ -66,6 +66,19 @@ def test_poses_behind_the_camera_draw_nothing():
 def test_a_reliability_that_does_not_exist_is_refused(ros):
     with pytest.raises(UnusableParameter, match="reliability: wanted one of best_effort"):
         OverlayNode(parameter_overrides=[Parameter("reliability", value="magic")])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", '{"people": 3}', '{"people": {"keypoints": ["nose"], "links": [[0, 1]]}}']
+)
+def test_a_table_that_is_none_is_passed_over(ros, text):
+    overlay = OverlayNode()
+    ros.add(overlay)
+    overlay._on_objects(String(data='{"people": {"keypoints": ["nose", "ear"], "links": [[0, 1]]}}'))
+    before = overlay._skeleton
+    assert before["links"] == [[0, 1]]
+    overlay._on_objects(String(data=text))
+    assert overlay._skeleton == before
 
 
 @pytest.mark.parametrize("results", [[], [ObjectHypothesisWithPose()]])
