@@ -52,8 +52,9 @@ class FrameNames:
 
 
 def frame_name(model: ObjectModel, prefix: str) -> str:
-    """Return the child frame of a class's first object; spaces become underscores."""
-    return prefix + model.name.replace(" ", "_").lstrip("/")
+    """Return the child frame of a class's first object; spaces become underscores. It begins with no slash:
+    tf2 refuses such frames."""
+    return (prefix + model.name.replace(" ", "_").lstrip("/")).lstrip("/")
 
 
 def encode_pose(matrix: np.ndarray) -> Pose:
@@ -193,7 +194,8 @@ def to_object_table(bundle, models: dict[int, ObjectModel], prefix: str, output_
         }
         for m in models.values()
     ]
-    table = {"bundle": bundle.manifest.name, "units": "metres", "output_frame": output_frame, "objects": rows}
+    frame = output_frame.lstrip("/")
+    table = {"bundle": bundle.manifest.name, "units": "metres", "output_frame": frame, "objects": rows}
     return String(data=json.dumps(table))
 
 

@@ -29,3 +29,8 @@ def test_a_frame_s_number_stays_with_its_track_and_is_given_again_afterwards():
     names.keep([track(1), track(3)])
     assert names.name(track(3), MODEL, "") == "red_ball_3"
     assert names.name(track(9), MODEL, "") == "red_ball_2"
+
+
+def test_no_frame_begins_with_a_slash():
+    """tf2 refuses it."""
+    assert FrameNames().name(track(1), MODEL, "/left/") == "left/red_ball"
