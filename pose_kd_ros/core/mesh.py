@@ -115,6 +115,13 @@ def face_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     return np.divide(normal, length, out=np.zeros_like(normal), where=length > 0)
 
 
+def outward(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Return the triangles (F, 3), turned over if they enclose a negative volume: a mesh that was exported
+    inside out. Of an open mesh the volume is that of cones from the vertices' mean."""
+    a, b, c = (vertices - vertices.mean(0))[triangles].swapaxes(0, 1)
+    return triangles[:, ::-1] if np.einsum("ij,ij->", a, cross(b, c)) < 0 else triangles
+
+
 def is_facing(mesh: Mesh, pose: ArrayLike) -> np.ndarray:
     """Return which faces (F,) turn their outside to the camera."""
     eye = inverse(pose)[:3, 3]

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..core.mesh import Mesh
+from ..core.mesh import Mesh, outward
 from .faults import DatasetError
 from .values import METRES
 
@@ -164,7 +164,7 @@ def load_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def load_small_mesh(path: Path, faces: int = SMALL, metres: float = METRES) -> Mesh:
     """Read a mesh, metres per unit of the file, and decimate it to ``faces`` triangles at most (quadric error
-    metrics, Garland and Heckbert 1997). DatasetError as ``load_mesh``."""
+    metrics, Garland and Heckbert 1997), its faces turned outward. DatasetError as ``load_mesh``."""
     vertices, triangles = load_mesh(path)
     open3d = import_open3d()
     mesh = open3d.geometry.TriangleMesh(
@@ -176,7 +176,8 @@ def load_small_mesh(path: Path, faces: int = SMALL, metres: float = METRES) -> M
     mesh.remove_degenerate_triangles()
     mesh.remove_unreferenced_vertices()
     try:
-        return Mesh.of_faces(np.asarray(mesh.vertices), np.asarray(mesh.triangles))
+        small = np.asarray(mesh.vertices), np.asarray(mesh.triangles)
+        return Mesh.of_faces(small[0], outward(*small))
     except ValueError as error:
         raise DatasetError(f"{path}: {error}") from error
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from pose_kd_ros.core.mesh import Mesh, cast, is_seen, visible_edges
+from pose_kd_ros.core.mesh import Mesh, cast, is_seen, outward, visible_edges
 from pose_kd_ros.core.object_model import ObjectModel, box_corners
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose, transform
 
@@ -77,3 +77,12 @@ def test_what_is_no_mesh_is_refused(change, text):
 def test_scaling_keeps_the_edges():
     larger = BOX.scaled(2.0)
     assert larger.size == pytest.approx(2 * BOX.size) and len(larger.sharp) == 12
+
+
+def test_a_mesh_that_is_inside_out_is_turned():
+    inside_out = BOX.triangles[:, ::-1]
+    far = BOX.vertices + (1.0, 0, 0)
+    for faces in (BOX.triangles, inside_out):
+        turned = Mesh.of_faces(far, outward(far, faces))
+        centers = far[turned.triangles].mean(1) - far.mean(0)
+        assert (np.einsum("ij,ij->i", turned.normals, centers) > 0.02).all()
