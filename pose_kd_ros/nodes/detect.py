@@ -58,6 +58,13 @@ class Collection:
                     if track.state in MEASURED and track.object_id in self._ids:
                         self._tracks[track.object_id, track.id].append(track)
 
+    def restart(self) -> None:
+        """Begin again: ids were given anew, and are other objects' now."""
+        with self._lock:
+            if self.frames < self.wanted:
+                self._tracks.clear()
+                self.frames = 0
+
     @property
     def over(self) -> bool:
         """Whether all frames have come, or the time is up."""

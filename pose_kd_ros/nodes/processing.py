@@ -111,6 +111,8 @@ class Processing:
     def _forget(self, why: str) -> None:
         self._node.get_logger().info(f"{why}: all tracks are forgotten")
         self._follower.reset()
+        if self.collection is not None:
+            self.collection.restart()
         if self._frames is not None:
             self._frames.clear()
         self._outputs.clear()

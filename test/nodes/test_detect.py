@@ -15,7 +15,7 @@ from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection3DArray
 
 from pose_kd_ros.core.pose import from_rotation_vector, make_pose, rotation_angle
-from pose_kd_ros.nodes.detect import averaged
+from pose_kd_ros.nodes.detect import Collection, averaged
 
 BALLS = picture((150, 110, 30, RED), (240, 150, 24, GREEN))
 
@@ -158,3 +158,29 @@ def test_one_bad_frame_does_not_count_and_frames_in_a_row_promise_no_more_than_t
     assert rotation_angle(mean.pose[:3, :3]) < 0.02
     assert mean.covariance[0, 0] == pytest.approx(1e-6 / max(1, mean.frames * 0.24 / 1.76))
     assert averaged(good[:3]).covariance[0, 0] == pytest.approx(1e-6)
+
+
+def test_objects_before_and_after_a_reset_are_not_averaged():
+    """Ids begin at 1 again, so another object has the id of the first."""
+    model = SimpleNamespace(name="cube")
+    seen = [SimpleNamespace(**vars(track((x, 0.0, 0.0), 0.0)), state="tracked") for x in (0.0, 0.3)]
+    collection = Collection(2, 60.0, [], {1: model})
+    collection.add(seen[:1], None)
+    collection.restart()
+    assert not collection.over
+    for _ in range(2):
+        collection.add(seen[1:], None)
+    collection.restart()  # comes too late: what was asked for is there
+    (found,) = collection.outcome()
+    assert collection.over and found.frames == 2 and found.pose[0, 3] == pytest.approx(0.4)
+
+
+def test_a_reset_begins_a_request_again(ros, discs):
+    rig = Rig(ros, bundle=discs, threads=1, detect_frames=3).connect()
+    answer = ask(rig)
+    assert ros.until(lambda: rig.pose_node._collection is not None, 10)
+    rig.show(BALLS)
+    assert ros.until(lambda: rig.pose_node._collection.frames == 1, 10)
+    rig.pose_node.processing.reset("a test asks")
+    assert rig.pose_node._collection.frames == 0
+    assert frames_until(rig, answer).success
