@@ -46,8 +46,9 @@ class Outputs(Protocol):
         """Speak for another estimator from now on."""
         ...
 
-    def watched(self, publish_tf: bool) -> bool:
-        """Whether anybody subscribes to what a frame gives."""
+    def watched(self, publish_tf: bool, own_ears: int = 0) -> bool:
+        """Whether anybody subscribes to what a frame gives, beside the node itself, which has ``own_ears``
+        subscriptions of /tf."""
         ...
 
     def publish(self, outcome: Any, header: Header, settings: Settings) -> None:
@@ -89,11 +90,10 @@ class PoseOutputs:
         """Speak for another estimator from now on."""
         self._estimator, self._models = estimator, estimator.objects
 
-    def watched(self, publish_tf: bool) -> bool:
-        """Whether anybody subscribes to what a frame gives."""
-        return (publish_tf and _heard(self.tf)) or any(
-            map(_heard, (self.detections, self.markers, self.status))
-        )
+    def watched(self, publish_tf: bool, own_ears: int = 0) -> bool:
+        """As ``Outputs.watched``."""
+        by_others = self.tf.get_subscription_count() > own_ears
+        return (publish_tf and by_others) or any(map(_heard, (self.detections, self.markers, self.status)))
 
     def announce(self, settings: Settings) -> None:
         """Publish the class table, latched."""
@@ -161,8 +161,8 @@ class PeopleOutputs:
         """Publish the keypoints' names and links, latched."""
         self.objects.publish(to_skeleton(self._estimator.bundle))
 
-    def watched(self, publish_tf: bool) -> bool:
-        """Whether anybody subscribes to what a frame gives."""
+    def watched(self, publish_tf: bool, own_ears: int = 0) -> bool:
+        """As ``Outputs.watched``."""
         return _heard(self.keypoints) or _heard(self.status)
 
     def publish(self, observed: Observed, header: Header, settings: Settings) -> None:

@@ -26,6 +26,7 @@ from .inputs import Arrival, Inputs
 from .latest import Latest, Worker
 from .outputs import Outputs
 from .parameters import Settings
+from .regions import FORGET_S
 from .transform_buffer import TransformBuffer
 
 SAY_AGAIN_S = 5.0  # a standing problem is logged this often
@@ -53,6 +54,7 @@ class Processing:
         self._said: dict[str, float] = {}
         self._errors, self._error = 0, ""  # frames in a row that raised, and what the last one did
         self._silent = False
+        self._tf_fault_at = 0.0  # when the last transform came that could not be used, time.monotonic
         self.collection: Collection | None = None  # that ~/detect waits for
         self.health, self.latest = Health(), Latest()
         self._outputs.announce(self._settings)
@@ -60,11 +62,15 @@ class Processing:
         self._frames: TransformBuffer | None = None
         try:
             if self._settings.output_frame:
-                self._frames = TransformBuffer(node, lambda text: self.health.warn("tf", text))
+                self._frames = TransformBuffer(node, self._on_tf_fault)
             self.worker = Worker(self.latest, self._work)
         except BaseException:
             self._unsubscribe()
             raise
+
+    def _on_tf_fault(self, text: str) -> None:
+        self._tf_fault_at = time.monotonic()
+        self.health.warn("tf", text)
 
     def stop(self) -> None:
         """End subscriptions and worker, delete the markers. Raises RuntimeError if the worker is stuck."""
@@ -147,7 +153,8 @@ class Processing:
     def _process(self, arrival: Arrival, waited_ms: float) -> None:
         watch, header = Stopwatch(), arrival.message.header
         collection, publish_tf = self.collection, self._node.get_parameter("publish_tf").value
-        if collection is None and not self._outputs.watched(publish_tf):
+        own_ears = 0 if self._frames is None else 1
+        if collection is None and not self._outputs.watched(publish_tf, own_ears):
             self.health.skip()
             return
         self._apply(parameters.read(self._node))
@@ -176,6 +183,8 @@ class Processing:
         """
         if self._frames is None or not isinstance(outcome, Followed):
             return outcome, header
+        if time.monotonic() - self._tf_fault_at > FORGET_S:
+            self.health.warn("tf", "")
         frame = self._settings.output_frame.lstrip("/")
         T = self._frames.lookup(frame, header.frame_id, header.stamp, self._settings.tf_timeout)
         tracks = [

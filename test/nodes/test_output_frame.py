@@ -10,8 +10,9 @@ pytest.importorskip("rclpy")
 pytest.importorskip("onnx")
 from disc_bundle import write_disc_bundle
 from geometry_msgs.msg import TransformStamped
+from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
-from rig import FRAME, GREEN, RED, Rig, picture, position, to_time
+from rig import FRAME, GREEN, RED, Camera, Rig, picture, position, to_time
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
@@ -19,6 +20,7 @@ from tf2_msgs.msg import TFMessage
 from pose_kd_ros.core.pose import from_quaternion, from_rotation_vector, make_pose, to_quaternion
 from pose_kd_ros.nodes.decode_messages import image_to_rgb
 from pose_kd_ros.nodes.overlay_node import OverlayNode
+from pose_kd_ros.nodes.pose_node import PoseNode
 from pose_kd_ros.nodes.transform_buffer import MOVING, STATIC
 
 AT = np.array([0.4, -0.3, 1.2])  # of the ball, in the world
@@ -153,7 +155,7 @@ def test_a_loop_forgets_where_the_camera_was(ros, discs):
     assert "no frame 'world'" in refusal(rig)
 
 
-def test_transforms_that_no_robot_would_use_are_warned_of(ros, discs):
+def test_transforms_that_no_robot_would_use_are_warned_of_for_a_while(ros, discs, monkeypatch):
     rig, arm = start(ros, discs)
     arm.say("world", FRAME, np.eye(4))
     rig.pause(0.05)
@@ -164,6 +166,26 @@ def test_transforms_that_no_robot_would_use_are_warned_of(ros, discs):
     assert rig.show(picture((*DISC, RED)))["tracks"]
     level, text, _ = rig.diagnosis()
     assert level == b"\x01" and text.startswith("TF: 'wrist' in '' is left out: quaternion: wanted")
+    monkeypatch.setattr("pose_kd_ros.nodes.processing.FORGET_S", 0.0)  # after that without another one
+    assert rig.show(picture((*DISC, RED)))["tracks"]
+    assert rig.diagnosis()[:2] == (b"\x00", "estimating poses")
+
+
+def test_the_nodes_own_ear_on_tf_is_nobody_who_wants_poses(ros, discs):
+    values = {"bundle": discs, "threads": 1, "output_frame": "world"}
+    node = PoseNode(parameter_overrides=[Parameter(name, value=value) for name, value in values.items()])
+    ros.add(node)
+    node.start()
+    camera = Camera(ros)
+    assert ros.until(lambda: camera.images.get_subscription_count() and camera.infos.get_subscription_count())
+    assert ros.until(lambda: node._outputs.tf.get_subscription_count() == 1, 10)
+    camera.info()
+    camera.image(100.0, picture((*DISC, RED)))
+    assert ros.until(lambda: node.processing.health.unwatched == 1, 10)
+    node.create_subscription(TFMessage, "/tf", print, MOVING)
+    assert ros.until(lambda: node._outputs.tf.get_subscription_count() == 2, 10)
+    camera.image(100.04, picture((*DISC, RED)))
+    assert ros.until(lambda: node.processing.health.refused["tf"] == 1, 10)
 
 
 def test_the_overlay_carries_poses_back_into_the_image(ros, discs):
