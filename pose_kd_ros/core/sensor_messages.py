@@ -44,6 +44,7 @@ LAYOUTS = {  # encoding: (type, channels)
     "32FC1": ("f4", 1),
 }
 DEPTH = ("16UC1", "32FC1")
+MILLIMETRE = 1e-3  # metres
 KNOWN = ", ".join(name for name in LAYOUTS if name not in DEPTH)
 NAMES = {  # sensor_msgs/distortion_models.hpp to core.camera
     "plumb_bob": "plumb_bob",
@@ -111,6 +112,17 @@ def image_to_rgb(message: Any) -> np.ndarray:
     if encoding == "mono16":
         array = (array >> 8).astype(np.uint8)
     return to_rgb(array, "mono8" if encoding in ("8UC1", "mono16") else encoding)
+
+
+def depth_to_metres(message: Any, topic: str = "depth", kind: type = np.float32) -> np.ndarray:
+    """Return a depth Image as (H, W) of a ``kind`` of float, metres along z, 0 where nothing was measured
+    (REP 118: 16UC1 holds millimetres, 32FC1 metres). Raises UnusableMessage that names the ``topic``."""
+    if message.encoding not in DEPTH:
+        wanted = " or ".join(DEPTH)
+        raise UnusableMessage("encoding", f"{topic}: wanted {wanted}, found {message.encoding}")
+    values: np.ndarray = image_to_array(message).astype(kind)
+    values = values * kind(MILLIMETRE) if message.encoding == "16UC1" else values
+    return np.where(np.isfinite(values) & (values > 0), values, kind(0))
 
 
 def to_rgb(image: np.ndarray, encoding: str = "rgb8") -> np.ndarray:

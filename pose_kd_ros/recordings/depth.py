@@ -10,12 +10,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..core.sensor_messages import DEPTH, UnusableMessage, image_to_array
+from ..core.sensor_messages import UnusableMessage, depth_to_metres
 from .bags import Bag, BagError, RawMessage, read_stamp
 from .cdr import decode
 from .images import IMAGE, BagFrame
 
-METRES = 1e-3  # 16UC1 holds millimetres
 SAME_STAMP_NS = 10_000_000  # at 0.1 m/s an object moves 1 mm in that time
 
 
@@ -36,9 +35,6 @@ class DepthImages:
     def at(self, frame: BagFrame) -> np.ndarray:
         """Metres (H, W), 0 where nothing was measured. Raises UnusableMessage: none that fits the picture."""
         message = decode(self._nearest(frame.stamp_ns))
-        if message.encoding not in DEPTH:
-            wanted = " or ".join(DEPTH)
-            raise UnusableMessage("encoding", f"{self.topic}: wanted {wanted}, found {message.encoding}")
         size, place = (message.width, message.height), message.header.frame_id
         if size != (frame.camera.width, frame.camera.height) or place != frame.frame_id:
             raise UnusableMessage(
@@ -46,8 +42,7 @@ class DepthImages:
                 f"{self.topic}: wanted depth registered to the pictures, {frame.camera.width}x"
                 f"{frame.camera.height} of {frame.frame_id!r}, found {size[0]}x{size[1]} of {place!r}",
             )
-        values = np.array(image_to_array(message), float) * (METRES if message.encoding == "16UC1" else 1.0)
-        return np.where(np.isfinite(values), values, 0.0)
+        return depth_to_metres(message, self.topic, np.float64)
 
     def _nearest(self, stamp_ns: int) -> RawMessage:
         while not self._near or self._near[-1][0] < stamp_ns:

@@ -14,6 +14,7 @@ from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithP
 from pose_kd_ros.core.sensor_messages import (
     UnusableMessage,
     compressed_to_rgb,
+    depth_to_metres,
     image_to_array,
     info_to_camera,
 )
@@ -312,3 +313,15 @@ def test_a_box_that_makes_no_region_is_refused_rather_than_the_worker_s_end(box)
     with pytest.raises(UnusableMessage, match="regions: region: box: wanted finite x0 < x1") as refusal:
         decode_regions(Detection2DArray(detections=[detection("cube", *box)]), {"cube": 7})
     assert refusal.value.reason == "regions"
+
+
+def test_depth_is_metres_and_what_is_no_measurement_is_0():
+    """REP 118, in either byte order."""
+    millimetres = np.array([[0, 1500], [2, 65535]], ">u2")
+    big = Image(encoding="16UC1", width=2, height=2, step=4, is_bigendian=1, data=millimetres.tobytes())
+    np.testing.assert_allclose(depth_to_metres(big), [[0, 1.5], [0.002, 65.535]], rtol=1e-6)
+    metres = np.array([[np.nan, np.inf], [-1.0, 0.75]], np.float32)
+    floats = array_to_image(metres, "32FC1", Header())
+    np.testing.assert_array_equal(depth_to_metres(floats), [[0, 0], [0, 0.75]])
+    with pytest.raises(UnusableMessage, match="depth: wanted 16UC1 or 32FC1, found rgb8"):
+        depth_to_metres(Image(encoding="rgb8"))
