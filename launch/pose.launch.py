@@ -24,6 +24,7 @@ ARGUMENTS = {  # name: (default, description)
         "regions",
         "Topic of boxes to look in (Detection2DArray), if the parameter use_regions is set.",
     ),
+    "depth": ("depth", "Topic of depth images aligned to the images, if the parameter use_depth is set."),
     "image_transport": ("raw", "raw or compressed."),
     "namespace": ("", "Namespace of the nodes."),
     "use_sim_time": ("false", "Take the time from /clock."),
@@ -72,6 +73,7 @@ def generate_launch_description():
             *topics,
             ("image/compressed", [argument("image"), "/compressed"]),
             ("regions", argument("regions")),
+            ("depth", argument("depth")),
         ],
         **common,
     )

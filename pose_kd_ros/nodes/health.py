@@ -37,6 +37,7 @@ class Health:
             self.refused: Counter[str] = Counter()
             self.unwatched = 0  # frames that nobody wanted to know of
             self.ignored: Counter[str] = Counter()  # given regions that were not used
+            self.depth: Counter[str] = Counter()  # frames with poses, by what came of their depth images
             self.warnings: dict[str, str] = {}  # what looks like a mistake, by its kind
             self.problem = ""  # the last refusal's text, until a frame is processed
             self.last_frame = time.monotonic()
@@ -76,6 +77,11 @@ class Health:
             if count:
                 self.ignored[reason] += count
 
+    def count_depth(self, reason: str, frames: int = 1) -> None:
+        """A frame's depth image was used, missing or refused."""
+        with self._lock:
+            self.depth[reason] += frames
+
     def warn(self, kind: str, text: str) -> None:
         """Something looks like a mistake, or, with an empty text, does no longer."""
         with self._lock:
@@ -110,6 +116,7 @@ class Health:
                 "unwatched": self.unwatched,
                 **{f"refused_{reason}": n for reason, n in sorted(self.refused.items())},
                 **{f"regions_ignored_{reason}": n for reason, n in sorted(self.ignored.items())},
+                **{f"depth_{reason}": n for reason, n in sorted(self.depth.items())},
             }
 
     def percentiles(self) -> dict[str, float]:

@@ -18,6 +18,7 @@ from ..core.camera import Camera
 from ..core.sensor_messages import UnusableMessage, compressed_size, compressed_to_rgb, to_seconds
 from .cameras import CameraLatch
 from .decode_messages import image_to_rgb
+from .depth import DepthBuffer
 from .health import Health, describe, explain_silence
 from .latest import Latest
 from .parameters import Settings
@@ -48,14 +49,15 @@ class Arrival:
 
 
 class Inputs:
-    """Subscriptions of image, camera_info and regions.
+    """Subscriptions of image, camera_info, regions and depth.
 
-    Images go to ``latest``; of the others the newest is kept.
+    Images go to ``latest``; of the others the newest is kept, of depth some. depth: None if it is not wanted.
     """
 
     def __init__(self, node, settings: Settings, latest: Latest, health: Health):
         self._node, self._latest, self._health = node, latest, health
         self._cameras, self.regions = CameraLatch(), GivenRegions(health)
+        self.depth: DepthBuffer | None = None
         self._reliable = settings.reliability == "reliable"
         compressed = settings.image_transport == "compressed"
         kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
@@ -69,6 +71,9 @@ class Inputs:
             self._infos = self._subscribe(CameraInfo, "camera_info", self._cameras.put)
             if settings.use_regions:
                 self._subscribe(Detection2DArray, "regions", self.regions.put)
+            if settings.use_depth:
+                self.depth = DepthBuffer(health, self._depth_sources)
+                self._depths = self._subscribe(Image, "depth", self.depth.put)
         except BaseException:
             self.destroy()
             raise
@@ -132,6 +137,11 @@ class Inputs:
         return explain_silence(topic, self._image.msg_type, seconds, self._reliable, publishers)
 
     def _camera_info_sources(self) -> str:
-        topic = self._infos.topic_name
+        return self._sources(self._infos.topic_name)
+
+    def _depth_sources(self) -> str:
+        return self._sources(self._depths.topic_name)
+
+    def _sources(self, topic: str) -> str:
         publishers = self._node.get_publishers_info_by_topic(topic)
         return f"{topic}: " + (", ".join(describe(info) for info in publishers) or "nobody publishes there")

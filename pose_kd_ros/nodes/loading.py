@@ -8,6 +8,7 @@ from ..bundle.store import open_bundle
 from ..pipeline.estimator import Estimator
 from ..pipeline.families import open_estimator
 from ..pipeline.people import PeopleEstimator
+from ..pipeline.refine import make_refiner
 from .parameters import PROVIDERS, Settings, UnusableParameter, scales_by_id
 
 
@@ -28,6 +29,10 @@ def load_estimator(settings: Settings) -> Estimator | PeopleEstimator:
             f"output_frame: wanted none for bundle {name!r}, whose keypoints are pixels, "
             f"found {settings.output_frame!r}"
         )
+    if people is not None and settings.use_depth:
+        raise UnusableParameter(
+            f"use_depth: wanted false for bundle {name!r}, which has no poses, found true"
+        )
     if bundle.manifest.needs_regions and not settings.use_regions:
         raise UnusableParameter(
             f"bundle: {name!r} is of the {family} family, which needs regions, and has no locator: "
@@ -36,5 +41,6 @@ def load_estimator(settings: Settings) -> Estimator | PeopleEstimator:
     estimator = open_estimator(bundle, settings.threads, (PROVIDERS[settings.provider],), settings.refine)
     if isinstance(estimator, PeopleEstimator):
         return estimator
+    estimator.depth_refiner = make_refiner("depth" if settings.use_depth else "none", bundle)
     names = {key: model.name for key, model in estimator.objects.items()}
     return estimator.scaled(scales_by_id(settings, names))

@@ -26,6 +26,7 @@ FROZEN = (
     "object_scales",
     "track_ttl",
     "use_regions",
+    "use_depth",
     "output_frame",
 )
 CHOICES = {
@@ -74,6 +75,8 @@ class Settings:
     smooth: bool = True
     object_scale: float = 1.0
     refine: str = "auto"
+    use_depth: bool = False
+    depth_timeout: float = 0.05
     object_scales: str = ""
     publish_tf: bool = True
     output_frame: str = ""
@@ -113,6 +116,8 @@ DESCRIPTIONS = {
     "smooth": "Publish poses of a filter that follows each object's motion; false: poses as measured.",
     "track_ttl": "Seconds that an object may go unseen and still keep its id.",
     "refine": "edges: move poses onto the image's edges; auto: where the bundle has a mesh; none.",
+    "use_depth": "After that, move poses onto the depth images, aligned to image, that arrive on depth.",
+    "depth_timeout": "Seconds that a frame waits for its depth image before it goes on without.",
     "object_scale": "The real object's size over the bundle's: 1.0119 for a cube of 85 mm, bundle of 84 mm.",
     "object_scales": "Scales of single classes in place of object_scale: cube=1.0119, can=0.98.",
     "publish_tf": "Publish the objects' frames on /tf.",
@@ -138,6 +143,7 @@ RANGES = {
     "confirm_frames": (1, 100),
     "object_scale": (0.001, 1000.0),
     "tf_timeout": (0.0, 1.0),
+    "depth_timeout": (0.0, 1.0),
 }
 
 

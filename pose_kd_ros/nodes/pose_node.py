@@ -311,7 +311,7 @@ class PoseNode(LifecycleNode):
         values: dict[str, str | int] = {"bundle": estimator.bundle.manifest.name if estimator else "none"}
         quiet = problem = warning = ""
         if active is not None:
-            values.update(active.health.counts(active.latest.dropped), **active.health.percentiles())
+            values.update(active.counts(), **active.health.percentiles())
             problem, seconds = active.stuck() or active.health.problem, active.health.quiet_s()
             quiet = active.silence(seconds) if seconds > health.QUIET_S else ""
             warning = active.health.warning()

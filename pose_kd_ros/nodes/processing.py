@@ -7,7 +7,9 @@ import threading
 import time
 import traceback
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import scipy.optimize  # what the tracker and messages import when first needed: no frame
 import scipy.spatial.transform  # noqa: F401  waits for it
 from std_msgs.msg import Header
@@ -16,9 +18,11 @@ from ..core.refine import with_axes_turned
 from ..core.sensor_messages import UnusableMessage, to_seconds
 from ..core.track import Tracker
 from ..pipeline.estimator import Estimator
-from ..pipeline.follow import Followed, Follower, ObjectFollower, Outcome
+from ..pipeline.follow import DepthSource, Followed, Follower, ObjectFollower, Outcome
 from ..pipeline.people import PeopleEstimator, PeopleFollower
+from ..pipeline.refine import Refiner
 from ..pipeline.solve import Stopwatch
+from ..recordings.cdr import nanoseconds
 from . import parameters
 from .detect import Collection
 from .health import Health, status_message
@@ -49,6 +53,8 @@ class Processing:
         self._node, self._outputs = node, outputs
         self._settings = parameters.read(node)
         self._follower = make_follower(estimator, self._settings)
+        for refiner in refiners(estimator).values():
+            refiner.counts.clear()  # all counts begin when the node activates
         self._busy = threading.Lock()  # held while a frame is worked on
         self._since: float | None = None  # when the worker began the frame it is in, time.monotonic
         self._said: dict[str, float] = {}
@@ -121,6 +127,8 @@ class Processing:
             self.collection.restart()
         if self._frames is not None:
             self._frames.clear()
+        if self.inputs.depth is not None:
+            self.inputs.depth.clear()
         self._outputs.clear()
 
     def _work(self, arrival: Arrival) -> None:
@@ -160,12 +168,15 @@ class Processing:
         self._apply(parameters.read(self._node))
         self._check_age(arrival.stamp)
         self._check_order(arrival.stamp)
+        if self.inputs.depth is not None:
+            self.inputs.depth.expect(nanoseconds(header.stamp))
         image, camera = self.inputs.read(arrival, self._follower.wants_camera)
         most = self._settings.max_instances
         regions = self.inputs.regions.take(arrival.stamp, self._follower.classes, most)
         self._say("regions", self.health.warning())
         watch.lap("read")
-        followed = self._follower.process(arrival.stamp, image, camera, regions)
+        depth = self._depth_of(header.frame_id, image)
+        followed = self._follower.process(arrival.stamp, image, camera, regions, depth)
         watch.lap("process")
         followed, header = self._placed(followed, header)
         watch.lap("tf")
@@ -175,6 +186,13 @@ class Processing:
         watch.lap("publish")
         own = {"wait": waited_ms, **{stage: watch.stages_ms[stage] for stage in ("read", "tf", "publish")}}
         self._report(arrival, self._outputs.summary(followed), {**own, **followed.stages_ms})
+
+    def _depth_of(self, frame_id: str, image: np.ndarray) -> DepthSource | None:
+        """Return what asks for the depth image of the frame under way when it is needed."""
+        buffer, timeout_s = self.inputs.depth, self._settings.depth_timeout
+        if buffer is None:
+            return None
+        return lambda: buffer.take(frame_id, (image.shape[1], image.shape[0]), timeout_s)
 
     def _placed(self, outcome: Outcome, header: Header) -> tuple[Outcome, Header]:
         """Return the outcome with its poses in ``output_frame`` at the image's stamp, and the header of that.
@@ -198,10 +216,17 @@ class Processing:
         stages_ms["total"] = 1e3 * (time.perf_counter() - arrival.at)
         latency_ms = 1e3 * self._age(arrival.stamp)
         self.health.done(latency_ms, stages_ms)
-        refiner = getattr(self._follower.estimator, "refiner", None)
-        refined = {} if refiner is None else {f"refine_{name}": n for name, n in refiner.counts.items()}
-        counts = {**self.health.counts(self.latest.dropped), **refined}
-        self._outputs.status.publish(status_message(arrival.stamp, counts, latency_ms, stages_ms, outcome))
+        self._outputs.status.publish(
+            status_message(arrival.stamp, self.counts(), latency_ms, stages_ms, outcome)
+        )
+
+    def counts(self) -> dict[str, int]:
+        """The counts by name: of frames, of regions, and of poses that were refined or not."""
+        counts = self.health.counts(self.latest.dropped)
+        for prefix, refiner in refiners(self._follower.estimator).items():
+            # dict() copies at once: the worker may add a name meanwhile
+            counts |= {f"{prefix}_{name}": n for name, n in dict(refiner.counts).items()}
+        return counts
 
     def _check_age(self, stamp: float) -> None:
         """Refuse a frame that is older than ``max_age``: what it shows may have moved on."""
@@ -242,6 +267,13 @@ class Processing:
         if text and now - self._said.get(reason, -SAY_AGAIN_S) >= SAY_AGAIN_S:
             self._said[reason] = now
             self._node.get_logger().warning(text)
+
+
+def refiners(estimator: Any) -> dict[str, Refiner]:
+    """What refines the poses of an estimator, by the prefix of its counts."""
+    found = {"refine": "refiner", "refine_depth": "depth_refiner"}
+    named = {prefix: getattr(estimator, name, None) for prefix, name in found.items()}
+    return {prefix: refiner for prefix, refiner in named.items() if refiner is not None}
 
 
 def make_follower(estimator: Estimator | PeopleEstimator, settings: Settings) -> Follower:

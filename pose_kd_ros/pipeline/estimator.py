@@ -31,7 +31,7 @@ class Estimator(Protocol):
 
     objects: by id. cell_score, pose_score: thresholds, which may be set between two images, as may
     keep_factor: a pose where a track looks for its object needs this share of ``pose_score`` alone. refiner:
-    see ``refine.make_refiner``.
+    see ``refine.make_refiner``. depth_refiner: for the follower, which has the depth image.
     """
 
     bundle: Bundle
@@ -39,6 +39,7 @@ class Estimator(Protocol):
     cell_score: float
     keep_factor: float
     refiner: Refiner | None
+    depth_refiner: Refiner | None
 
     @property
     def pose_score(self) -> float:
@@ -91,6 +92,7 @@ class CropEstimator(ABC):
         self._pose_score = pose_score
         self.keep_factor = KEEP_FACTOR
         self.refiner: Refiner | None = None
+        self.depth_refiner: Refiner | None = None
 
     @property
     def edges(self) -> EdgeSpec | None:
@@ -119,6 +121,7 @@ class CropEstimator(ABC):
         other.order = tuple(model.scaled(factors.get(model.id, 1.0)) for model in self.order)
         other.objects = {model.id: model for model in other.order}
         other.refiner = self.refiner and self.refiner.scaled(factors)
+        other.depth_refiner = self.depth_refiner and self.depth_refiner.scaled(factors)
         return other
 
     def estimate(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,8 @@ from .region import Region, overlap, projected_box
 from .solve import ObjectPose, suppress
 
 KNOWN = 0.3  # a given region that overlaps a track's by more adds nothing
+# Gives a frame's depth image (H, W), metres, 0 where nothing was measured, or None; it may wait for it.
+DepthSource = Callable[[], "np.ndarray | None"]
 JUMP_S = 0.2  # stamps that go back by more are a bag that loops; by less, frames out of order
 
 
@@ -75,11 +77,17 @@ class Follower(Protocol):
         ...
 
     def process(
-        self, stamp: float, image: np.ndarray, camera: Any, regions: Sequence[Region] = ()
+        self,
+        stamp: float,
+        image: np.ndarray,
+        camera: Any,
+        regions: Sequence[Region] = (),
+        depth: DepthSource | None = None,
     ) -> Outcome:
         """Return what is in an RGB image (H, W, 3) uint8, taken at ``stamp`` seconds.
 
-        camera: a Camera where ``wants_camera`` says so. regions: where to look.
+        camera: a Camera where ``wants_camera`` says so. regions: where to look. depth: asked only where there
+        is something to refine.
         """
         ...
 
@@ -146,11 +154,17 @@ class ObjectFollower:
         return order_of(stamp, self._stamp)
 
     def process(
-        self, stamp: float, image: np.ndarray, camera: Camera, regions: Sequence[Region] = ()
+        self,
+        stamp: float,
+        image: np.ndarray,
+        camera: Camera,
+        regions: Sequence[Region] = (),
+        depth: DepthSource | None = None,
     ) -> Followed:
         """Return the tracks after an RGB image (H, W, 3) uint8, taken at ``stamp`` seconds.
 
-        regions: where new objects are expected. Raises ValueError as ``Estimator.estimate`` does, and
+        regions: where new objects are expected. depth: on which poses are refined before they are tracked, by
+        the estimator's ``depth_refiner``. Raises ValueError as ``Estimator.estimate`` does, and
         for a stamp that is not "next".
         """
         if self.order(stamp) != "next":
@@ -162,8 +176,13 @@ class ObjectFollower:
         search = self.search and not self._measured
         found = self.estimator.estimate(image, camera, expected + fresh, search, recover=self.search)
         poses = [*found.poses, *self._in_the_place_of_tracks(image, camera, given, fresh, found.poses)]
-        started = time.perf_counter()
         poses = sorted(poses, key=lambda p: p.track_id is None)[: self.max_instances]
+        started = time.perf_counter()
+        stages = dict(found.stages_ms)
+        if depth is not None:
+            poses = self._on_depth(depth, camera, poses)
+            stages["depth"] = 1e3 * (time.perf_counter() - started)
+            started = time.perf_counter()
         tracks = self.tracker.update(stamp, poses)
         self._stamp, self._searched = stamp, stamp if search else self._searched
         measured = [track for track in tracks if track.state in MEASURED]
@@ -172,7 +191,7 @@ class ObjectFollower:
         self._frame = None
         if self._measured and not search and self._worth_searching(stamp, len(measured), missed):
             self._frame = image, camera, [pose.box for pose in poses]
-        return Followed(tracks, {**found.stages_ms, "track": 1e3 * (time.perf_counter() - started)})
+        return Followed(tracks, {**stages, "track": 1e3 * (time.perf_counter() - started)})
 
     def look_around(self) -> None:
         """As ``Follower.look_around``."""
@@ -180,6 +199,14 @@ class ObjectFollower:
             image, camera, known = self._frame
             self._frame, self._searched = None, self._stamp
             self._candidates = self.estimator.candidates(image, camera, known)[: self.max_instances]
+
+    def _on_depth(self, depth: DepthSource, camera: Camera, poses: list[ObjectPose]) -> list[ObjectPose]:
+        """Return the poses after refinement on the depth image, if there is one and anything to refine."""
+        refiner = self.estimator.depth_refiner
+        if refiner is None or all(pose.object_id not in refiner.meshes for pose in poses):
+            return poses
+        measured = depth()
+        return poses if measured is None else refiner(measured, camera, poses)
 
     def _worth_searching(self, stamp: float, measured: int, missed: bool) -> bool:
         if not self.search or self._candidates or 0 < self.expected_count <= measured:

@@ -129,8 +129,10 @@ class PeopleFollower:
         image: np.ndarray,
         camera: Camera | None = None,
         regions: Sequence[Region] = (),
+        depth: object = None,
     ) -> Observed:
-        """Return the people in the regions of an RGB image (H, W, 3) uint8; no camera is needed."""
+        """Return the people in the regions of an RGB image (H, W, 3) uint8; no camera and no depth are
+        needed."""
         watch = Stopwatch()
         people = self.estimator.estimate(image, regions[: self.max_instances], watch)
         self._stamp = stamp
