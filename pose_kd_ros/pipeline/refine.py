@@ -107,6 +107,9 @@ class DepthRefiner(Refiner):
 
 
 def _with_agreement(terms: np.ndarray, agreement: float) -> np.ndarray:
+    """A refiner that knows nothing of edges leaves what another one has found."""
+    if math.isnan(agreement):
+        return terms
     return np.append(terms[:AGREEMENT], agreement)
 
 

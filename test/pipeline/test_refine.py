@@ -72,6 +72,16 @@ def test_depth_refines_in_the_same_way():
     assert refiner.counts == {"refined": 1, "few_depths": 1}
 
 
+def test_depth_leaves_what_the_edges_said():
+    """The score's term for edges is still known after refinement on depth."""
+    (on_edges,) = EdgeRefiner({1: BOX}, {1: MODEL})(IMAGE, CAMERA, [found(start_of(0))])
+    on_depth = DepthRefiner({1: BOX}, {1: MODEL})
+    for depth in (depth_image(POSE), np.zeros((480, 640))):
+        (both,) = on_depth(depth, CAMERA, [on_edges])
+        np.testing.assert_array_equal(both.evidence, on_edges.evidence)
+        assert np.isfinite(both.evidence).all()
+
+
 def test_an_object_without_a_mesh_stays():
     refiner = EdgeRefiner({}, {1: MODEL})
     before = found(POSE)
