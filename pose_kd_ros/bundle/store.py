@@ -142,7 +142,7 @@ def _read_manifest(folder: Path) -> Manifest:
 
 
 def _open_locator(folder: Path, manifest: Manifest) -> Bundle:
-    """Open the locator that the manifest names. Its own manifest is judged first, so that
+    """Open the locator that the manifest names. Its own manifest is checked first, so that
     no locator's locator is opened."""
     place = folder / LOCATOR
     path = place / MANIFEST

@@ -59,7 +59,7 @@ class Collection:
                         self._tracks[track.object_id, track.id].append(track)
 
     def restart(self) -> None:
-        """Begin again: ids were given anew, and are other objects' now."""
+        """Begin again: ids were given again, to other objects."""
         with self._lock:
             if self.frames < self.wanted:
                 self._tracks.clear()

@@ -143,7 +143,7 @@ class PoseNode(LifecycleNode):
         )
 
     def _on_parameters(self, changes) -> SetParametersResult:
-        """Judge changed parameters; another bundle must run in the old one's place before it counts."""
+        """Validate changed parameters; another bundle must run in the old one's place before it counts."""
         result = parameters.validate_changes(changes, self._estimator is not None)
         bundles = [change.value for change in changes if change.name == "bundle"]
         if not result.successful or self._estimator is None or not bundles:

@@ -117,7 +117,7 @@ def make_refiner(kind: str, bundle: Bundle, given: Mapping[int, Mesh] | None = N
     """Return what refines the poses of a bundle's objects as they are in the bundle, before any scaling;
     None for the kind "none".
 
-    kind: one of KINDS, or "depth"; "auto" is "edges" where the bundle has a mesh of its own, else "none".
+    kind: one of KINDS, or "depth"; "auto" is "edges" where the bundle has a mesh, else "none".
     given: meshes of objects that have none in the bundle. Raises BundleError where no object has a mesh.
     """
     if kind == "none":

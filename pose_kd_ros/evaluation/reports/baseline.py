@@ -33,7 +33,7 @@ class Tolerance:
 class Change:
     """One figure of both evaluations; NaN where one has none.
 
-    verdict: "ok", "better", "new", "not judged", "REGRESSION" (worse by more than allowed)
+    verdict: "ok", "better", "new", "not compared", "REGRESSION" (worse by more than allowed)
     or "GONE" (the baseline had it).
     """
 
@@ -103,7 +103,7 @@ def compared(name: str, baseline: float, now: float, tolerance: Tolerance) -> Ch
     allowed = tolerance.allowed(baseline)
     worse = 0.0 if now == baseline else sense.loss(now) - sense.loss(baseline)
     if sense.better == NEITHER or (math.isnan(baseline) and math.isnan(now)):
-        return Change(name, baseline, now, math.nan, "not judged")
+        return Change(name, baseline, now, math.nan, "not compared")
     if math.isnan(baseline):
         verdict = "new"
     elif math.isnan(now):

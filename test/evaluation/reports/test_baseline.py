@@ -104,7 +104,7 @@ def test_one_object_may_not_hide_behind_the_others(write_outcome, tmp_path):
     now = read_summary(write_outcome(tmp_path / "b"))
     now.objects["5"]["found"] = 0.5
     assert [c.figure for c in baseline.changes(before, now, {}) if c.verdict == "REGRESSION"] == ["5.found"]
-    assert {c.verdict for c in baseline.changes(before, now, {"found": "0.5"})} == {"ok", "not judged"}
+    assert {c.verdict for c in baseline.changes(before, now, {"found": "0.5"})} == {"ok", "not compared"}
 
 
 def test_other_data_and_unknown_figures_are_refused(write_outcome, tmp_path, capsys):
