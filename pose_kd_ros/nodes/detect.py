@@ -37,6 +37,7 @@ class Collection:
     """Takes the tracks of ``wanted`` frames; the worker adds, the node asks for the outcome.
 
     classes: names of the objects to keep, all if empty. Gives up ``timeout_s`` seconds after it was made.
+    broken_off: set by the node when no more frames will come.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Collection:
         self._lock = threading.Lock()
         self._tracks: dict[tuple[int, int], list] = defaultdict(list)
         self.frames, self.header = 0, Header()
+        self.broken_off = False
 
     def add(self, tracks: Sequence, header: Header) -> None:
         """Take a frame's tracks."""
@@ -67,8 +69,8 @@ class Collection:
 
     @property
     def over(self) -> bool:
-        """Whether all frames have come, or the time is up."""
-        return self.frames >= self.wanted or time.monotonic() > self._deadline
+        """Whether all frames have come, no more will, or the time is up."""
+        return self.frames >= self.wanted or self.broken_off or time.monotonic() > self._deadline
 
     def outcome(self) -> list[Averaged]:
         """Return the objects that were measured in enough of the frames, the surest first."""
@@ -80,7 +82,8 @@ class Collection:
     def in_words(self, found: Sequence[Averaged]) -> str:
         """Say what was found, or how many frames came."""
         if self.frames < self.wanted:
-            return f"wanted {self.wanted} frames, found {self.frames} in time"
+            end = "before the node was stopped or got another bundle" if self.broken_off else "in time"
+            return f"wanted {self.wanted} frames, found {self.frames} {end}"
         objects = [
             f"{self._models[one.object_id].name} (id {one.id}) at ({_three(one.pose[:3, 3])}) m, "
             f"in {one.frames} frames, score {one.score:.2f}"

@@ -291,7 +291,9 @@ class PoseNode(LifecycleNode):
         """Wake ~/detect once its frames have come, its time is up, or nothing runs any more."""
         collection, answer = self._collection, self._collected
         if collection is not None and answer is not None and not answer.done():
-            if collection.over or self.processing is None:
+            if self.processing is None or self.processing.collection is not collection:
+                collection.broken_off = True  # what runs now, if anything does, adds no frames to it
+            if collection.over:
                 answer.set_result(None)
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

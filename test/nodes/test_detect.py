@@ -124,6 +124,25 @@ def test_a_bundle_that_is_swapped_in_during_a_request_leaves_a_disabled_node_dis
     assert ros.until(answer.done, 10) and rig.pose_node.processing is None
 
 
+@pytest.mark.parametrize("end", ["another bundle", "disabled and enabled", "deactivated and activated"])
+def test_a_request_whose_frames_will_not_come_is_answered_at_once(ros, discs, end):
+    rig = Rig(ros, bundle=discs, threads=1, detect_timeout=60.0, camera=False)
+    answer = ask(rig)
+    assert ros.until(lambda: rig.pose_node._collection is not None, 10)
+    if end == "another bundle":
+        assert rig.pose_node.set_parameters([Parameter("bundle", value=discs)])[0].successful
+    elif end == "disabled and enabled":
+        for on in (False, True):
+            rig.pose_node._on_enable(SetBool.Request(data=on), SetBool.Response())
+    else:
+        rig.pose_node.trigger_deactivate()
+        rig.pose_node.trigger_activate()
+    assert ros.until(answer.done, 10) and not answer.result().success
+    wanted = "wanted 5 frames, found 0 before the node was stopped or got another bundle"
+    assert answer.result().message.startswith(wanted)
+    assert rig.pose_node.processing is not None and rig.pose_node._collection is None
+
+
 def test_a_node_that_is_not_set_up_says_so(ros):
     rig = Rig(ros, provider="magic", camera=False)
     answer = ask(rig)
