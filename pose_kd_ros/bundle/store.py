@@ -25,6 +25,7 @@ LOCATOR = "locator"  # folder in a bundle: the bundle that finds its objects
 MOST_MANIFEST = 2**24  # bytes
 MOST_ARRAYS = 2**30  # bytes of a file's arrays, uncompressed
 MOST_FACES = 4000  # of a mesh; each frame looks at all of them
+FILLS = 0.5  # of its box's sides a mesh must span: one in metres that was read as millimetres does not
 OUTSIDE = 0.02  # of the object's diameter: a mesh may reach so far beyond its box
 CHUNK = 2**20  # bytes
 
@@ -73,6 +74,10 @@ class Bundle:
             if beyond.max() > OUTSIDE * model.diameter or len(mesh.triangles) > MOST_FACES:
                 found = f"{len(mesh.triangles)} triangles, {1e3 * beyond.max():.3g} mm beyond it"
                 raise ValueError(f"wanted at most {MOST_FACES} triangles in the object's box, found {found}")
+            spans = np.ptp(mesh.vertices, axis=0)
+            if (spans < FILLS * model.box_size).any():
+                sizes = (" x ".join(f"{1e3 * side:.3g}" for side in of) for of in (model.box_size, spans))
+                raise ValueError("wanted a mesh that fills the box of {} mm, found {} mm".format(*sizes))
             return mesh
         except (TypeError, ValueError) as error:
             raise BundleError(f"{self.folder / name}: {error}") from error

@@ -54,6 +54,8 @@ def test_a_mesh_that_is_none_is_refused(bundle, tmp_path):  # noqa: F811
         (arrays(box, triangles=many), "wanted at most 4000 triangles in the object's box"),
         (arrays(box, vertices=np.zeros((13000, 3))), "vertices: wanted at most 12000 rows"),
         (arrays(box.scaled(1.1)), "triangles in the object's box, found 12 triangles, 4.2 mm beyond it"),
+        (arrays(box.scaled(0.001)), "fills the box of 84 x 84 x 84 mm, found 0.084 x 0.084 x 0.084"),
+        (arrays(box, vertices=box.vertices * [1, 1, 0.4]), "fills the box of 84 .*, found 84 x 84 x 33.6"),
         (arrays(box, sharp=np.array([[0, 1]], object)), "not a plain npz"),
     ):
         with pytest.raises(BundleError, match=rf"mesh_000001\.npz: .*{text}"):
