@@ -31,24 +31,25 @@ class FrameNames:
     """Gives each track a child frame, ``<prefix><class>[_<n>]``, that it keeps for
     life; numbers are reused later.
 
-    Convention: the first cube is ``cube``, one seen beside it ``cube_2``.
+    Convention: the first cube is ``cube``, one seen beside it ``cube_2``. No two tracks have one name, also
+    where a class is called ``cube_2`` or two classes are called ``cube``.
     """
 
     def __init__(self):
-        self._numbers: dict[tuple[int, int], int] = {}  # (object_id, track id): n
+        self._given: dict[tuple[int, int], tuple[str, str]] = {}  # (object_id, track id): class, suffix
 
     def name(self, track, model: ObjectModel, prefix: str) -> str:
         key = (track.object_id, track.id)
-        if key not in self._numbers:
-            taken = {n for (object_id, _), n in self._numbers.items() if object_id == track.object_id}
-            self._numbers[key] = next(n for n in range(1, len(taken) + 2) if n not in taken)
-        number = self._numbers[key]
-        return frame_name(model, prefix) + (f"_{number}" if number > 1 else "")
+        if key not in self._given:
+            bare, taken = frame_name(model, ""), {"".join(parts) for parts in self._given.values()}
+            suffixes = ["", *(f"_{n}" for n in range(2, len(taken) + 2))]
+            self._given[key] = bare, next(one for one in suffixes if bare + one not in taken)
+        return frame_name(model, prefix) + self._given[key][1]
 
     def keep(self, tracks: Iterable) -> None:
         """Forget all tracks but these."""
         alive = {(track.object_id, track.id) for track in tracks}
-        self._numbers = {key: n for key, n in self._numbers.items() if key in alive}
+        self._given = {key: parts for key, parts in self._given.items() if key in alive}
 
 
 def frame_name(model: ObjectModel, prefix: str) -> str:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -34,3 +35,12 @@ def test_a_frame_s_number_stays_with_its_track_and_is_given_again_afterwards():
 def test_no_frame_begins_with_a_slash():
     """tf2 refuses it."""
     assert FrameNames().name(track(1), MODEL, "/left/") == "left/red_ball"
+
+
+@pytest.mark.parametrize("other", ["red ball 2", "red_ball"])
+def test_two_objects_never_share_a_frame(other):
+    names, model = FrameNames(), dataclasses.replace(MODEL, id=4, name=other)
+    given = [names.name(track(n), MODEL, "seen_") for n in (1, 2)]
+    given.append(names.name(SimpleNamespace(id=5, object_id=4), model, "seen_"))
+    assert len(set(given)) == 3, given
+    assert [names.name(track(n), MODEL, "") for n in (1, 2)] == ["red_ball", "red_ball_2"]
