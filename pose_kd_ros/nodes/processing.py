@@ -25,7 +25,7 @@ from ..pipeline.solve import Stopwatch
 from ..recordings.cdr import nanoseconds
 from . import parameters
 from .detect import Collection
-from .health import Health, status_message
+from .health import QUIET_S, Health, status_message
 from .inputs import Arrival, Inputs
 from .latest import Latest, Worker
 from .outputs import Outputs
@@ -61,6 +61,7 @@ class Processing:
         self._errors, self._error = 0, ""  # frames in a row that raised, and what the last one did
         self._silent = False
         self._tf_fault_at = 0.0  # when the last transform came that could not be used, time.monotonic
+        self._last: tuple[str, float] | None = None  # frame_id and stamp of the frame processed last
         self.collection: Collection | None = None  # that ~/detect waits for
         self.health, self.latest = Health(), Latest()
         self._outputs.announce(self._settings)
@@ -120,14 +121,16 @@ class Processing:
         most = self._settings.max_errors
         return f"{self._errors} frames in a row failed: {self._error}" if 0 < most <= self._errors else ""
 
-    def _forget(self, why: str) -> None:
+    def _forget(self, why: str, times_too: bool = True) -> None:
+        """Forget all tracks, and TF and depth unless these still hold: time has not gone back."""
+        self._last = None
         self._node.get_logger().info(f"{why}: all tracks are forgotten")
         self._follower.reset()
         if self.collection is not None:
             self.collection.restart()
-        if self._frames is not None:
+        if times_too and self._frames is not None:
             self._frames.clear()
-        if self.inputs.depth is not None:
+        if times_too and self.inputs.depth is not None:
             self.inputs.depth.clear()
         self._outputs.clear()
 
@@ -171,6 +174,7 @@ class Processing:
         if self.inputs.depth is not None:
             self.inputs.depth.expect(nanoseconds(header.stamp))
         image, camera = self.inputs.read(arrival, self._follower.wants_camera)
+        self._check_gap(header.frame_id, arrival.stamp)
         most = self._settings.max_instances
         regions = self.inputs.regions.take(arrival.stamp, self._follower.classes, most)
         self._say("regions", self.health.warning())
@@ -249,6 +253,16 @@ class Processing:
                 f"image stamp {stamp:.6f} s is not after the last one: frames out of order, "
                 "sent twice or not stamped by their driver are not used",
             )
+
+    def _check_gap(self, frame_id: str, stamp: float) -> None:
+        """Forget the tracks if their poses are of another camera, or of so long ago that nobody knows what
+        became of the objects: frames that nobody subscribed to, or that were refused, show none."""
+        last_id, last = self._last or (frame_id, stamp)
+        if last_id != frame_id:
+            self._forget(f"images were of frame {last_id!r} and are of {frame_id!r}", times_too=False)
+        elif stamp - last > max(QUIET_S, self._settings.track_ttl):
+            self._forget(f"no image was used for {stamp - last:.0f} s", times_too=False)
+        self._last = frame_id, stamp
 
     def _apply(self, settings: Settings) -> None:
         """Take over parameters that were changed while running."""

@@ -8,6 +8,7 @@ pytest.importorskip("onnx")
 from disc_bundle import write_disc_bundle
 from rclpy.parameter import Parameter
 from rig import EARS, RED, Camera, Rig, picture
+from std_msgs.msg import String
 from std_srvs.srv import SetBool
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import Marker
@@ -91,6 +92,24 @@ def test_nothing_is_done_while_nobody_subscribes(ros, discs):
     camera.image(100.04, BALL)
     assert ros.until(lambda: found, 10)
     assert runs and len(found[0].detections) == 1 and health.processed == 1
+
+
+def test_objects_are_new_after_nobody_subscribed_for_long(ros, discs):
+    rig = Rig(ros, bundle=discs, threads=1).connect()
+    rig.show(BALL)
+    assert rig.show(BALL)["tracks"][0]["state"] == "tracked"
+    assert rig.show(BALL, step=2.9)["tracks"][0]["state"] == "tracked"  # a short while is a slow camera
+    ears = [s for s in rig.listener.subscriptions if s.topic_name in Rig.answers]
+    for one in ears:
+        rig.listener.destroy_subscription(one)
+    health, outputs = rig.pose_node.processing.health, rig.pose_node._outputs
+    assert ros.until(lambda: not outputs.watched(True), 10)
+    rig.stamp += 2.0
+    rig.camera.image(rig.stamp, BALL)
+    assert ros.until(lambda: health.unwatched == 1, 10)
+    rig.statuses = rig.hear(String, "/pose_node/status")
+    assert ros.until(outputs.status.get_subscription_count, 10)
+    assert rig.show(BALL, step=2.0)["tracks"][0]["state"] == "new"
 
 
 def test_messages_that_nobody_hears_are_not_made(ros, discs, monkeypatch):

@@ -111,6 +111,17 @@ def test_a_bag_that_loops_starts_afresh(rig):
     assert rig.show(picture((*DISC, RED)))["tracks"][0]["state"] == "tracked"
 
 
+def test_tracks_are_of_one_camera(rig):
+    """A pose in the left camera's frame says nothing of what the right one sees."""
+    rig.show(picture((*DISC, RED)))
+    assert rig.show(picture((*DISC, RED)))["tracks"][0]["state"] == "tracked"
+    rig.camera.info(frame="right_optical")
+    rig.pause(0.1)
+    found = rig.show(picture((*DISC, RED)), info=False, frame="right_optical")["tracks"]
+    assert [track["state"] for track in found] == ["new"]
+    assert [track["state"] for track in rig.show(picture((*DISC, RED)))["tracks"]] == ["new"]
+
+
 def test_a_stamp_that_does_not_advance_is_refused(rig):
     rig.show(picture((*DISC, RED)))
     assert rig.show(picture((*DISC, RED)), step=0.0) is None
