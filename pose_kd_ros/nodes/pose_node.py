@@ -208,8 +208,12 @@ class PoseNode(LifecycleNode):
             self._fault = reason
             self._try_again_later()
         elif self._recovery.due(time.monotonic()) and self._is("unconfigured"):
+            disabled = self._disabled  # it failed while ~/detect had woken it
             if self.trigger_configure() == SUCCESS and self.trigger_activate() != SUCCESS:
                 self.trigger_cleanup()
+            if disabled and self._is("active"):
+                self._attempt("disable", self._end)
+                self._disabled = True
             if self._is("unconfigured"):
                 self._try_again_later()
         elif self.processing is not None and self.processing.health.processed:

@@ -124,6 +124,22 @@ def test_a_bundle_that_is_swapped_in_during_a_request_leaves_a_disabled_node_dis
     assert ros.until(answer.done, 10) and rig.pose_node.processing is None
 
 
+def test_a_disabled_node_that_fails_during_a_request_comes_back_disabled(ros, discs):
+    rig = Rig(ros, bundle=discs, threads=1, max_errors=1, detect_timeout=60.0).connect()
+    disabled = ask(rig, SetBool, "enable", data=False)
+    assert ros.until(disabled.done, 10)
+
+    def fail(*_):
+        raise MemoryError("no memory")
+
+    rig.pose_node._estimator.network = fail
+    answer = ask(rig)
+    assert ros.until(lambda: rig.pose_node.processing is not None, 10)
+    assert not frames_until(rig.connect(), answer).success
+    assert ros.until(lambda: rig.state == "active", 20)
+    assert rig.pose_node.processing is None and rig.diagnosis()[1] == "disabled by ~/enable"
+
+
 @pytest.mark.parametrize("end", ["another bundle", "disabled and enabled", "deactivated and activated"])
 def test_a_request_whose_frames_will_not_come_is_answered_at_once(ros, discs, end):
     rig = Rig(ros, bundle=discs, threads=1, detect_timeout=60.0, camera=False)
