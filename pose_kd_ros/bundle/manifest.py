@@ -339,6 +339,9 @@ class Manifest:
             raise BundleError(f"network.object_files: wanted ids of {ids}, found {unknown}")
         if self.people is None and (not ids or len(set(ids)) != len(ids)):
             raise BundleError(f"objects: wanted at least one, ids unique, found ids {ids}")
+        names = [o.class_name for o in self.objects]
+        if len(set(names)) != len(names):  # regions, scales and requests name a class
+            raise BundleError(f"objects: wanted class names that differ, found {names}")
         if self.people is not None and ids:
             raise BundleError(f"objects: wanted none in a bundle with people, found ids {ids}")
         if self.people is not None and self.family != "heatmap":

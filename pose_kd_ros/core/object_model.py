@@ -74,6 +74,9 @@ class ObjectModel:
         self._set_array("symmetry_axes", (None, 2, 3))
         if not (np.isfinite(self.diameter) and 0.001 < self.diameter < 100):
             raise ValueError(f"object {self.name!r}: diameter: wanted 1 mm to 100 m, found {self.diameter} m")
+        if (self.box_size < 0).any():
+            found = self.box_size.tolist()
+            raise ValueError(f"object {self.name!r}: box_size: wanted no negative sides, found {found}")
         if len(self.keypoints) < 4:
             found = len(self.keypoints)
             raise ValueError(f"object {self.name!r}: keypoints: wanted at least 4, found {found}")

@@ -114,6 +114,10 @@ def edited(bundle, change):
             r"objects\[0\]\.diameter: wanted a finite number",
         ),
         (lambda m: m["objects"].append(m["objects"][0]), "ids unique"),
+        (
+            lambda m: m["objects"].append({**m["objects"][0], "id": 2}),
+            r"wanted class names that differ, found \['cube', 'cube'\]",
+        ),
         (lambda m: m["decode"]["vote_scale"].update({"1": 0}), r"vote_scale\.1: wanted more than 0, found 0"),
         (lambda m: m["decode"]["vote_scale"].update({"7": 1}), r"vote_scale: wanted ids of \[1\], found"),
         (

@@ -182,6 +182,7 @@ def test_scaled():
         (dict(keypoints=np.zeros((3, 3))), "keypoints: wanted at least 4, found 3"),
         (dict(keypoints=np.zeros((8, 2))), "keypoints: wanted finite"),
         (dict(box_size=[1, 2]), "box_size: wanted finite"),
+        (dict(box_size=[1, -2, 0]), "box_size: wanted no negative sides"),
         (dict(box_center=[0, 0, np.inf]), "box_center: wanted finite"),
         (dict(symmetries=CUBE_TURNS[::-1]), "first symmetry must be the identity"),
         (dict(symmetries=np.stack([np.eye(4), 2 * np.eye(4)])), "symmetry 1: rotation is not orthonormal"),
