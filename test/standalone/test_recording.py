@@ -52,7 +52,7 @@ def test_it_is_made_once(tmp_path, package):
 def test_other_frames_than_expected_are_refused(tmp_path, package):
     image = package(None) / recording.FRAMES / "image0003.pgm"
     image.write_bytes(image.read_bytes()[:-1] + b"?")
-    with pytest.raises(recording.Unavailable, match=r"wanted SHA-256 .* got"):
+    with pytest.raises(recording.Unavailable, match=r"wanted SHA-256 .* found"):
         recording.make_real(tmp_path / "cube", package)
     assert not (tmp_path / "cube").exists()
 
