@@ -47,7 +47,8 @@ class MapOracle(Oracle):
 
 
 def heatmap(oracle, locator=None, **options) -> RegionalEstimator:
-    specs = [dataclasses.replace(manifest().objects[0], id=number) for number in (2, 1)]
+    cube = manifest().objects[0]
+    specs = [dataclasses.replace(cube, id=number, class_name=f"cube {number}") for number in (2, 1)]
     described = manifest(family="heatmap", input=SPEC, network=NETWORK, objects=specs)
     return make_estimator(Bundle(None, described, (OTHER, MODEL)), oracle, locator, **options)
 
