@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/results.md and the README's figures, from docs/results/: every figure has one home, and none is typed.
+"""Write docs/results.md and the README's figures from the files of docs/results/; no figure is typed by hand.
 
-The text is in page.md and headline.md. In it ``{cube; row; figure}`` becomes a figure of a row in cube.json,
-and the block below a table. Its first line names the columns, the others the rows: a label, then the row's
-name and, where a name occurs twice, ``@`` and its data set.
+The text is in page.md and headline.md. In it, ``{cube; row; figure}`` is replaced by a figure of a row of
+cube.json, and the block below by a table. The first line of the block names the columns, each other line a
+row: a label, then the row's name and, if this name occurs twice, ``@`` and the data set.
 
     ```table cube
     what <- found, mssd_01d
@@ -11,7 +11,7 @@ name and, where a name occurs twice, ``@`` and its data set.
     ```
 
 python -m bench.tables            write both
-python -m bench.tables --check    exit 1 if they do not say what the files say
+python -m bench.tables --check    exit 1 if one of the two is out of date
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def number(digits: int) -> Callable[[float], str]:
 
 
 def percent(value: float) -> str:
-    whole = value in (0, 1) or 0.1 <= value < 0.985  # 99.5 % is not 100 %
+    whole = value in (0, 1) or 0.1 <= value < 0.985  # 99.5 % must not become 100 %
     return f"{100 * value:.{0 if whole else 1}f} %"
 
 
@@ -144,7 +144,7 @@ def table(file: str, lines: list[str]) -> str:
 
 
 def provenance(section: str) -> str:
-    """Return when, at which commits and on what the rows of a section were measured; empty if it has none."""
+    """Return when, at which commits and on which processors a section's rows were measured; empty if none."""
     names = [(found[1], found[2]) for found in INLINE.finditer(section)]
     for found in BLOCK.finditer(section):
         names += [(found[1], line.split(" <- ")[1]) for line in found[2].splitlines()[1:]]
@@ -156,7 +156,7 @@ def provenance(section: str) -> str:
 
 
 def filled(template: str) -> str:
-    """Return a text with its tables and figures filled in, and where they come from below each section."""
+    """Return a text with its tables and figures filled in; below each section, when they were measured."""
     sections = re.split(r"^(?=## )", (RESULTS / template).read_text(encoding="utf-8"), flags=re.M)
     return "\n".join(filled_section(section.rstrip() + "\n") for section in sections)
 
@@ -168,7 +168,7 @@ def filled_section(text: str) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Return what the files should hold."""
+    """Return the text that each file should have."""
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     part = filled("headline.md")

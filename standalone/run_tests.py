@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the tests in groups, each in a separate pytest process, by the native libraries that they load.
 
-python -m standalone.run_tests FOLDER      one log and one junit file a group go to FOLDER
+python -m standalone.run_tests FOLDER      writes a log and a junit file of each group to FOLDER
 
 DDS, a graphics driver, torch and open3d can crash each other in one process; in separate ones, a crash shows
 which of them failed. If a group's process dies, the run fails with the name of the test that it was running;
@@ -25,7 +25,7 @@ from standalone.shared_memory import sweep
 
 @dataclass(frozen=True)
 class Group:
-    """Tests of one process. floor: so many must really have run; raise it as tests are added."""
+    """Tests of one process. floor: least number that must have run; raise it when tests are added."""
 
     name: str
     floor: int
@@ -39,8 +39,8 @@ FIT = Group("fit", 68, (FITTED,))
 GRAPHICS = Group("graphics", 105, (RENDERED,))
 NODES = Group("nodes", 320, ("test/nodes", "test/standalone"))
 REST = Group("rest", 1040, ("test",), ("test/training", "test/nodes", "test/standalone"))
-# One after the other; the lanes of a stage side by side, of about equal length. Nodes wait for each other:
-# nothing else runs then.
+# Stages run one after the other, the lanes of a stage side by side; these take about the same time. Nothing
+# runs beside the nodes, which wait for each other with time limits.
 STAGES = (((TORCH,), (REST, GRAPHICS, FIT)), ((NODES,),))
 
 

@@ -156,7 +156,7 @@ class Export:
 
 @dataclass(frozen=True)
 class AddMesh:
-    """Put small meshes into a bundle, in its place, so that the robot can refine poses on image edges.
+    """Add small meshes to a bundle, in place, so that the robot can refine poses on image edges.
 
     Example: python -m training add-mesh bundles/mine --mesh part.ply
     """
@@ -169,7 +169,7 @@ class AddMesh:
     mesh_unit: Literal["m", "mm"] = "mm"
     """Unit of the numbers in the mesh file."""
     faces: int = 1000
-    """Triangles of each mesh at most. More cost time in each frame."""
+    """Largest number of triangles of each mesh. More of them cost more time in each frame."""
 
     def __call__(self) -> None:
         from pose_kd_ros.bundle.store import open_bundle
@@ -211,7 +211,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Calibrate:
-    """Fit a bundle's scores, threshold and covariances again, on held-out images, and write it in its place.
+    """Fit a bundle's scores, threshold and covariances again, on held-out images, and replace the bundle.
 
     Example: python -m training calibrate bundles/mine --data data/mine/val
     """
@@ -219,7 +219,7 @@ class Calibrate:
     bundle: tyro.conf.Positional[Path]
     """Folder of the bundle."""
     data: Path
-    """Split folder of a BOP data set that trained nothing. The first half of it chooses, the second half
+    """Split folder of a BOP data set that was not trained on. The first half of it chooses, the second half
     gives the manifest's figures."""
     limit: int = 2000
     """Only the first N images."""

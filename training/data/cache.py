@@ -64,7 +64,7 @@ class CachedTiles(Sequence[Tile]):
     def __len__(self) -> int:
         return len(self.tiles)
 
-    def __getitem__(self, index: int) -> Tile:  # type: ignore[override]  # nobody takes slices
+    def __getitem__(self, index: int) -> Tile:  # type: ignore[override]  # no caller takes slices
         tile, before = self.tiles[index], self.tiles[index - 1] if index else np.zeros((), TILE)
         instances = self.instances[before["instances"] : tile["instances"]]
         codes = self.maps["codes"][before["codes"] : tile["codes"]] if "codes" in self.maps else None

@@ -309,7 +309,7 @@ class SurfaceTargets:
 
     def of_composed(self, crop: Composed, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """instance_map (h, w) int64: index among the instances, BACKGROUND, or UNUSED where one is hidden too
-        far to be asked for.
+        much to be learnt.
 
         points (3, h, w): of the surface, in radii from the box's centre. class_index (I,); ties (I, MAX_TIED,
         3, 4): maps a point to that of a tied representative; tied (I, MAX_TIED) bool.

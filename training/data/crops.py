@@ -160,7 +160,7 @@ class CropDataset(Dataset):
         return np.array([any(self._known(i) and self._used(i) for i in one.instances) for one in self.images])
 
     def _turns(self) -> Turns | None:
-        """Return which tiles samples show, without those about objects that are hidden too far. None for
+        """Return which tiles samples show, without those about objects that are hidden too much. None for
         whole images, which ``_choose`` cuts, and for targets that need an object."""
         if self.targets.always_an_object or not isinstance(self.images[0], Tile):
             return None

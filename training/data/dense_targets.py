@@ -23,7 +23,7 @@ def make_dense_targets(
     labels (h, w): 1 + the index of the instance that an output pixel sees, 0 for none. codes (R, h, w) of
     each representative; of instance i the first ``tied[i]`` count.
 
-    instance_map (h, w): index of the instance, BACKGROUND, or UNUSED where one is hidden too far to be
+    instance_map (h, w): index of the instance, BACKGROUND, or UNUSED where one is hidden too much to be
     learnt. class_index (I,). code_maps (M, h, w) and map_instance (M,): the codes of every representative.
     """
     instance_map = labels.astype(np.int64) - 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Object models of a BOP data set: models_info.json read as what the network and the node need to know."""
+"""Object models of a BOP data set, from its models_info.json, as the network and the node need them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pose_kd_ros.core.pose import from_rotation_vector
 from pose_kd_ros.datasets.bop import load_models_info
 from pose_kd_ros.datasets.meshes import load_ply_vertices
 
-# Representatives of a symmetric object kept near a boundary; three cube faces meet, and fewer occur.
+# Largest number of representatives of a symmetric object near a boundary; fewer occur.
 MAX_TIED = 8
 Keypoints = Literal["corners", "corners+centre", "farthest"]
 

@@ -106,7 +106,7 @@ def soft(mask: np.ndarray) -> np.ndarray:
 
 
 def blend(pixels: np.ndarray, before: np.ndarray, coverage: np.ndarray) -> None:
-    """Put ``before`` into ``pixels``, both (H, W, 3) uint8, as far as coverage (H, W) uint8 says."""
+    """Put ``before`` into ``pixels``, both (H, W, 3) uint8, weighted by coverage (H, W) uint8."""
     share = coverage[..., None].astype(np.uint16)
     pixels[:] = (pixels * (255 - share) + before * share + 127) // 255
 

@@ -21,11 +21,11 @@ class PeopleConfig:
 
     kind: Literal["coco", "mpii"]
     annotations: Path
-    """Of the people to train on: person_keypoints_train2017.json, or MPII's train.json."""
+    """Annotations of the people to train on: person_keypoints_train2017.json, or MPII's train.json."""
     images: Path
     """Folder of their pictures."""
     val_annotations: Path | None = None
-    """Of the people to measure on; none given: none are."""
+    """Annotations of the people to measure on; none given: nobody is measured."""
     val_images: Path | None = None
     """Folder of their pictures; none given: --people.images."""
     heads: Path | None = None
@@ -37,8 +37,11 @@ class PeopleConfig:
         return {"coco": COCO, "mpii": MPII}[self.kind]
 
     def load(self, val: bool, faults: Faults | None = None) -> People:
-        """Return the people to train on, or to measure on; DatasetError, or as ``faults`` says."""
-        if not val:  # heads are for measuring, and who has none can be learnt from
+        """Return the people to train on or, with ``val``, to measure on.
+
+        Damaged entries raise DatasetError or are skipped, as ``faults`` says.
+        """
+        if not val:  # head boxes are for measuring; people without one can be learnt from
             return read_people(self.kind, self.annotations, self.images, None, faults)
         assert self.val_annotations is not None  # the caller asks first
         images = self.val_images or self.images

@@ -64,7 +64,8 @@ def _from_cache(
     seed: int,
     reader: CodeReader | None,
 ) -> CachedTiles:
-    """Return the faults of the run that made the tiles are this run's, too: it may refuse them."""
+    """Return the split's tiles from the cache. The faults of the run that made them are added to ``faults``,
+    since this run may refuse them."""
 
     def make():
         images = trainable(split, models, faults)

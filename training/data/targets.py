@@ -33,7 +33,7 @@ class Instance:
     box_size: float
     """Longer side of its box, pixels."""
     use: bool = True
-    """False for an instance that is hidden too far to be learnt: its cells are ignored."""
+    """False for an instance that is hidden too much to be learnt: its cells are ignored."""
     K: np.ndarray | None = None
     """The camera (3, 3) that sees it, pixels of the crop; None: the crop's."""
 

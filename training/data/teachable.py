@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a data set teaches anything, and whether its poses and masks agree, before the first step."""
+"""Check, before the first step, that a data set shows its objects and that its poses and masks agree."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ GROWN = 1.3  # the projected box of an object, so enlarged, holds the middle of 
 def check_teachable(split: Path, images: Sequence[BopImage], models: Sequence[ObjectModel]) -> None:
     """Print how many instances of each object can be learnt.
 
-    Raise DatasetError where there is none of one, or where most masks of a sample do not lie where the poses
-    put their objects.
+    Raise DatasetError if an object has no visible instance, or if most masks of a sample of instances do not
+    lie where the poses put their objects.
     """
     by_id = {model.id: model for model in models}
     seen = [(im, i) for im in images for i in im.instances if i.object_id in by_id and i.visib_fract > 0]

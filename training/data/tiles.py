@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images in memory: read once and cut to what training looks at, so that a small network never waits for the
-disk."""
+"""Images in memory: read once and cut to the parts that training uses, so that a small network never waits
+for the disk."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def files_by_object(config: RunConfig, object_runs: tuple[RunConfig, ...]) -> di
 
 
 def with_figures(bundle: Bundle, decode: DecodeSpec, metrics: dict[str, float]) -> Bundle:
-    """Write the bundle again, in its place, with the thresholds and figures that belong to it."""
+    """Replace the bundle by one with these thresholds and figures."""
     training = dataclasses.replace(bundle.manifest.training, metrics=metrics)
     manifest = dataclasses.replace(bundle.manifest, decode=decode, training=training)
     files = {name: bundle.folder / name for name in manifest.files}

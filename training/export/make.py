@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a mesh to a bundle in one command: render views, train, render held-out frames, export, evaluate.
 
-Each part is also a separate command. If stopped, each goes on where it was, and so does the whole.
+Each part is also a separate command. If it is stopped, the same command continues from there.
 """
 
 from __future__ import annotations
@@ -36,11 +36,8 @@ if TYPE_CHECKING:
 
 VIEWS_PER_HOUR, MOST_VIEWS, LEAST_VIEWS = 6000, 40_000, 500  # per hour of the whole time
 VAL_VIEWS = 0.05  # validation views over those to train on
-FRAMES_PER_HOUR, MOST_FRAMES, LEAST_FRAMES = (
-    500,
-    2000,
-    60,
-)  # held out: one half fits the score, the other is measured
+# Held-out frames: one half fits the score, the other is measured.
+FRAMES_PER_HOUR, MOST_FRAMES, LEAST_FRAMES = 500, 2000, 60
 PAGE_FRAMES = 100  # frames of the evaluation's page; nothing is chosen on them
 REST = 0.15  # share of the time for rendering, export and evaluation
 PLAN = "plan.json"

@@ -21,7 +21,7 @@ BOX = Path("box")
 
 
 def with_meshes(bundle: Bundle, source: Path, unit: str = "mm", faces: int = SMALL) -> Bundle:
-    """Write the bundle again, in its place, with meshes of its objects of at most ``faces`` triangles.
+    """Add meshes of at most ``faces`` triangles for the objects of a bundle, and replace the bundle.
 
     source: a mesh file for the only object, a folder with a mesh for each, or "box" for objects that fill
     their boxes. Raises ValueError for a mesh that does not fit its object, and leaves the bundle as it was.

@@ -52,7 +52,7 @@ class Keypoint(Defaults):
     def check(self, run: RunConfig) -> None:
         check_no_kl(run)
         network, online = run.network, run.online
-        assert isinstance(network, NetworkConfig)  # its name chose this family
+        assert isinstance(network, NetworkConfig)  # ``family_of`` chooses by it
         if network.branches > 1 and network.aggregation == "none":
             raise ValueError("network.aggregation: wanted one for branches of votes, found none")
         if network.branches > 1 and run.distill.method != "none":
@@ -132,7 +132,7 @@ class Keypoint(Defaults):
 
 def check_ensemble(run: RunConfig) -> None:
     """Raise ValueError if an ensemble is to teach and no aggregation makes one."""
-    assert isinstance(run.network, NetworkConfig | HeatmapConfig)  # its name chose one of these families
+    assert isinstance(run.network, NetworkConfig | HeatmapConfig)  # ``family_of`` chooses by it
     if run.online.teacher == "ensemble" and run.network.aggregation == "none":
         raise ValueError("network.aggregation: wanted one for online.teacher ensemble, found none")
 

@@ -18,7 +18,7 @@ import torch
 from ..losses.means import total
 from ..models.base import Network
 
-BEGINS = 0.1  # share of the steps before which, with a ratio to reach, nothing is taught
+BEGINS = 0.1  # with a wanted ratio: share of the steps before the first taught terms
 MEASURED = 10  # steps over which the ratio is averaged
 PATIENCE = 100  # steps without a measurement after which a run is refused
 TAUGHT = ("kd_", "online")  # the names of terms that come from a teacher or an ensemble begin with these
@@ -34,7 +34,7 @@ class Balance:
 
     wanted: norm of the taught terms' gradient over that of the task's; None leaves the weights as they are.
     steps: of the run. ratios: those measured so far. The first MEASURED steps after the share BEGINS only
-    measure: they descend the task's terms alone.
+    measure: they minimise only the task's terms.
     """
 
     wanted: float | None

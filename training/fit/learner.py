@@ -138,7 +138,7 @@ class Learner:
         self.terms = {name: term.detach() for name, term in terms.items()} | {"norm": norm}
 
     def _balanced(self, step: int, terms: dict, how: Supervision, features: list) -> torch.Tensor:
-        """Return the loss to descend: the sum of all terms or, in a step that only measures, of the task's.
+        """Return the loss to minimise: the sum of all terms or, in a step that only measures, of the task's.
         Add ``kd_ratio`` to the terms where it is measured or logged."""
         parts, measures = weighted(terms, how.weights), self.balance.measures(step)
         taught = any(is_taught(name) for name in parts)

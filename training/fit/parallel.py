@@ -65,5 +65,5 @@ def share_statistics(network: AnyModule, device: torch.device) -> AnyModule:
 def mean_terms(fabric: Fabric, terms: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the mean of each named value over the processes."""
     means = fabric.all_reduce(terms)
-    assert isinstance(means, dict)  # as it was given
+    assert isinstance(means, dict)  # as its argument
     return means

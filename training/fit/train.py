@@ -106,7 +106,7 @@ def agreed(fabric: Fabric, pressed: bool, asking: bool) -> bool:
     if not asking:
         return False
     pressed_by_any = fabric.all_reduce(torch.tensor(float(pressed), device=fabric.device), reduce_op="max")
-    assert isinstance(pressed_by_any, torch.Tensor)  # as it was given
+    assert isinstance(pressed_by_any, torch.Tensor)  # as its argument
     return bool(pressed_by_any > 0)
 
 

@@ -23,13 +23,13 @@ def shared_mean(count: torch.Tensor, like: torch.Tensor) -> torch.Tensor: ...
 @overload
 def shared_mean(count: int, like: torch.Tensor) -> torch.Tensor | int: ...
 def shared_mean(count, like):
-    """Return the mean of a count over the processes; with one process the count itself. Every process must
-    call it as often as the others. like: a tensor on the device that sends."""
+    """Return the mean of a count over the processes; with one process the count itself. All processes must
+    call it equally often. like: a tensor on the device over which the processes communicate."""
     if processes() == 1:
         return count
-    total = torch.as_tensor(count, dtype=torch.float32).to(like.device).clone().detach()
-    distributed.all_reduce(total)
-    return total / processes()
+    summed = torch.as_tensor(count, dtype=torch.float32).to(like.device).clone().detach()
+    distributed.all_reduce(summed)
+    return summed / processes()
 
 
 @overload

@@ -9,7 +9,8 @@ and its debiased divergence is OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2 + eps (sum
 for equal clouds. Without rho all mass must be moved (balanced). Sources: Cuturi 2013; Chizat et al. 2018;
 Sejourne et al. 2019 (divergence) and 2022 (translation).
 
-Convention: one point against one, both of mass 1, at distance 0.2, balanced: 0.02, and x is pulled by 0.2.
+Convention: one point against one, both of mass 1, at distance 0.2, balanced: 0.02, and the gradient at x
+has length 0.2.
 """
 
 from __future__ import annotations

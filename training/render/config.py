@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a rendered data set is made of: one frozen, typed record that checks itself."""
+"""The settings of a rendered data set: a frozen dataclass that checks its values."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class RenderConfig:
     """Camera effects: blur, noise, exposure, colour, JPEG artefacts."""
 
     samples: int = 4
-    """Samples a pixel of the colour image (MSAA)."""
+    """Samples per pixel of the colour image (MSAA)."""
     shadows: bool = True
     depth: bool = False
     """Also write depth/ (16 bit, 0.1 mm)."""
@@ -134,7 +134,7 @@ class RenderConfig:
                 raise ValueError(f"RenderConfig.{name}: wanted a number > 0, found {getattr(self, name)}")
 
     def _check_view(self) -> None:
-        """Raise ValueError for an option of the other kind of picture: it would be of no effect."""
+        """Raise ValueError for an option of the other kind of picture: it would have no effect."""
         found: ViewConfig | RenderConfig
         unused: Iterable[dataclasses.Field]
         if self.view == "frame":

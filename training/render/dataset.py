@@ -22,7 +22,7 @@ from training.render.workers import Workers
 from .files import read_object
 from .interrupt import ctrl_c_between_steps
 
-MESH = "mesh_sha256"  # in render.json: a path says nothing of what the file held
+MESH = "mesh_sha256"  # in render.json: the path alone does not identify the content
 
 
 def render_dataset(
@@ -81,7 +81,7 @@ def scenes_of(count: int, per_scene: int) -> list[tuple[int, range]]:
 def _check_same_recipe(path: Path, wanted: dict) -> None:
     if not path.exists():
         return
-    found = RenderConfig().to_json() | read_object(path)  # options that came later: their defaults
+    found = RenderConfig().to_json() | read_object(path)  # defaults of options that were added later
     found.setdefault(MESH, wanted[MESH])  # rendered before the hash was kept
     for name in sorted(wanted.keys() | found.keys()):
         if found.get(name) != wanted.get(name):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON whose faults name the file."""
+"""Read JSON files; errors name the file."""
 
 from __future__ import annotations
 

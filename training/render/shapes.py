@@ -211,7 +211,7 @@ def blob(seed: int) -> Mesh:
 
 
 def primitives() -> dict[str, Mesh]:
-    """Return the clutter a scene is furnished with, by name; all about one metre in size, to be scaled."""
+    """Return the shapes of a scene's clutter, by name; all about one metre in size, to be scaled."""
     shapes = {
         "box": box(),
         "plane": plane(),

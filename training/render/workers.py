@@ -52,7 +52,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None  # this runs in a worker
     parent.join()
-    os._exit(1)  # a parent killed with SIGKILL tells nobody
+    os._exit(1)  # a parent that is killed with SIGKILL cannot end its workers
 
 
 def _work(job: tuple[Path, int, int]) -> Record:

@@ -41,7 +41,7 @@ class Study:
     size: int | None = None
     """Side of the crops, pixels, instead of the recipes'."""
     batch_size: int | None = None
-    """Crops a step, instead of the recipes'."""
+    """Crops per step, instead of the recipes'."""
     floor: float = 0.0
     """Refuse a teacher that finds a smaller share of the validation split's objects."""
     val_images: int = 600
