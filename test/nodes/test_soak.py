@@ -8,8 +8,9 @@ pytest.importorskip("onnx")
 import rclpy
 from disc_bundle import write_disc_bundle
 
+from bench.disturbances import DISTURBANCES, Driver
 from bench.live import node_process, painted
-from bench.soak import DISTURBANCES, Driver, faults, soak
+from bench.soak import faults, soak
 
 FINE = {
     "problems": [],

@@ -8,11 +8,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from stopping import stopped_after  # noqa: E402
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
 from training.fit import checkpoint  # noqa: E402
 from training.fit.balance import MEASURED, Balance, gradient_ratio, watched_features  # noqa: E402
-from training.fit.learner import Learner  # noqa: E402
 from training.fit.train import train  # noqa: E402
 from training.losses.distill import DistillConfig  # noqa: E402
 from training.losses.online import OnlineConfig  # noqa: E402
@@ -74,25 +74,13 @@ def test_a_teacher_that_says_nothing_is_noticed():
         silent.add(111, 0.0)
 
 
-def test_a_run_goes_on_with_the_factor_that_it_measured(teacher, tiny_data, tmp_path, monkeypatch):  # noqa: F811
+def test_a_run_goes_on_with_the_factor_that_it_measured(teacher, tiny_data, tmp_path):  # noqa: F811
     distill = DistillConfig("adlp", teacher=teacher, teacher_score=0.0, ratio=0.5)
     whole = settings(tiny_data, tmp_path / "whole", distill=distill, steps=16, val_every=100)
     half = settings(tiny_data, tmp_path / "half", distill=distill, steps=16, val_every=100)
     end = weights(train(whole))
-    original = Learner.save
-
-    class Stop(Exception):
-        pass
-
-    def stop_after(learner, step):
-        original(learner, step)
-        if step == 14:
-            raise Stop
-
-    monkeypatch.setattr(Learner, "save", stop_after)
-    with pytest.raises(Stop):
+    with stopped_after(14):
         train(half)
-    monkeypatch.undo()
     assert len(checkpoint.load(half.folder / "last.ckpt")["ratios"]) == MEASURED
     again = weights(train(half))
     assert all(torch.equal(value, again[name]) for name, value in end.items())

@@ -9,6 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from stopping import stopped_after  # noqa: E402
+
 from pose_kd_ros.core.cells import cell_grid  # noqa: E402
 from pose_kd_ros.core.object_model import representatives  # noqa: E402
 from training.config import LossWeights, RunConfig, to_json  # noqa: E402
@@ -16,7 +18,6 @@ from training.data.crops import CropConfig  # noqa: E402
 from training.data.targets import Instance, collate, make_targets  # noqa: E402
 from training.families import FAMILIES, Distillation, Supervision  # noqa: E402
 from training.fit import checkpoint  # noqa: E402
-from training.fit.learner import Learner  # noqa: E402
 from training.fit.step import losses, prepare  # noqa: E402
 from training.fit.teacher import EVALUATION, Teacher, check_teacher, frozen, load_teacher  # noqa: E402
 from training.fit.train import train  # noqa: E402
@@ -266,9 +267,7 @@ def teacher(tiny_data, tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_stopped_distillation_ends_where_an_uninterrupted_one_does(
-    method, teacher, tiny_data, tmp_path, monkeypatch
-):
+def test_a_stopped_distillation_ends_where_an_uninterrupted_one_does(method, teacher, tiny_data, tmp_path):
     distill = DistillConfig(method, teacher=teacher, teacher_score=0.0)
     whole = settings(tiny_data, tmp_path / "a", distill=distill, steps=4)
     train(whole)
@@ -276,20 +275,8 @@ def test_a_stopped_distillation_ends_where_an_uninterrupted_one_does(
     half = settings(tiny_data, tmp_path / "b", distill=distill, steps=4, val_every=100)
     half.folder.mkdir(parents=True)
 
-    class Stop(Exception):
-        pass
-
-    original = Learner.save
-
-    def stop_after(learner, step):
-        original(learner, step)
-        if step == 2:
-            raise Stop
-
-    monkeypatch.setattr(Learner, "save", stop_after)
-    with pytest.raises(Stop):
+    with stopped_after(2):
         train(half)
-    monkeypatch.undo()
     train(half)
     again = checkpoint.load(half.folder / "last.ckpt")
     assert all(torch.equal(value, again["network"][name]) for name, value in kept["network"].items())
