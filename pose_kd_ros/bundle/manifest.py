@@ -199,8 +199,8 @@ class PeopleSpec:
 
 @dataclass(frozen=True)
 class EdgeSpec:
-    """What takes the place of a DecodeSpec's calibration and pose_score for poses refined on edges, of whose
-    edges it is known how many lie on an edge of the image."""
+    """The calibration and pose_score of poses that were refined on edges, in place of DecodeSpec's. The
+    calibration has one more weight: of the share of model edge points that lie on an edge of the image."""
 
     pose_score: float
     calibration: list[float]

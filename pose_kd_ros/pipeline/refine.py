@@ -27,7 +27,8 @@ from .solve import ObjectPose
 KINDS = ("auto", "none", "edges")
 # Added to a stated covariance, which may be far too sure: diameters, shares of the distance, radians.
 LEAST_UNSURE = (0.02, 0.02, 0.05)
-# Refinement on edges begins again where it ended, so often at most, below this agreement, while that grows.
+# Edge refinement is repeated from its result at most MOST_AGAIN times, while the agreement is at most GOOD
+# and grows by at least BETTER.
 MOST_AGAIN, GOOD, BETTER = 3, 0.85, 0.02
 Made = TypeVar("Made", bound="Refiner")
 
@@ -84,7 +85,7 @@ class EdgeRefiner(Refiner):
         self, image: np.ndarray, camera: Camera, mesh: Mesh, pose: np.ndarray, covariance: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, float]:
         refined = refine_on_edges(image, camera, mesh, pose, covariance)
-        for _ in range(MOST_AGAIN):  # far off, the nearest edges are not yet all the right ones
+        for _ in range(MOST_AGAIN):  # far from the true pose, some of the nearest edges are wrong
             if refined.agreement > GOOD:
                 break
             try:
