@@ -24,7 +24,7 @@ from rclpy.client import Client
 from rclpy.node import Node
 
 from pose_kd_ros.core.sensor_messages import UnusableMessage
-from pose_kd_ros.recordings.bags import BagError, open_bag
+from pose_kd_ros.recordings.bags import BagError, open_bag, read_stamp
 from standalone.bag_writer import IMAGE_TOPIC, INFO_TOPIC
 from standalone.demo.listener import Listener
 from standalone.demo.pictures import write_pictures
@@ -93,7 +93,7 @@ def listen(
 def run(bag: Path, bundle: Path, out: Path) -> Listener:
     """Plays the bag to a pose node with this bundle. Returns the listener with all that it received."""
     with open_bag(bag) as recording:
-        records = Records(frames=recording.pick([IMAGE_TOPIC])[0].count)
+        records = Records([read_stamp(message.data) for message in recording.messages([IMAGE_TOPIC])])
         seconds = (recording.end - recording.start) * 1e-9 + WAIT_SECONDS + GRACE_SECONDS
     remaps = ["-r", f"image:={IMAGE_TOPIC}", "-r", f"camera_info:={INFO_TOPIC}"]
     log = out / "pose_node.log"

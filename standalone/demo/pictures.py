@@ -53,8 +53,7 @@ def draw(image: np.ndarray, camera: Camera, found: list[Found] | None) -> np.nda
 def write_pictures(bag: Path, camera: Camera, records: Records, folder: Path) -> None:
     """Writes overlay/frame_0000.png ... (PICTURES of them, evenly spread) and video.mp4 into folder."""
     (folder / "overlay").mkdir(parents=True, exist_ok=True)
-    known = set(records.stamps)
-    by_frame = {records.frame_index(stamp): found for stamp, found in records.found.items() if stamp in known}
+    by_frame = {records.frame_index(stamp): found for stamp, found in records.found.items()}
     chosen = set(np.linspace(0, records.frames - 1, PICTURES).astype(int).tolist())
     video = None
     for index, image in enumerate(read_images(bag)):

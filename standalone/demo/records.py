@@ -26,23 +26,25 @@ class Records:
     """All messages that arrived. Frames are keyed by their image stamp in nanoseconds; latencies are in
     seconds."""
 
-    frames: int  # images in the recording
+    headers: list[int]  # header stamps of the recording's images, in order
     stamps: list[int] = field(default_factory=list)  # of the CameraInfo messages, in order
     found: dict[int, list[Found]] = field(default_factory=dict)  # per processed frame
     latency: dict[int, float] = field(default_factory=dict)  # image stamp -> arrival of its detections here
     statuses: list[dict] = field(default_factory=list)  # the node's ~/status, one per processed frame
     transforms: int = 0
 
+    @property
+    def frames(self) -> int:
+        return len(self.headers)
+
     def frame_index(self, stamp: int) -> int:
-        """Returns the number of the recording's image that a stamp belongs to.
+        """Returns the number of the recording's image that a stamp belongs to, once all was played.
 
-        CameraInfo messages arrive reliably and in order; a listener that connects late misses only the first
-        ones. Therefore they are counted from the end.
-
-        Raises:
-            ValueError: no CameraInfo had this stamp.
+        The player moves all header stamps by the same time. The last CameraInfo says by how much: a listener
+        that connects late misses only the first ones.
         """
-        return self.frames - len(self.stamps) + self.stamps.index(stamp)
+        moved = self.stamps[-1] - self.headers[-1]
+        return int(np.abs(np.array(self.headers) + moved - stamp).argmin())
 
 
 def has_pose(status: dict) -> bool:
